@@ -1,0 +1,76 @@
+"""Registries of GLEAM-MM: a child of every MMPretrain registry, in scope ``gleam_mm``.
+
+A type that is not found here is looked up in MMPretrain and then in MMEngine, so a config with
+``default_scope = 'gleam_mm'`` names components of all three without prefixes. *Every* MMPretrain
+registry needs its child: MMEngine falls back to the root, skipping MMPretrain, where one is missing.
+"""
+
+from mmengine.registry import Registry
+from mmpretrain import registry as _mmpretrain
+
+__all__ = [
+    'BATCH_AUGMENTS',
+    'DATASETS',
+    'DATA_SAMPLERS',
+    'EVALUATORS',
+    'HOOKS',
+    'LAYOUTS',
+    'LOG_PROCESSORS',
+    'LOOPS',
+    'METRICS',
+    'MODELS',
+    'MODEL_WRAPPERS',
+    'OPTIMIZERS',
+    'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'PARAM_SCHEDULERS',
+    'RUNNERS',
+    'RUNNER_CONSTRUCTORS',
+    'TASK_UTILS',
+    'TOKENIZER',
+    'TRANSFORMS',
+    'VISBACKENDS',
+    'VISUALIZERS',
+    'WEIGHT_INITIALIZERS',
+]
+
+SCOPE = 'gleam_mm'
+
+
+def _child(parent: Registry, *locations: str) -> Registry:
+    """Makes the ``gleam_mm`` child of an MMPretrain registry."""
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
+
+
+# Running
+RUNNERS = _child(_mmpretrain.RUNNERS, 'gleam_mm.engine')
+RUNNER_CONSTRUCTORS = _child(_mmpretrain.RUNNER_CONSTRUCTORS, 'gleam_mm.engine')
+LOOPS = _child(_mmpretrain.LOOPS, 'gleam_mm.engine')
+HOOKS = _child(_mmpretrain.HOOKS, 'gleam_mm.engine')
+LOG_PROCESSORS = _child(_mmpretrain.LOG_PROCESSORS, 'gleam_mm.engine')
+OPTIMIZERS = _child(_mmpretrain.OPTIMIZERS, 'gleam_mm.engine')
+OPTIM_WRAPPERS = _child(_mmpretrain.OPTIM_WRAPPERS, 'gleam_mm.engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(_mmpretrain.OPTIM_WRAPPER_CONSTRUCTORS, 'gleam_mm.engine')
+PARAM_SCHEDULERS = _child(_mmpretrain.PARAM_SCHEDULERS, 'gleam_mm.engine')
+
+# Data
+DATASETS = _child(_mmpretrain.DATASETS, 'gleam_mm.datasets')
+DATA_SAMPLERS = _child(_mmpretrain.DATA_SAMPLERS, 'gleam_mm.datasets')
+TRANSFORMS = _child(_mmpretrain.TRANSFORMS, 'gleam_mm.datasets')
+
+# Models. PETL methods are model components and live in MODELS as well.
+MODELS = _child(_mmpretrain.MODELS, 'gleam_mm.models', 'gleam_mm.petl')
+MODEL_WRAPPERS = _child(_mmpretrain.MODEL_WRAPPERS, 'gleam_mm.models')
+WEIGHT_INITIALIZERS = _child(_mmpretrain.WEIGHT_INITIALIZERS, 'gleam_mm.models')
+BATCH_AUGMENTS = _child(_mmpretrain.BATCH_AUGMENTS, 'gleam_mm.models')
+TASK_UTILS = _child(_mmpretrain.TASK_UTILS, 'gleam_mm.models')
+TOKENIZER = _child(_mmpretrain.TOKENIZER, 'gleam_mm.models')
+
+# Layouts: what knows the sites of one backbone class. MMPretrain has no such registry.
+LAYOUTS = Registry('layout', scope=SCOPE, locations=['gleam_mm.petl'])
+
+# Evaluation and pictures
+METRICS = _child(_mmpretrain.METRICS, 'gleam_mm.engine')
+EVALUATORS = _child(_mmpretrain.EVALUATORS, 'gleam_mm.engine')
+VISUALIZERS = _child(_mmpretrain.VISUALIZERS, 'gleam_mm.engine')
+VISBACKENDS = _child(_mmpretrain.VISBACKENDS, 'gleam_mm.engine')
