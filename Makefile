@@ -1,0 +1,55 @@
+# `make demo` and `make test` need nothing but a Python 3.10 or newer and pip's index.
+PYTHON ?= python3
+VENV := .venv
+VENV_ONEDL := .venv-onedl
+BIN := $(VENV)/bin
+
+# One thread a worker: two workers on two cores, and the same sums on every machine.
+PYTEST := -m pytest -n 2 --dist loadfile
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help demo test test-onedl lint pretrain clean
+
+help:
+	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
+	@echo 'make test        the whole test suite'
+	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
+	@echo 'make lint        ruff, as CI runs it'
+	@echo 'make pretrain    make the embedded backbone again (long)'
+	@echo 'make clean       remove the virtual environments'
+
+# The stamps are written last, so that an interrupted installation is taken up again.
+$(VENV)/.runtime: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	$(BIN)/python -m pip install -r requirements/dev.txt
+	touch $@
+
+$(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV_ONEDL)
+	$(VENV_ONEDL)/bin/python -m pip install -r requirements/onedl.txt -r requirements/dev.txt
+	$(VENV_ONEDL)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: $(VENV)/.runtime
+	$(BIN)/python tools/train.py configs/gleam/vit-mini_gleam-l_mini-digits.py
+
+test: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python $(PYTEST)
+
+test-onedl: $(VENV_ONEDL)/.dev
+	$(TEST_ENV) $(VENV_ONEDL)/bin/python $(PYTEST)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+pretrain: $(VENV)/.runtime
+	$(BIN)/python tools/pretrain.py
+
+clean:
+	rm -rf $(VENV) $(VENV_ONEDL)
