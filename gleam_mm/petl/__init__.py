@@ -1,1 +1,29 @@
+"""PETL methods, and the layouts that tell them where to plug in."""
 
+from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod
+from gleam_mm.petl.fact import FacT
+from gleam_mm.petl.full_tuning import FullTuning
+from gleam_mm.petl.gleam import GLEAM
+from gleam_mm.petl.ladder import LadderMethod
+from gleam_mm.petl.layouts import Grid, Layout, Site, find_layout
+from gleam_mm.petl.linear_probe import LinearProbe
+from gleam_mm.petl.lora import LoRA
+from gleam_mm.petl.moe import ConvMoE
+from gleam_mm.petl.slora import SLoRA
+
+__all__ = [
+    'GLEAM',
+    'LINEAR_ROLES',
+    'ConvMoE',
+    'FacT',
+    'FullTuning',
+    'Grid',
+    'LadderMethod',
+    'Layout',
+    'LinearProbe',
+    'LoRA',
+    'PETLMethod',
+    'SLoRA',
+    'Site',
+    'find_layout',
+]

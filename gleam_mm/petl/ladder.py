@@ -1,0 +1,155 @@
+"""What SLoRA, FacT and GLEAM share: one low-rank path for the whole network, local in its middle.
+
+Every rung of the ladder updates a site as ``y = W0 x + alpha * B L_s MoE A x`` and differs only in
+which of the parts it has:
+
+========================  =====  ===  ====
+method                    A, B   L_s  MoE
+========================  =====  ===  ====
+SLoRA (GLEAM, eq. 7)      yes    no   no
+FacT-TT                   yes    yes  no
+GLEAM                     yes    yes  yes
+========================  =====  ===  ====
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
+
+from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod
+from gleam_mm.petl.layouts import Site
+from gleam_mm.petl.moe import ConvMoE
+
+
+class SharedProjection(nn.Module):
+    """The pair A (d -> r) and B (r -> d) that all sites of one token width share.
+
+    B starts at zero, so that the model starts as the pretrained one.
+
+    Args:
+        width: Token width d.
+        rank: Inner width r.
+    """
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(rank, width))
+        self.up = nn.Parameter(torch.zeros(width, rank))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+
+class LocalTransform(nn.Module):
+    """The 1x1 convolution L_s of one site, from ``blocks_in * r`` to ``blocks_out * r`` channels.
+
+    It starts as the identity between blocks, that is where SLoRA stands all along.
+
+    Args:
+        blocks_in: Number of d-wide blocks that the site reads.
+        blocks_out: Number of d-wide blocks that the site writes.
+        rank: Inner width r.
+    """
+
+    def __init__(self, blocks_in: int, blocks_out: int, rank: int) -> None:
+        super().__init__()
+        # Indexed (block out, block in, channel out, channel in).
+        identity = torch.eye(rank).expand(blocks_out, blocks_in, rank, rank)
+        self.weight = nn.Parameter(identity.clone())
+
+
+class LadderMethod(PETLMethod):
+    r"""A method whose projections are shared by the whole network (in Swin by a stage).
+
+    At a site that reads :math:`c_i` and writes :math:`c_o` blocks of width d,
+
+    .. math::
+        y = W_0 x + \alpha B L_s \mathrm{MoE}(A x)
+
+    with A and B acting on each block and L_s mapping :math:`c_i r` to :math:`c_o r` channels. The
+    MoE stands at the narrowest point, on r channels: behind A where the site widens (qkv, proj,
+    fc1), before B where it narrows (fc2). In both cases L_s is next to the projection on the wide
+    side, and is multiplied into that projection's weight instead of into every token.
+
+    Without local transforms L_s is the identity between blocks.
+
+    Args:
+        rank: Inner width r.
+        alpha: Scale of the update.
+        sites: Roles to adapt.
+        local: Whether sites have local transforms.
+        mixer: The mixture of experts shared by all sites, or None.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        alpha: float,
+        sites: Sequence[str] = LINEAR_ROLES,
+        local: bool = True,
+        mixer: ConvMoE | None = None,
+    ) -> None:
+        super().__init__(sites)
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(f'rank={rank!r}: choose a whole number of at least 1')
+        self.rank = rank
+        self.alpha = alpha
+        self.has_local = local
+        if mixer is not None:
+            self.shared['mixer'] = mixer
+
+    def build(self, sites: list[Site]) -> None:
+        """Creates one projection a stage and, where wanted, one local transform a site."""
+        self.shared['projections'] = nn.ModuleDict(
+            {
+                str(stage): SharedProjection(width, self.rank)
+                for stage, width in sorted({(site.stage, site.width) for site in sites})
+            }
+        )
+        for site in sites:
+            narrow = min(site.blocks_in, site.blocks_out)
+            if narrow > 1:
+                raise ValueError(
+                    f'site {site.name!r} maps {site.blocks_in} blocks to {site.blocks_out}; '
+                    'a shared path needs a site with one block on a side'
+                )
+            if self.rank > site.width:
+                raise ValueError(
+                    f'rank={self.rank} exceeds the token width {site.width} at {site.name!r}'
+                )
+            if self.has_local:
+                self.local[site.key] = LocalTransform(site.blocks_in, site.blocks_out, self.rank)
+
+    def track(self) -> list[RemovableHandle]:
+        """Follows the token grid where there is a mixture that needs it."""
+        return self.layout.track_grid() if 'mixer' in self.shared else []
+
+    def site_weights(self, site: Site) -> tuple[Tensor, Tensor]:
+        """The projections of one site with its local transform multiplied in.
+
+        Returns:
+            The weights of two Linears: ``down`` of shape (r, c_i d) and ``up`` of shape (c_o d, r).
+        """
+        projection = self.shared['projections'][str(site.stage)]
+        down, up = projection.down, projection.up
+        if site.blocks_in > 1:
+            if self.has_local:
+                local = self.local[site.key].weight[0]  # (c_i, r, r)
+                return (local @ down).transpose(0, 1).flatten(1), up
+            return down.repeat(1, site.blocks_in), up
+        if self.has_local:
+            local = self.local[site.key].weight[:, 0]  # (c_o, r, r)
+            return down, (up @ local).flatten(0, 1)
+        return down, up.repeat(site.blocks_out, 1)
+
+    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Adds the site's low-rank update to the frozen Linear's output."""
+        down, up = self.site_weights(site)
+        z = F.linear(x, down)
+        if 'mixer' in self.shared:
+            z = self.shared['mixer'](z, self.layout.grid(site))
+        # Accumulating into y saves a tensor as wide as the Linear's output, and a pass over it.
+        update = torch.addmm(y.flatten(0, -2), z.flatten(0, -2), up.T, alpha=self.alpha)
+        return update.view_as(y)

@@ -1,0 +1,151 @@
+"""The shared multi-scale mixture of convolutions (GLEAM, equations 8 to 12), in folded form."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gleam_mm.petl.layouts import Grid
+
+
+class ConvMoE(nn.Module):
+    r"""Multi-scale sparse mixture of 3x3 convolutions over the token grid.
+
+    Expert i upsamples its input :math:`s_i` times (nearest neighbour), applies a 3x3 convolution
+    with zero padding and average-pools :math:`s_i` times (equation 8). A noisy top-k gate chooses k
+    of the n experts for each image, or for each window where attention is windowed:
+
+    .. math::
+        H(h) = h W_g + \mathcal N(0, 1) \cdot \mathrm{softplus}(h W_n), \qquad
+        G(h) = \mathrm{softmax}(\mathrm{TopK}(H(h), k)), \qquad
+        z_{out} = \sum_i G_i E_i(z_{in})
+
+    (equations 9 to 12), where h is the mean of the grid's tokens; the noise acts in training only.
+    Prefix tokens have no neighbours: each passes through the same experts as an image of 1x1.
+
+    An expert is computed without upsampling. Averaged over the s x s copies of a pixel, the outer
+    taps of a kernel reach the neighbouring pixel from one copy in s and stay inside otherwise, so
+    along each axis the expert is exactly the 3-tap kernel
+
+    .. math::
+        K'_{\pm 1} = K_{\pm 1} / s, \qquad
+        K'_0 = K_0 + \tfrac{s-1}{s} (K_{-1} + K_{+1})
+
+    at the original resolution. Experts are linear in their kernels, so their gated sum is one
+    convolution with the gated sum of the folded kernels: the cost depends neither on n nor on k nor
+    on the scales.
+
+    With ``top_k=1`` the softmax is over a single expert and constant, so that the gate gets no
+    gradient from the task: it then routes by its initial weights and its noise. This is what
+    equations 10 to 12 say, not an addition of ours.
+
+    Args:
+        channels: Width r of the tokens.
+        num_experts: Number n of experts.
+        top_k: How many experts k serve an image, from 1 to n.
+        scales: The experts' scales, one each. Defaults to 1, 2, ..., n.
+
+    Raises:
+        ValueError: ``num_experts``, ``top_k`` or ``scales`` do not fit each other.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_experts: int = 4,
+        top_k: int = 1,
+        scales: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_experts < 1:
+            raise ValueError(f'num_experts={num_experts}: a mixture needs at least one expert')
+        if not 1 <= top_k <= num_experts:
+            raise ValueError(f'top_k={top_k} is out of range: choose 1 to num_experts={num_experts}')
+        scales = tuple(scales) if scales is not None else tuple(range(1, num_experts + 1))
+        if len(scales) != num_experts or any(s < 1 or s != int(s) for s in scales):
+            raise ValueError(
+                f'scales={scales}: give num_experts={num_experts} whole numbers of at least 1'
+            )
+        self.channels = channels
+        self.num_experts = num_experts
+        self.top_k = top_k
+        self.scales = scales
+        self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
+        self.gate = nn.Parameter(torch.empty(channels, num_experts))
+        self.noise = nn.Parameter(torch.empty(channels, num_experts))
+        # Whole numbers, which stay exact when the module changes its precision.
+        self.register_buffer('_fold', _fold_matrices(scales), persistent=False)
+        self.register_buffer('_areas', torch.tensor(scales) ** 2.0, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises the experts as PyTorch does convolutions, gate and noise like a Linear."""
+        for kernel in self.kernels:
+            nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+        bound = 1 / math.sqrt(self.channels)
+        nn.init.uniform_(self.gate, -bound, bound)
+        nn.init.uniform_(self.noise, -bound, bound)
+
+    def route(self, h: Tensor) -> Tensor:
+        """Gates the experts (equations 10 to 12).
+
+        Args:
+            h: Mean features, of shape (B, r).
+
+        Returns:
+            Weights of shape (B, n), k of them above zero in each row, which sums to one.
+        """
+        logits = h @ self.gate
+        if self.training:
+            scale = F.softplus(h @ self.noise)
+            logits = logits + torch.randn_like(scale) * scale
+        if self.top_k < self.num_experts:
+            threshold = logits.topk(self.top_k, dim=-1)
+            kept = torch.full_like(logits, -math.inf)
+            logits = kept.scatter(-1, threshold.indices, threshold.values)
+        return logits.softmax(-1)
+
+    def folded_kernels(self) -> Tensor:
+        """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
+        flat = self.kernels.view(self.num_experts, -1, 9)
+        return (flat @ self._fold / self._areas.view(-1, 1, 1)).view_as(self.kernels)
+
+    def forward(self, z: Tensor, grid: Grid) -> Tensor:
+        """Mixes tokens over their grid.
+
+        Args:
+            z: Tokens of shape (B, N, r): the prefix tokens, then the grid row by row.
+            grid: The layout of the tokens; N = prefix + height * width.
+
+        Returns:
+            Mixed tokens of shape (B, N, r).
+
+        Raises:
+            ValueError: The number of tokens does not fit the grid.
+        """
+        batch, tokens, channels = z.shape
+        prefix, height, width = grid
+        if tokens != prefix + height * width:
+            raise ValueError(
+                f'got {tokens} tokens where the grid has {prefix} prefix tokens and '
+                f'{height} x {width} others; the layout of this backbone tells a wrong grid'
+            )
+        image = z[:, prefix:] if prefix else z
+        weights = self.route(image.mean(1))
+        kernels = weights @ self.folded_kernels().flatten(1)  # (B, 9 r^2)
+        kernels = kernels.view(batch * channels, channels, 3, 3)
+        # One group an image, so that each image meets its own kernel.
+        image = image.transpose(1, 2).reshape(1, batch * channels, height, width)
+        mixed = F.conv2d(image, kernels, padding=1, groups=batch)
+        mixed = mixed.view(batch, channels, height * width).transpose(1, 2)
+        if not prefix:
+            return mixed
+        centre = kernels[:, :, 1, 1].view(batch, channels, channels)
+        return torch.cat([z[:, :prefix] @ centre.transpose(1, 2), mixed], dim=1)
+
+
+def _fold_matrices(scales: tuple[int, ...]) -> Tensor:
+    """Matrices (n, 9, 9) that fold flattened 3x3 kernels from the right, times the areas s^2."""
+    axes = [torch.tensor([[1.0, 0, 0], [s - 1, s, s - 1], [0, 0, 1]]) for s in scales]
+    return torch.stack([torch.kron(axis, axis).T for axis in axes])

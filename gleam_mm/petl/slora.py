@@ -1,0 +1,27 @@
+"""SLoRA: a LoRA whose two matrices are shared by the whole network."""
+
+from collections.abc import Sequence
+
+from gleam_mm.petl.base import LINEAR_ROLES
+from gleam_mm.petl.ladder import LadderMethod
+from gleam_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class SLoRA(LadderMethod):
+    r"""Share LoRA, the first rung of the ladder (GLEAM, equation 7): :math:`h = W_0 x + B' A' x`.
+
+    B' and A' are global; in Swin each stage has its pair. A site of several blocks reads the sum of
+    A' over its input blocks and writes B' to each of its output blocks. A ViT of width d gets
+    :math:`2 d r` parameters.
+
+    Args:
+        rank: Inner width r.
+        alpha: Scale of the update.
+        sites: Roles to adapt. The paper's experiment adapts ``('proj',)`` alone.
+    """
+
+    def __init__(
+        self, rank: int = 8, alpha: float = 1.0, sites: Sequence[str] = LINEAR_ROLES
+    ) -> None:
+        super().__init__(rank, alpha, sites, local=False)
