@@ -1,0 +1,16 @@
+# ViT-B/16 at 224, MMPretrain's class. Weights: ImageNet-21k, `ViT-B_16.npz` of
+# https://github.com/google-research/vision_transformer (timm: vit_base_patch16_224.orig_in21k),
+# with MMPretrain's key names.
+model = dict(
+    type='PETLClassifier',
+    backbone=dict(
+        type='VisionTransformer',
+        arch='b',
+        img_size=224,
+        patch_size=16,
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/vit-b_in21k.pth'),
+    ),
+    neck=None,
+    head=dict(type='LinearClsHead', in_channels=768, num_classes=None),
+)

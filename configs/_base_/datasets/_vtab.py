@@ -1,0 +1,39 @@
+# What the 19 tasks of VTAB-1K share. The protocol: train on the 1,000 images of train800val200,
+# validate on nothing, test the final weights once on the task's full test split. To choose options,
+# train on train800 and validate on val200 instead, never on test.
+data_preprocessor = dict(
+    num_classes=None,  # each task's file says
+    # ImageNet statistics. Public codes differ: mean = std = [127.5, 127.5, 127.5] is what the
+    # ImageNet-21k ViT saw; mean = [0, 0, 0], std = [255, 255, 255] is no normalisation.
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(224, 224), backend='pillow', interpolation='bicubic'),
+    dict(type='PackInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=4,
+    dataset=dict(
+        type='VTAB1K', data_root='data/vtab-1k', split='train800val200', pipeline=pipeline
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+
+val_dataloader = None
+val_cfg = None
+val_evaluator = None
+
+test_dataloader = dict(
+    batch_size=128,
+    num_workers=4,
+    dataset=dict(type='VTAB1K', data_root='data/vtab-1k', split='test', pipeline=pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+test_cfg = dict()
+test_evaluator = dict(type='Accuracy', topk=1)

@@ -1,0 +1,46 @@
+# A folder of images: `<data_root>/train/<class>/*.jpg` and `<data_root>/val/<class>/*.jpg`. The
+# classes are the names of the folders.
+data_preprocessor = dict(
+    num_classes=None,  # read from the training folder
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=4,
+    dataset=dict(
+        type='CustomDataset', data_root='data/folder', data_prefix='train', pipeline=train_pipeline
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+
+val_dataloader = dict(
+    batch_size=128,
+    num_workers=4,
+    dataset=dict(
+        type='CustomDataset', data_root='data/folder', data_prefix='val', pipeline=test_pipeline
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+val_cfg = dict()
+val_evaluator = dict(type='Accuracy', topk=1)
+
+# Without a test folder the final weights are evaluated on val. With one, set data_prefix='test'.
+test_dataloader = val_dataloader
+test_cfg = val_cfg
+test_evaluator = val_evaluator

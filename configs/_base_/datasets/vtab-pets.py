@@ -1,0 +1,4 @@
+_base_ = '_vtab.py'
+data_preprocessor = dict(num_classes=37)
+train_dataloader = dict(dataset=dict(task='oxford_iiit_pet'))
+test_dataloader = dict(dataset=dict(task='oxford_iiit_pet'))

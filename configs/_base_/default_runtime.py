@@ -1,0 +1,31 @@
+# Types that GLEAM-MM does not have are looked up in MMPretrain, then in MMEngine.
+default_scope = 'gleam_mm'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=10),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Adapter checkpoints are small, so one is written every epoch; the best one is kept beside the
+    # last wherever the config validates.
+    checkpoint=dict(
+        type='AdapterCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto', rule='greater'
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='VisualizationHook', enable=False),
+    # On a terminal: one progress bar, the rest goes to the log file.
+    console=dict(type='ConsoleHook'),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),  # gloo where there is no GPU
+)
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0, deterministic=False)

@@ -1,0 +1,3 @@
+# GLEAM-L: 70,784 parameters on ViT-B. n = 4 experts as the paper; it searches alpha in
+# {0.01, 0.1, 1, 10, 100} and k in {1, 2, 3} for each task: choose them on the validation split.
+method = dict(type='GLEAM', rank=16, alpha=1.0, num_experts=4, top_k=2)

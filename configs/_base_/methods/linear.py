@@ -1,0 +1,2 @@
+# Linear probe: the head alone is trained.
+method = dict(type='LinearProbe')

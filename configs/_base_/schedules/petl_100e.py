@@ -1,0 +1,26 @@
+# The recipe that most public PETL codes share: AdamW, learning rate 1e-3, weight decay 1e-4, 100
+# epochs of which 10 warm up, cosine. The GLEAM paper names AdamW, cosine and warm-up, no numbers.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
+)
+
+# The rate changes at every iteration. The cosine ends where the training ends.
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-3,
+        by_epoch=True,
+        begin=0,
+        end=10,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=10, convert_to_iter_based=True
+    ),
+]
+
+train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
+
+# `--auto-scale-lr` scales the rate by (batch size x processes) / base_batch_size.
+auto_scale_lr = dict(base_batch_size=32, enable=False)

@@ -1,0 +1,248 @@
+"""Recipes: whole experiments by name, ``<backbone>_<method>_<dataset>``.
+
+A recipe is composed of the files in ``configs/_base_``, so that twenty methods, two dozen datasets
+and five backbones need no thousand config files. A real file always wins over composing one.
+
+>>> cfg = load('vit-b_gleam-l_vtab-dtd')
+>>> cfg.model.petl.rank
+16
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+FAMILIES = ('backbones', 'methods', 'datasets')
+SCHEDULE = 'petl_100e'
+ROOT_VARIABLE = 'GLEAM_CONFIGS'
+LIST_COMMAND = 'python tools/recipes.py'
+
+
+class RecipeError(ValueError):
+    """A recipe or config that cannot be loaded; the message says why and what to do."""
+
+
+class Recipe(NamedTuple):
+    """The three names that a recipe is made of."""
+
+    backbone: str
+    method: str
+    dataset: str
+
+    def __str__(self) -> str:
+        return '_'.join(self)
+
+
+def config_root() -> Path:
+    """The ``configs`` folder: that of the checkout, or the one that ``GLEAM_CONFIGS`` names.
+
+    Raises:
+        RecipeError: There is no such folder, or it has no ``_base_``.
+    """
+    if named := os.environ.get(ROOT_VARIABLE):
+        root, origin = Path(named).expanduser().resolve(), f'the one that {ROOT_VARIABLE} names'
+    else:
+        root, origin = Path(__file__).resolve().parent.parent / 'configs', "the package's"
+    if not (root / '_base_').is_dir():
+        raise RecipeError(
+            f"there are no configs in {root} ({origin}): install GLEAM-MM with 'pip install -e .' "
+            f'from a checkout, or set {ROOT_VARIABLE} to the configs folder of one'
+        )
+    return root
+
+
+def families() -> dict[str, dict[str, Path]]:
+    """The files that recipes are composed of.
+
+    Files in ``configs/_base_`` of the current directory join those of :func:`config_root`, and win
+    over them. Names that start with an underscore are what several files share, no recipes.
+
+    Returns:
+        Family (``backbones``, ``methods``, ``datasets``) -> name -> file.
+    """
+    bases = [config_root() / '_base_', Path.cwd() / 'configs' / '_base_']
+    return {
+        family: {
+            file.stem: file
+            for base in bases
+            for file in sorted((base / family).glob('*.py'))
+            if not file.stem.startswith('_')
+        }
+        for family in FAMILIES
+    }
+
+
+def parse(name: str) -> Recipe:
+    """Splits the name of a recipe.
+
+    Raises:
+        RecipeError: A part is unknown. The message has the closest matches.
+    """
+    known = families()
+    for backbone in known['backbones']:
+        for method in known['methods']:
+            prefix = f'{backbone}_{method}_'
+            if name.startswith(prefix) and name.removeprefix(prefix) in known['datasets']:
+                return Recipe(backbone, method, name.removeprefix(prefix))
+
+    parts = name.split('_', maxsplit=2)
+    if len(parts) < 3:
+        raise RecipeError(
+            f'unknown recipe {name!r}: a recipe is <backbone>_<method>_<dataset>, such as '
+            f'vit-b_gleam-l_vtab-cifar{_closest(name, _file_names())}. '
+            f'{LIST_COMMAND!r} lists all names'
+        )
+    unknown = [
+        f'unknown {family.removesuffix("s")} {part!r}{_closest(part, known[family])}'
+        for family, part in zip(FAMILIES, parts, strict=True)
+        if part not in known[family]
+    ]
+    raise RecipeError(f'recipe {name!r}: {"; ".join(unknown)}. {LIST_COMMAND!r} lists all names')
+
+
+def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Loads a config file or composes a recipe.
+
+    Args:
+        config: A path or the name of a recipe. A file that exists wins; otherwise the stem is
+            looked for among the files in :func:`config_root`, and then taken for a recipe's name.
+        options: Overrides such as ``{'model.petl.rank': 8}``.
+
+    Returns:
+        The config. Its ``filename`` is the file's, or ``<recipe>.py`` for a composed one.
+
+    Raises:
+        RecipeError: There is no such config or recipe, or the file is broken.
+    """
+    path = Path(config).expanduser()
+    if not path.is_file():
+        path = _find_file(path.stem if path.suffix == '.py' else path.name) or path
+    cfg = _read(path) if path.is_file() else compose(_recipe_name(config))
+    if options:
+        _check_options(cfg, options)
+        cfg.merge_from_dict(dict(options))
+    _check_model(cfg, config)
+    # The preset is in the model by now. Left where it was, a change to it would do nothing.
+    cfg.pop('method', None)
+    return cfg
+
+
+def compose(name: str) -> Config:
+    """Composes the config of a recipe, whether or not there is a file of that name."""
+    recipe = parse(name)
+    cfg = Config.fromstring(_config_text(_base_files(recipe)), '.py')
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{recipe}.py')
+
+
+def export(name: str, file: str | Path) -> Path:
+    """Writes a recipe as a short ``_base_`` config to edit.
+
+    Args:
+        name: The name of a recipe.
+        file: Where to write, ending in ``.py``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        RecipeError: The recipe is unknown, or the file exists or does not end in ``.py``.
+    """
+    recipe = parse(name)
+    file = Path(file).expanduser().absolute()
+    if file.suffix != '.py':
+        raise RecipeError(f'{file}: a config file ends in .py')
+    if file.exists():
+        raise RecipeError(f'{file} exists already: name another file, or remove it')
+    checkout = config_root().parent
+    bases = [
+        # Inside a checkout the file may move with it; from outside it must find the way.
+        os.path.relpath(base, file.parent)
+        if file.is_relative_to(checkout) and base.is_relative_to(checkout)
+        else str(base)
+        for base in _base_files(recipe)
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
+    temporary.write_text(f'# The recipe {recipe}.\n{_config_text(bases)}', encoding='utf-8')
+    temporary.replace(file)
+    return file
+
+
+def _base_files(recipe: Recipe) -> list[Path]:
+    known = families()
+    base = config_root() / '_base_'
+    return [
+        *(known[family][part] for family, part in zip(FAMILIES, recipe, strict=True)),
+        base / 'schedules' / f'{SCHEDULE}.py',
+        base / 'default_runtime.py',
+    ]
+
+
+def _config_text(bases: Iterable[str | Path]) -> str:
+    lines = ''.join(f'    {str(base)!r},\n' for base in bases)
+    return f'_base_ = [\n{lines}]\n\nmodel = dict(petl=_base_.method)\n'
+
+
+def _read(path: Path) -> Config:
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is a program: anything can happen in it
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise RecipeError(f'{path}: {type(error).__name__}: {reason}') from error
+
+
+def _find_file(name: str) -> Path | None:
+    """The config file of that stem in the configs folder, outside of ``_base_``."""
+    found = [file for file in _files() if file.stem == name]
+    if len(found) > 1:
+        listed = ', '.join(str(file) for file in found)
+        raise RecipeError(f'{name!r} names several config files, give the path of one: {listed}')
+    return found[0] if found else None
+
+
+def _files() -> list[Path]:
+    root = config_root()
+    return sorted(f for f in root.rglob('*.py') if '_base_' not in f.relative_to(root).parts)
+
+
+def _file_names() -> list[str]:
+    return [file.stem for file in _files()]
+
+
+def _recipe_name(config: str | Path) -> str:
+    path = Path(config)
+    name = path.stem if path.suffix == '.py' else path.name
+    if path.name != str(config) or path.suffix == '.py':
+        try:
+            return str(parse(name))
+        except RecipeError as error:
+            raise RecipeError(
+                f'{config} does not exist, and its name is no recipe: {error}'
+            ) from None
+    return name
+
+
+def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    for key in options:
+        if key.split('.')[0] == 'method' and 'method' in cfg:
+            raise RecipeError(
+                f"option {key!r}: 'method' is only the preset; change 'model.petl{key[6:]}'"
+            )
+
+
+def _check_model(cfg: Config, config: str | Path) -> None:
+    if 'model' not in cfg:
+        raise RecipeError(f"{config}: the config has no 'model'")
+    if 'method' in cfg and 'petl' not in cfg.model:
+        raise RecipeError(
+            f"{config}: the method never reaches the model; add 'model = dict(petl=_base_.method)'"
+        )
+
+
+def _closest(name: str, names: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
+    return f' (closest: {", ".join(matches)})' if matches else ''
