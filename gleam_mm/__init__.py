@@ -9,7 +9,6 @@ from gleam_mm import compat
 compat.apply()  # before anything imports torchvision or mmpretrain
 
 from gleam_mm import checkpoint, datasets, engine, models, petl  # noqa: E402
-
 from gleam_mm.version import __version__  # noqa: E402
 
 __all__ = ['__version__', 'checkpoint', 'compat', 'datasets', 'engine', 'models', 'petl']

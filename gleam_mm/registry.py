@@ -2,7 +2,7 @@
 
 A type that is not found here is looked up in MMPretrain and then in MMEngine, so a config with
 ``default_scope = 'gleam_mm'`` names components of all three without prefixes. *Every* MMPretrain
-registry needs its child: MMEngine falls back to the root, skipping MMPretrain, where one is missing.
+registry needs its child: where one is missing, MMEngine falls back to the root past MMPretrain.
 """
 
 from mmengine.registry import Registry

@@ -108,7 +108,7 @@ class PETLMethod(BaseModule):
         return site.module.register_forward_hook(partial(self._adapt, site))
 
     def track(self) -> list[RemovableHandle]:
-        """Hooks for what a method must know at run time, such as the token grid. None by default."""
+        """Hooks for what a method must know at run time, such as the grid. None by default."""
         return []
 
     def adopted_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:

@@ -31,7 +31,7 @@ WINDOWED_ROLES = ('attn', 'qkv', 'proj')
 
 
 class Grid(NamedTuple):
-    """How a sequence of tokens is laid out: ``prefix`` tokens, then ``height x width`` row by row."""
+    """The layout of a sequence: ``prefix`` tokens, then ``height x width`` of them row by row."""
 
     prefix: int
     height: int
@@ -83,7 +83,7 @@ class Site:
         if features % self.width:
             raise ValueError(
                 f'site {self.name!r} has {attribute}={features}, which is no multiple of the token '
-                f'width {self.width}: a blockwise method (GLEAM, SLoRA, FacT) cannot be used there; '
+                f'width {self.width}: a blockwise method (GLEAM, SLoRA, FacT) does not fit there; '
                 f'leave the role {self.role!r} out of `sites`, or use LoRA'
             )
         return features // self.width

@@ -10,4 +10,3 @@ class LinearProbe(PETLMethod):
 
     def __init__(self) -> None:
         super().__init__(sites=())
-

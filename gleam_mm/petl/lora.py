@@ -13,7 +13,7 @@ from gleam_mm.registry import MODELS
 
 
 class LowRankPair(nn.Module):
-    """The two matrices of one site: A as ``down`` (r, n) and B as ``up`` (m, r), B starting at zero.
+    """The matrices of one site: A as ``down`` (r, n) and B as ``up`` (m, r), which starts at zero.
 
     Args:
         in_features: Width n that the site reads.
@@ -77,6 +77,6 @@ class LoRA(PETLMethod):
         """Adds the low-rank update to the frozen Linear's output."""
         pair = self.local[site.key]
         z = F.linear(F.dropout(x, self.drop_rate, self.training), pair.down)
-        return torch.addmm(
-            y.flatten(0, -2), z.flatten(0, -2), pair.up.T, alpha=self.scale
-        ).view_as(y)
+        return torch.addmm(y.flatten(0, -2), z.flatten(0, -2), pair.up.T, alpha=self.scale).view_as(
+            y
+        )

@@ -61,7 +61,9 @@ class ConvMoE(nn.Module):
         if num_experts < 1:
             raise ValueError(f'num_experts={num_experts}: a mixture needs at least one expert')
         if not 1 <= top_k <= num_experts:
-            raise ValueError(f'top_k={top_k} is out of range: choose 1 to num_experts={num_experts}')
+            raise ValueError(
+                f'top_k={top_k} is out of range: choose 1 to {num_experts} (num_experts)'
+            )
         scales = tuple(scales) if scales is not None else tuple(range(1, num_experts + 1))
         if len(scales) != num_experts or any(s < 1 or s != int(s) for s in scales):
             raise ValueError(

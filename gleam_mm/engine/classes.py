@@ -1,0 +1,86 @@
+"""The head has as many outputs as the dataset has classes: filled in, and checked."""
+
+from mmengine import Config
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from gleam_mm.registry import DATASETS, HOOKS
+
+
+def fill_num_classes(cfg: Config) -> None:
+    """Fills ``model.head.num_classes`` where it is None.
+
+    The number comes from ``data_preprocessor.num_classes`` or, where that is None as well, from
+    the class names of the training dataset, which is built for that. Both keys are set.
+
+    Args:
+        cfg: The whole config; changed in place.
+
+    Raises:
+        ValueError: The training dataset has no class names either.
+    """
+    head = cfg.model.get('head')
+    if head is None or 'num_classes' not in head:
+        return
+    preprocessor = cfg.get('data_preprocessor') or {}
+    number = head.num_classes or preprocessor.get('num_classes')
+    if number is None:
+        number = len(_class_names(cfg))
+    head.num_classes = number
+    if 'num_classes' in preprocessor:
+        cfg.data_preprocessor.num_classes = number
+
+
+def _class_names(cfg: Config) -> tuple[str, ...]:
+    dataloader = cfg.get('train_dataloader') or cfg.get('test_dataloader')
+    if dataloader is None:
+        raise ValueError(
+            'model.head.num_classes is None and the config has neither a train_dataloader nor a '
+            'test_dataloader to read the classes from; set model.head.num_classes'
+        )
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
+        dataset = DATASETS.build(dataloader.dataset)
+    classes = dataset.metainfo.get('classes')
+    if not classes:
+        raise ValueError(
+            f'model.head.num_classes is None and the dataset {type(dataset).__name__} has no '
+            'class names; set model.head.num_classes, or `classes` of the dataset'
+        )
+    return classes
+
+
+@HOOKS.register_module()
+class CheckClassesHook(Hook):
+    """Stops a run whose head has another number of classes than its dataset.
+
+    MMPretrain would train it: too large a head passes unnoticed, too small a one fails on the
+    first label beyond it.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Compares the head with the training dataset."""
+        self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
+
+    def before_val(self, runner: Runner) -> None:
+        """Compares the head with the validation dataset."""
+        self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
+
+    def before_test(self, runner: Runner) -> None:
+        """Compares the head with the test dataset."""
+        self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
+
+    def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if outputs is not None and classes and outputs != len(classes):
+            raise ValueError(
+                f'model.head.num_classes is {outputs}, but the dataset of {where} has '
+                f'{len(classes)} classes ({", ".join(map(str, classes[:5]))}, ...): set '
+                f'model.head.num_classes={len(classes)}, or None to read it from the dataset'
+            )

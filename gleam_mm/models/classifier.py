@@ -1,0 +1,189 @@
+"""The image classifier that trains a PETL method and a head on a frozen backbone."""
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models import ImageClassifier
+from torch import Tensor, nn
+
+from gleam_mm.checkpoint import fingerprint, load_backbone
+from gleam_mm.petl import PETLMethod
+from gleam_mm.registry import MODELS
+
+_FINGERPRINT = '_extra_state'  # the key under which PyTorch keeps get_extra_state()
+
+
+@MODELS.register_module()
+class PETLClassifier(ImageClassifier):
+    """An :class:`~mmpretrain.models.ImageClassifier` whose backbone is frozen and adapted.
+
+    Everything but the method's parameters, the neck and the head is frozen. The backbone's dropout
+    and drop path stay as its config sets them. Backbone weights named in
+    ``backbone.init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` are loaded at once and
+    strictly, so that training and testing start from the same model.
+
+    The state dict, and with it every checkpoint, holds what is trained and the fingerprint of what
+    is frozen. It loads onto a model with the very same frozen weights only.
+
+    Args:
+        backbone: Config of the backbone, or the backbone.
+        petl: Config of the :class:`~gleam_mm.petl.PETLMethod`, or the method.
+        neck: Config of a neck, needed where the backbone does not return pooled features.
+        head: Config of the head. Its ``num_classes`` must be set by now.
+        train_cfg: Batch augmentations, as in MMPretrain.
+        data_preprocessor: Config of the data preprocessor, as in MMPretrain.
+        init_cfg: Initialisation config of the whole classifier, as in MMEngine.
+
+    Raises:
+        ValueError: The method does not fit the backbone, or the head has no number of classes.
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        petl: dict | PETLMethod,
+        neck: dict | nn.Module | None = None,
+        head: dict | nn.Module | None = None,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if isinstance(head, dict) and 'num_classes' in head and head['num_classes'] is None:
+            raise ValueError(
+                'model.head.num_classes is None: set it to the number of classes, or let '
+                'gleam_mm.engine.fill_num_classes(cfg) read it from the training dataset'
+            )
+        pretrained = None
+        if isinstance(backbone, dict):
+            backbone, pretrained = _split_pretrained(backbone)
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            head=head,
+            train_cfg=train_cfg,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
+        if pretrained is not None:
+            load_backbone(self.backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
+            self.backbone.is_init = True  # so that init_weights() leaves it alone
+        self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
+        if not isinstance(self.petl, PETLMethod):
+            raise ValueError(
+                f'model.petl is a {type(self.petl).__name__}; it takes a PETL method such as '
+                "dict(type='GLEAM')"
+            )
+        self.backbone.requires_grad_(False)
+        self.petl.attach(self.backbone)
+        for _, parameter in self.petl.trainable_parameters():
+            parameter.requires_grad_(True)
+        self._frozen = self._frozen_names()
+        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._register_state_dict_hook(_drop_frozen)
+        self._register_load_state_dict_pre_hook(self._complete_state_dict)
+
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
+        """Extracts features, as in MMPretrain.
+
+        Raises:
+            ValueError: The features are not pooled, so that the head would classify every token.
+        """
+        feats = super().extract_feat(inputs, stage)
+        if stage == 'neck' and self.with_head and (shape := feats[-1].shape)[2:]:
+            raise ValueError(
+                f'the head would get features of shape {tuple(shape)} instead of (B, C): add a '
+                "neck that pools, such as neck=dict(type='TokenPool', mode='cls') behind a timm "
+                "ViT or neck=dict(type='GlobalAveragePooling') behind MMPretrain's Swin"
+            )
+        return feats
+
+    def backbone_fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values."""
+        frozen = {
+            name: tensor
+            for name, tensor in self.backbone.state_dict().items()
+            if f'backbone.{name}' in self._frozen
+        }
+        versions = tuple(tensor._version for tensor in frozen.values())
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            self._fingerprint = versions, fingerprint(frozen)
+        return self._fingerprint[1]
+
+    def get_extra_state(self) -> Tensor:
+        """The fingerprint as 32 bytes, so that checkpoints hold nothing but tensors."""
+        return torch.tensor(list(bytes.fromhex(self.backbone_fingerprint())), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Does nothing: the fingerprint was compared before anything was loaded."""
+
+    def _frozen_names(self) -> frozenset[str]:
+        parameters = dict(self.backbone.named_parameters())
+        frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+        if frozen:  # then the buffers belong to frozen modules as well
+            frozen |= self.backbone.state_dict().keys() - parameters.keys()
+        return frozenset(f'backbone.{name}' for name in frozen)
+
+    def _complete_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Checks a state dict and lends it the frozen weights, which it does not hold."""
+        given = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+        if _FINGERPRINT not in given:
+            raise RuntimeError(
+                'this is no checkpoint of a PETLClassifier: it has no fingerprint of a backbone. '
+                'Weights of a backbone belong into model.backbone.init_cfg='
+                "dict(type='Pretrained', checkpoint=..., prefix=...)"
+            )
+        theirs = bytes(state_dict[prefix + _FINGERPRINT].tolist()).hex()
+        if theirs != (ours := self.backbone_fingerprint()):
+            raise RuntimeError(
+                f'this checkpoint was trained on a backbone with the fingerprint {theirs}, but '
+                f'the backbone of this model has {ours}: use the config and the backbone weights '
+                'that the checkpoint was trained with'
+            )
+        own = {**self.state_dict(), _FINGERPRINT: None}
+        _require_equal(given - self._frozen, own.keys(), 'keys')
+        shapes = {key: tuple(own[key].shape) for key in own if key != _FINGERPRINT}
+        for key, shape in shapes.items():
+            if (theirs := tuple(state_dict[prefix + key].shape)) != shape:
+                hint = ' (number of classes)' if key.startswith('head.') else ''
+                raise RuntimeError(
+                    f'{key} has the shape {theirs} in the checkpoint but {shape} in the '
+                    f'model{hint}: use the config that the checkpoint was trained with'
+                )
+        backbone = self.backbone.state_dict()
+        for key in self._frozen - given:
+            state_dict[prefix + key] = backbone[key.removeprefix('backbone.')]
+
+
+def _split_pretrained(backbone: dict) -> tuple[dict, dict | None]:
+    """Takes ``dict(type='Pretrained')`` out of a backbone's init_cfg."""
+    init_cfgs = backbone.get('init_cfg')
+    if init_cfgs is None:
+        return backbone, None
+    init_cfgs = [init_cfgs] if isinstance(init_cfgs, dict) else list(init_cfgs)
+    pretrained = [cfg for cfg in init_cfgs if cfg['type'] == 'Pretrained']
+    rest = [cfg for cfg in init_cfgs if cfg['type'] != 'Pretrained']
+    return {**backbone, 'init_cfg': rest or None}, pretrained[-1] if pretrained else None
+
+
+def _drop_frozen(
+    classifier: PETLClassifier, state_dict: dict, prefix: str, local_metadata: dict
+) -> None:
+    """Takes the frozen weights out of a state dict."""
+    for name in classifier._frozen:
+        state_dict.pop(prefix + name, None)
+
+
+def _require_equal(given: Sequence[str], expected: Sequence[str], what: str) -> None:
+    missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    if missing or unexpected:
+        raise RuntimeError(
+            f'the {what} of the checkpoint and the model differ: use the config that the '
+            f'checkpoint was trained with. Missing: {_shorten(missing)}. '
+            f'Unexpected: {_shorten(unexpected)}'
+        )
+
+
+def _shorten(keys: list[str], most: int = 5) -> str:
+    if not keys:
+        return 'none'
+    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '')

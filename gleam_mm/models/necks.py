@@ -1,0 +1,31 @@
+"""Necks that make one feature vector an image of what timm's transformers return."""
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from gleam_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class TokenPool(BaseModule):
+    """Pools tokens whose channels come last, as timm returns them.
+
+    Args:
+        mode: ``'cls'`` takes the first token; ``'mean'`` averages all of them.
+
+    Raises:
+        ValueError: ``mode`` is something else.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        if mode not in ('cls', 'mean'):
+            raise ValueError(f"mode={mode!r}: choose 'cls' (timm ViT) or 'mean' (timm Swin)")
+        self.mode = mode
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Pools each feature of shape (B, ..., C) to (B, C)."""
+        tokens = [feature.flatten(1, -2) for feature in inputs]
+        if self.mode == 'cls':
+            return tuple(feature[:, 0] for feature in tokens)
+        return tuple(feature.mean(1) for feature in tokens)
