@@ -1,5 +1,6 @@
 # Types that GLEAM-MM does not have are looked up in MMPretrain, then in MMEngine.
 default_scope = 'gleam_mm'
+runner_type = 'PETLRunner'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -10,6 +11,8 @@ default_hooks = dict(
     checkpoint=dict(
         type='AdapterCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto', rule='greater'
     ),
+    # Refuses a head of another size than the dataset has classes.
+    classes=dict(type='CheckClassesHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     # On a terminal: one progress bar, the rest goes to the log file.

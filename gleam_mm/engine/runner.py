@@ -1,0 +1,70 @@
+"""MMEngine's runner with a readable console and errors that a user can act on."""
+
+from typing import Any
+
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from gleam_mm import cli
+from gleam_mm.engine.console_hook import route_log
+from gleam_mm.registry import RUNNERS
+
+
+@RUNNERS.register_module()
+class PETLRunner(Runner):
+    """The runner of ``configs/_base_/default_runtime.py``.
+
+    It differs from MMEngine's in three ways. What fills pages goes to the log file only. Until the
+    first iteration, whatever does not fit (classes, checkpoint, data) is a
+    :class:`~gleam_mm.cli.UserError`. And a checkpoint's text is never run as a config.
+    """
+
+    _running = False
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Builds the logger, and keeps its console readable from the first line on."""
+        logger = super().build_logger(*args, **kwargs)
+        route_log(logger)
+        return logger
+
+    def train(self) -> Any:
+        """Trains, as in MMEngine."""
+        return self._checked(super().train)
+
+    def val(self) -> dict:
+        """Validates, as in MMEngine."""
+        return self._checked(super().val)
+
+    def test(self) -> dict:
+        """Tests, as in MMEngine. After training it tests the weights that training ended with."""
+        return self._checked(super().test)
+
+    def load_or_resume(self) -> None:
+        """Loads or resumes once: testing after training must not load again."""
+        super().load_or_resume()
+        self._has_loaded = True
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict:
+        """Loads a checkpoint, as in MMEngine.
+
+        Without the config that old checkpoints carry: MMEngine would run it as Python to compare
+        numbers of GPUs, so that a crafted checkpoint could run anything.
+        """
+        checkpoint = super().load_checkpoint(*args, **kwargs)
+        checkpoint.get('meta', {}).pop('config', None)
+        return checkpoint
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls all hooks, as in MMEngine."""
+        if fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter'):
+            self._running = True
+        super().call_hook(fn_name, **kwargs)
+
+    def _checked(self, launch: Any) -> Any:
+        self._running = False
+        try:
+            return launch()
+        except cli.SETUP_ERRORS as error:
+            if self._running:
+                raise
+            raise cli.UserError(cli.describe(error)) from error

@@ -1,0 +1,122 @@
+"""How many parameters a recipe trains, what shares them, and how large its adapter file is."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from gleam_mm.models import PETLClassifier
+from gleam_mm.registry import MODELS
+
+
+class ParameterCount(NamedTuple):
+    """Numbers of parameters of a :class:`~gleam_mm.models.PETLClassifier`.
+
+    Attributes:
+        trainable: What the method trains. The head and the neck are not in it, as in papers.
+        shared: Of these, parameters that several sites share.
+        local: Of these, parameters of single sites.
+        head: Trained parameters of head and neck; None where the number of classes is not known.
+        frozen: Parameters that are not trained.
+        adapter_bytes: Size of the adapter file, without its metadata; None like ``head``.
+    """
+
+    trainable: int
+    shared: int
+    local: int
+    head: int | None
+    frozen: int
+    adapter_bytes: int | None
+
+
+def count_config(cfg: Config) -> ParameterCount:
+    """Counts the parameters of a config, without reading weights or data.
+
+    Where neither the head nor ``data_preprocessor.num_classes`` has a number of classes, the head
+    is not counted.
+
+    Args:
+        cfg: A whole config; left as it is.
+    """
+    model = cfg.model.to_dict()
+    model['backbone'].pop('init_cfg', None)
+    head = model.get('head') or {}
+    unknown = False
+    if head.get('num_classes', 0) is None:
+        classes = (cfg.get('data_preprocessor') or {}).get('num_classes')
+        unknown = classes is None
+        head['num_classes'] = 1 if unknown else classes
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
+        counted = count(MODELS.build(model))
+    return counted._replace(head=None, adapter_bytes=None) if unknown else counted
+
+
+def count(model: PETLClassifier) -> ParameterCount:
+    """Counts the parameters of a model."""
+    head = _trained(module for module in (model.neck, model.head) if module is not None)
+    trainable = sum(parameter.numel() for _, parameter in model.petl.trainable_parameters())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return ParameterCount(
+        trainable=trainable,
+        shared=_trained([model.petl.shared]),
+        local=_trained([model.petl.local]),
+        head=head,
+        frozen=total - trainable - head,
+        adapter_bytes=_file_size(model.state_dict()),
+    )
+
+
+def table(rows: Sequence[tuple[str, ParameterCount]]) -> str:
+    """Lays out a table of recipes.
+
+    Args:
+        rows: Names and counts.
+
+    Returns:
+        Lines of text, as wide as they need to be.
+    """
+    header = ('recipe', 'trainable', 'shared', 'local', 'head', 'frozen', 'adapter')
+    cells = [
+        (
+            name,
+            *(f'{number:,}' for number in counted[:3]),
+            '?' if counted.head is None else f'{counted.head:,}',
+            f'{counted.frozen:,}',
+            '?' if counted.adapter_bytes is None else size_text(counted.adapter_bytes),
+        )
+        for name, counted in rows
+    ]
+    widths = [max(len(row[column]) for row in (header, *cells)) for column in range(len(header))]
+    rule = tuple('-' * width for width in widths)
+    return '\n'.join(
+        '  '.join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, rule, *cells)
+    )
+
+
+def size_text(size: int) -> str:
+    """A number of bytes as ``87.5 KB`` or ``343.2 MB``."""
+    return f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} KB'
+
+
+def _trained(modules: Iterable[nn.Module]) -> int:
+    return sum(
+        parameter.numel()
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    )
+
+
+def _file_size(tensors: dict[str, torch.Tensor]) -> int:
+    data = sum(tensor.nbytes for tensor in tensors.values())
+    # The header lists names, types, shapes and offsets: as large as that of empty tensors, nearly.
+    header = safetensors.torch.save({name: torch.empty(0) for name in tensors})
+    return data + len(header)
