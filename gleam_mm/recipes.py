@@ -10,6 +10,8 @@ and five backbones need no thousand config files. A real file always wins over c
 
 import difflib
 import os
+import shutil
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,6 +172,30 @@ def export(name: str, file: str | Path) -> Path:
     temporary.write_text(f'# The recipe {recipe}.\n{_config_text(bases)}', encoding='utf-8')
     temporary.replace(file)
     return file
+
+
+def listing() -> str:
+    """All backbones, methods and datasets, and the config files, as text."""
+    columns = max(40, shutil.get_terminal_size().columns)
+    sections = [(family, list(files)) for family, files in families().items()]
+    sections.append(('config files', _file_names()))
+    return '\n\n'.join(
+        f'{title} ({len(names)})\n'
+        + textwrap.fill(
+            '  '.join(names),
+            width=columns,
+            initial_indent='  ',
+            subsequent_indent='  ',
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for title, names in sections
+    )
+
+
+def name_of(cfg: Config) -> str:
+    """The name of a config: the stem of its file, which for a recipe is the recipe's name."""
+    return Path(cfg.filename).stem
 
 
 def _base_files(recipe: Recipe) -> list[Path]:

@@ -39,7 +39,9 @@ SCOPE = 'gleam_mm'
 
 def _child(parent: Registry, *locations: str) -> Registry:
     """Makes the ``gleam_mm`` child of an MMPretrain registry."""
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
+    # MMEngine imports the locations of the registry that is asked, not those of its parents.
+    locations = [*parent._locations, *locations]
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
 # Running

@@ -4,7 +4,7 @@ runner_type = 'PETLRunner'
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10),
+    logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Adapter checkpoints are small, so one is written every epoch; the best one is kept beside the
     # last wherever the config validates.

@@ -1,0 +1,264 @@
+"""From a config and the command line's flags to a runner, and to the summary at the end."""
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import get_rank
+from mmengine.evaluator import DumpResults
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from gleam_mm import params, recipes
+from gleam_mm.engine import PETLRunner, fill_num_classes, headline
+from gleam_mm.models import PETLClassifier
+from gleam_mm.registry import RUNNERS
+
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Sets where a run writes: the given folder, the config's, or ``work_dirs/<config's name>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+
+
+def set_dataloader_defaults(
+    cfg: Config, pin_memory: bool = True, persistent_workers: bool = True
+) -> None:
+    """Gives dataloaders what MMPretrain's tools give them, unless the config says otherwise.
+
+    Args:
+        cfg: The whole config; changed in place.
+        pin_memory: False switches pinned memory off even where the config has it.
+        persistent_workers: The same for workers that live on between epochs.
+    """
+    for name in DATALOADERS:
+        dataloader = cfg.get(name)
+        if dataloader is None:
+            continue
+        cfg[name] = ConfigDict(
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=dataloader.get('num_workers', 0) > 0,
+            collate_fn=dict(type='default_collate'),
+        )
+        cfg[name].update(dataloader)
+        if not pin_memory:
+            cfg[name].pin_memory = False
+        if not persistent_workers:
+            cfg[name].persistent_workers = False
+
+
+def check_schedule(cfg: Config) -> None:
+    """Refuses a schedule whose last part begins after the end of the training.
+
+    MMEngine's message for it names neither the key nor the number of epochs.
+
+    Raises:
+        ValueError: ``train_cfg.max_epochs`` is not larger than the begin of a scheduler.
+    """
+    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    schedulers = cfg.get('param_scheduler') or []
+    for index, scheduler in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
+        begin = scheduler.get('begin', 0)
+        if epochs is not None and scheduler.get('by_epoch', True) and begin >= epochs:
+            raise ValueError(
+                f'train_cfg.max_epochs={epochs}, but param_scheduler.{index} begins at epoch '
+                f'{begin}, when warm-up ends: train longer, or shorten the warm-up, such as '
+                f'--cfg-options param_scheduler.0.end=1 param_scheduler.1.begin=1'
+            )
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Switches MMEngine's scaling of the learning rate by the batch size on.
+
+    Raises:
+        ValueError: The config does not say which batch size its learning rate is for.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ValueError(
+            '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config: the '
+            'batch size, over all processes, that its learning rate is for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Sets what training goes on from.
+
+    Args:
+        cfg: The whole config with its ``work_dir``; changed in place.
+        resume: None for a new training. A path. ``''`` for the latest checkpoint in the work
+            directory; ``'auto'`` for that or, where there is none, a new training.
+
+    Raises:
+        FileNotFoundError: The path does not exist, or there is nothing to resume from.
+    """
+    if resume is None:
+        return
+    path = find_resumable(cfg.work_dir) if resume in ('', 'auto') else Path(resume)
+    if path is None and resume == 'auto':
+        warnings.warn(
+            f'--resume auto: there is no checkpoint in {cfg.work_dir}, training starts at the '
+            'beginning',
+            stacklevel=2,
+        )
+        return
+    if path is None:
+        raise FileNotFoundError(
+            f'--resume: there is no checkpoint in {cfg.work_dir} to go on from; give --work-dir or '
+            'the path of one, or use --resume auto to start at the beginning'
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f'--resume {resume}: this file does not exist')
+    cfg.resume = True
+    cfg.load_from = str(path)
+
+
+def build_runner(cfg: Config, launcher: str) -> Runner:
+    """Builds the runner of a config, in each process of a distributed run.
+
+    Args:
+        cfg: The whole config. The size of the head is filled in where it is None.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+    """
+    cfg.launcher = launcher
+    init_distributed(cfg)
+    fill_num_classes(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else PETLRunner.from_cfg(cfg)
+
+
+def report(text: str) -> None:
+    """Prints once, however many processes there are."""
+    if get_rank() == 0:
+        print(f'\n{text}', flush=True)
+
+
+def write_metrics(metrics: Mapping[str, float], file: str | Path) -> None:
+    """Writes metrics to a ``.json``, ``.yaml`` or ``.pkl`` file, all at once."""
+    if get_rank() != 0:
+        return
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f'.{os.getpid()}.{file.name}')
+    mmengine.dump(dict(metrics), temporary)
+    temporary.replace(file)
+
+
+def dump_predictions(runner: Runner, file: str) -> None:
+    """Makes the test write its predictions to a ``.pkl`` file."""
+    runner.test_loop.evaluator.metrics.append(DumpResults(out_file_path=file))
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Metrics as lines of text, one a metric."""
+    numbers = {name: value for name, value in metrics.items() if not name.endswith('time')}
+    width = max(map(len, numbers), default=0)
+    return '\n'.join(f'{name:<{width}}  {value:.4f}' for name, value in numbers.items())
+
+
+def summary(runner: Runner, metrics: Mapping[str, float] | None, seconds: float) -> str:
+    """What a training run came to, and the commands to try next.
+
+    Args:
+        runner: The runner after training.
+        metrics: Metrics on the test split, or None where nothing was tested.
+        seconds: How long training took.
+
+    Returns:
+        Lines of text.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    lines = []
+    if metrics is not None:
+        lines.append(('accuracy', f'{headline(metrics)} on test, with the final weights'))
+    if validated := _last_validation(runner):
+        lines.append(('validation', f'{headline(validated)} at the end'))
+    work_dir = _shown(Path(runner.work_dir))
+    adapter = work_dir / 'adapter.safetensors'
+    if isinstance(model, PETLClassifier):
+        counted = params.count(model)
+        share = 100 * counted.trainable / (counted.trainable + counted.frozen)
+        lines.append(
+            (
+                'trainable',
+                f'{counted.trainable:,} parameters ({share:.2f} % of method and backbone), '
+                f'and {counted.head:,} of the head',
+            )
+        )
+    if adapter.is_file():
+        lines.append(('adapter', f'{adapter} ({params.size_text(adapter.stat().st_size)})'))
+    minutes, rest = divmod(round(seconds), 60)
+    lines.append(('time', f'{minutes} min {rest} s of training'))
+    lines += [('try next', command) for command in _next_commands(runner, work_dir, adapter)]
+    names = ['' if i and lines[i - 1][0] == name else name for i, (name, _) in enumerate(lines)]
+    width = max(map(len, names))
+    return '\n'.join(
+        f'{name:<{width}}  {text}' for name, (_, text) in zip(names, lines, strict=True)
+    )
+
+
+def _last_validation(runner: Runner) -> dict[str, float]:
+    return {
+        name.removeprefix('val/'): scalar.current()
+        for name, scalar in runner.message_hub.log_scalars.items()
+        if name.startswith('val/') and not name.endswith('time')
+    }
+
+
+def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
+    python = Path(sys.executable)
+    if sys.prefix != sys.base_prefix and python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())  # a virtual environment that nobody activated
+    else:
+        python = Path('python')
+    config = Path(runner.cfg.filename)
+    tools = Path(sys.argv[0]).parent
+    commands = []
+    if adapter.is_file():
+        commands.append([python, tools / 'test.py', work_dir / config.name, adapter])
+    try:
+        recipe = recipes.parse(config.stem)
+    except recipes.RecipeError:
+        pass
+    else:
+        other = 'linear' if recipe.method != 'linear' else 'gleam-l'
+        commands.append([python, tools / 'train.py', str(recipe._replace(method=other))])
+    return [shlex.join(map(str, command)) for command in commands]
+
+
+def _shown(path: Path) -> Path:
+    """A path as short as it can be told."""
+    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
+
+
+def find_resumable(work_dir):
+    from mmengine.runner import find_latest_checkpoint
+
+    p = find_latest_checkpoint(work_dir)
+    return Path(p) if p else None
+
+
+def init_distributed(cfg):
+    if cfg.launcher == 'none':
+        return
+    from mmengine.dist import init_dist
+    from torch import distributed as D
+
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
+        D.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+        )
+
+
+def use_amp(cfg):
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'

@@ -1,0 +1,43 @@
+"""Prints how many parameters recipes train, and how large their adapter files are.
+
+Trainable is what the method trains, of that shared by several sites and local to one. The head
+comes extra, as in papers; it is '?' where only the data can tell the number of classes. Needs
+neither weights nor data.
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the flags."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='+', metavar='config', help='config files or recipes')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override values of all configs, such as model.petl.rank=20',
+    )
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Prints the table."""
+    rows = []
+    with cli.setup():
+        for config in args.configs:
+            cfg = recipes.load(config, args.cfg_options)
+            rows.append((recipes.name_of(cfg), params.count_config(cfg)))
+    print(params.table(rows))
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # first: importing what follows takes seconds
+
+    from gleam_mm import cli, params, recipes
+
+    cli.run(lambda: main(arguments))

@@ -1,0 +1,73 @@
+"""Tests a checkpoint, or an adapter.safetensors, on the test split of its config."""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the flags: those of MMPretrain's tools/test.py that do not draw pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='a config file, or a recipe: vit-b_gleam-l_vtab-cifar')
+    parser.add_argument('checkpoint', help='a checkpoint (.pth) or an adapter (.safetensors)')
+    parser.add_argument('--work-dir', help='where to write; default: work_dirs/<config>')
+    parser.add_argument('--out', help='file for the results: .pkl, or .json for metrics')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what --out gets; default: predictions (pred)',
+    )
+    parser.add_argument('--amp', action='store_true', help='test with automatic mixed precision')
+    parser.add_argument('--no-pin-memory', action='store_true', help='no pinned memory')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override config values: test_dataloader.batch_size=16 key="[a,b]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes; tools/dist_test.sh sets it',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.out_item and not args.out:
+        parser.error('--out-item says what --out gets: give --out FILE too')
+    if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out {args.out}: predictions go to a .pkl file; or use --out-item metrics')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    """Tests, and prints the metrics."""
+    with cli.setup():
+        cfg = recipes.load(args.config, args.cfg_options)
+        launch.set_work_dir(cfg, args.work_dir)
+        if cfg.get('test_dataloader') is None:
+            raise ValueError(f"{args.config}: the config has no 'test_dataloader'")
+        cfg.load_from = args.checkpoint
+        cfg.resume = False
+        if args.amp:
+            cfg.test_cfg.fp16 = True
+        launch.set_dataloader_defaults(cfg, pin_memory=not args.no_pin_memory)
+        runner = launch.build_runner(cfg, args.launcher)
+        if args.out and args.out_item != 'metrics':
+            launch.dump_predictions(runner, args.out)
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics':
+        launch.write_metrics(metrics, args.out)
+    launch.report(launch.metrics_text(metrics))
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # first: importing what follows takes seconds
+
+    from gleam_mm import cli, launch, recipes
+
+    cli.run(lambda: main(arguments))
