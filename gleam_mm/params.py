@@ -1,11 +1,14 @@
 """How many parameters a recipe trains, what shares them, and how large its adapter file is."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import safetensors.torch
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -41,7 +44,12 @@ def count_config(cfg: Config) -> ParameterCount:
 
     Args:
         cfg: A whole config; left as it is.
+
+    Raises:
+        ValueError: The config has no PETL method, or one that does not fit its backbone.
     """
+    if 'petl' not in cfg.model:
+        raise ValueError(f'{cfg.filename}: the config has no PETL method in model.petl to count')
     model = cfg.model.to_dict()
     model['backbone'].pop('init_cfg', None)
     head = model.get('head') or {}
@@ -50,7 +58,8 @@ def count_config(cfg: Config) -> ParameterCount:
         classes = (cfg.get('data_preprocessor') or {}).get('num_classes')
         unknown = classes is None
         head['num_classes'] = 1 if unknown else classes
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
+    scope = cfg.get('default_scope', 'gleam_mm')
+    with DefaultScope.overwrite_default_scope(scope), _quiet_log():
         counted = count(MODELS.build(model))
     return counted._replace(head=None, adapter_bytes=None) if unknown else counted
 
@@ -104,6 +113,18 @@ def table(rows: Sequence[tuple[str, ParameterCount]]) -> str:
 def size_text(size: int) -> str:
     """A number of bytes as ``87.5 KB`` or ``343.2 MB``."""
     return f'{size / 1e6:.1f} MB' if size >= 1e6 else f'{size / 1e3:.1f} KB'
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Leaves out what backbones log of themselves while they are built."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _trained(modules: Iterable[nn.Module]) -> int:

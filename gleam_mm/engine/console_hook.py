@@ -49,10 +49,11 @@ def route_log(logger: MMLogger) -> None:
         ):
             terminal = on_terminal()
             handler.addFilter(_ConsoleFilter(logging.WARNING if terminal else logging.DEBUG))
-            if terminal:
-                handler.setStream(_CurrentStdout())
             if logger.log_file:
                 logger.info(f'Config and environment are in {logger.log_file}')
+            if terminal:
+                handler.setStream(_CurrentStdout())
+                print(f'log: {os.path.relpath(logger.log_file)}' if logger.log_file else 'no log')
 
 
 class _ConsoleFilter(logging.Filter):
@@ -164,6 +165,10 @@ class ConsoleHook(Hook):
             self._advance(len(runner.test_dataloader))
         self._stop()
 
+    def after_everything(self, runner: Runner) -> None:
+        """Ends a bar that an error or Ctrl-C has stopped, before anything else is printed."""
+        self._stop()
+
     def _start(self, description: str, total: int, completed: int) -> None:
         self._stop()
         if not on_terminal():
@@ -181,7 +186,7 @@ class ConsoleHook(Hook):
         )
         self._progress.add_task(description, total=total, completed=completed, status='')
         self._progress.start()
-        atexit.register(self._stop)  # an error or Ctrl-C must not leave the cursor hidden
+        atexit.register(self._stop)  # other runners may not call after_everything
 
     def _describe(self, description: str) -> None:
         if self._progress is not None:

@@ -68,3 +68,5 @@ class PETLRunner(Runner):
             if self._running:
                 raise
             raise cli.UserError(cli.describe(error)) from error
+        finally:
+            self.call_hook('after_everything')

@@ -1,0 +1,173 @@
+"""Recipes by name: composing, real files, names that do not exist, exporting."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from gleam_mm import recipes
+from gleam_mm.recipes import RecipeError
+
+CONFIGS = Path(recipes.__file__).parent.parent / 'configs'
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def own_dataset(root, name, classes):
+    file = root / 'configs' / '_base_' / 'datasets' / f'{name}.py'
+    file.parent.mkdir(parents=True)
+    folder = CONFIGS / '_base_' / 'datasets' / 'folder.py'
+    file.write_text(f'_base_ = {str(folder)!r}\ndata_preprocessor = dict(num_classes={classes})\n')
+
+
+def test_a_name_composes_the_three_families(elsewhere):
+    cfg = recipes.load('swin-b_lora_vtab-dmlab')
+    assert cfg.model.type == 'PETLClassifier'
+    assert cfg.model.backbone.type == 'SwinTransformer'
+    assert cfg.model.petl.type == 'LoRA'
+    assert cfg.train_dataloader.dataset.task == 'dmlab'
+    assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+    assert cfg.default_scope == 'gleam_mm'
+    assert cfg.filename == 'swin-b_lora_vtab-dmlab.py'
+
+
+def test_a_path_that_nobody_wrote_is_composed_from_its_stem(elsewhere):
+    cfg = recipes.load('configs/gleam/vit-b_gleam-t_vtab-dtd.py')
+    assert cfg.model.petl.rank == 4
+    assert cfg.data_preprocessor.num_classes == 47
+
+
+def test_an_existing_file_wins(elsewhere):
+    file = elsewhere / 'vit-b_gleam-t_vtab-dtd.py'
+    file.write_text("model = dict(type='Mine')\n")
+    assert recipes.load('vit-b_gleam-t_vtab-dtd.py').model.type == 'Mine'
+
+
+def test_a_file_in_the_configs_folder_wins_over_composing(elsewhere):
+    name = 'vit-b_gleam-l_vtab-cifar'
+    for spelling in (name, f'{name}.py', f'configs/gleam/{name}.py'):
+        assert Path(recipes.load(spelling).filename) == CONFIGS / 'gleam' / f'{name}.py'
+
+
+def test_composing_equals_the_worked_example(elsewhere):
+    name = 'swin-b_gleam-l_vtab-cifar'
+    assert (
+        recipes.compose(name).to_dict()
+        == Config.fromfile(CONFIGS / 'gleam' / f'{name}.py').to_dict()
+    )
+
+
+def test_options_override(elsewhere):
+    cfg = recipes.load('vit-b_gleam-l_vtab-cifar', {'model.petl.rank': 7})
+    assert cfg.model.petl.rank == 7
+
+
+def test_families_of_the_current_directory_join(elsewhere):
+    own_dataset(elsewhere, 'my_flowers', 12)
+    assert 'my_flowers' in recipes.families()['datasets']
+    assert 'my_flowers' in recipes.listing()
+    # The underscore in the name does not confuse the splitting.
+    assert recipes.parse('vit-b_slora_my_flowers') == ('vit-b', 'slora', 'my_flowers')
+    assert recipes.load('vit-b_slora_my_flowers').data_preprocessor.num_classes == 12
+
+
+def test_another_configs_folder(elsewhere, monkeypatch):
+    monkeypatch.setenv('GLEAM_CONFIGS', str(elsewhere / 'nothing'))
+    with pytest.raises(RecipeError, match=r'nothing.*GLEAM_CONFIGS'):
+        recipes.load('vit-b_gleam-l_vtab-cifar')
+    (elsewhere / 'mine' / '_base_' / 'methods').mkdir(parents=True)
+    (elsewhere / 'mine' / '_base_' / 'methods' / 'magic.py').write_text("method = dict(type='M')\n")
+    monkeypatch.setenv('GLEAM_CONFIGS', 'mine')
+    assert list(recipes.families()['methods']) == ['magic']
+
+
+@pytest.mark.parametrize(
+    ('name', 'told'),
+    [
+        ('vit-b_gleam_vtab-cifar', ["unknown method 'gleam'", 'gleam-l', 'tools/recipes.py']),
+        ('vit-c_gleam-l_vtab-cifar', ["unknown backbone 'vit-c'", 'vit-b']),
+        ('vit-b_gleam-l_vtab-ciffar', ["unknown dataset 'vtab-ciffar'", 'vtab-cifar']),
+        ('vit-c_gleam_vtab-ciffar', ['unknown backbone', 'unknown method', 'unknown dataset']),
+        ('vit-b', ["unknown recipe 'vit-b'", '<backbone>_<method>_<dataset>']),
+        ('configs/x/vit-b_glem-l_vtab-cifar.py', ['configs/x/', 'does not exist', 'gleam-l']),
+        ('vit-b_gleam-l__vtab', ["unknown dataset '_vtab'"]),
+    ],
+)
+def test_unknown_names_get_the_closest_matches(elsewhere, name, told):
+    with pytest.raises(RecipeError) as error:
+        recipes.load(name)
+    for part in told:
+        assert part in str(error.value)
+
+
+def test_several_files_of_one_name_need_a_path(elsewhere, monkeypatch):
+    for folder in ('_base_', 'one', 'two'):
+        (elsewhere / 'c' / folder).mkdir(parents=True)
+    for folder in ('one', 'two'):
+        (elsewhere / 'c' / folder / 'same.py').write_text("model = dict(type='M')\n")
+    monkeypatch.setenv('GLEAM_CONFIGS', 'c')
+    with pytest.raises(RecipeError, match='several config files'):
+        recipes.load('same')
+    assert recipes.load('c/one/same.py').model.type == 'M'
+
+
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('model = dict(', 'SyntaxError'),
+        ('_base_ = "missing.py"\n', 'missing.py'),
+        ('x = 1\n', "has no 'model'"),
+        (
+            f'_base_ = {str(CONFIGS / "_base_/methods/lora.py")!r}\nmodel = dict(type="M")\n',
+            'petl=',
+        ),
+    ],
+)
+def test_broken_configs_name_the_file(elsewhere, text, told):
+    (elsewhere / 'broken.py').write_text(text)
+    with pytest.raises(RecipeError, match=r'broken.py') as error:
+        recipes.load('broken.py')
+    assert told in str(error.value)
+
+
+def test_an_option_for_the_preset_is_refused(elsewhere):
+    with pytest.raises(RecipeError, match=r'model\.petl\.rank'):
+        recipes.load('vit-b_gleam-l_vtab-cifar', {'method.rank': 3})
+
+
+def test_an_exported_recipe_loads_to_the_same_config(elsewhere):
+    name = 'timm-swin-b_fact_vtab-smallnorb-azi'
+    file = recipes.export(name, 'deep/down/mine.py')
+    assert file == elsewhere / 'deep' / 'down' / 'mine.py'
+    assert list(file.parent.iterdir()) == [file]
+    assert len(file.read_text().splitlines()) <= 12
+    assert recipes.load(file).to_dict() == recipes.load(name).to_dict()
+
+
+def test_exports_inside_a_checkout_have_relative_bases(tmp_path, monkeypatch):
+    for family, key in (('backbones', 'model'), ('methods', 'method'), ('datasets', 'data')):
+        folder = tmp_path / 'old' / 'configs' / '_base_' / family
+        folder.mkdir(parents=True)
+        (folder / 'x.py').write_text(f"{key} = dict(type='X')\n")
+    (tmp_path / 'old' / 'configs' / '_base_' / 'schedules').mkdir()
+    (tmp_path / 'old' / 'configs' / '_base_' / 'schedules' / 'petl_100e.py').write_text('a = 1\n')
+    (tmp_path / 'old' / 'configs' / '_base_' / 'default_runtime.py').write_text('b = 1\n')
+    monkeypatch.setenv('GLEAM_CONFIGS', str(tmp_path / 'old' / 'configs'))
+    recipes.export('x_x_x', tmp_path / 'old' / 'configs' / 'mine' / 'a.py')
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    cfg = Config.fromfile(tmp_path / 'new' / 'configs' / 'mine' / 'a.py')
+    assert cfg.model.petl.type == 'X'
+
+
+def test_export_overwrites_nothing(elsewhere):
+    (elsewhere / 'mine.py').write_text('precious = 1\n')
+    with pytest.raises(RecipeError, match='exists already'):
+        recipes.export('vit-b_lora_vtab-cifar', 'mine.py')
+    with pytest.raises(RecipeError, match=r'\.py'):
+        recipes.export('vit-b_lora_vtab-cifar', 'mine.txt')
+    assert (elsewhere / 'mine.py').read_text() == 'precious = 1\n'
