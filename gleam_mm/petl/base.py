@@ -12,6 +12,17 @@ from gleam_mm.petl.layouts import Layout, Site, find_layout
 LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
 
 
+def check_rank(rank: int) -> int:
+    """Returns a valid rank.
+
+    Raises:
+        ValueError: ``rank`` is no whole number of at least 1.
+    """
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f'rank={rank!r}: choose a whole number of at least 1')
+    return rank
+
+
 class PETLMethod(BaseModule):
     """A parameter-efficient transfer learning method.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gleam_mm.petl.base import LINEAR_ROLES
+from gleam_mm.petl.base import LINEAR_ROLES, check_rank
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.registry import MODELS
@@ -46,5 +46,5 @@ class GLEAM(LadderMethod):
         moe: bool = True,
         local: bool = True,
     ) -> None:
-        mixer = ConvMoE(rank, num_experts, top_k, scales) if moe else None
+        mixer = ConvMoE(check_rank(rank), num_experts, top_k, scales) if moe else None
         super().__init__(rank, alpha, sites, local, mixer)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod
+from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod, check_rank
 from gleam_mm.petl.layouts import Site
 from gleam_mm.petl.moe import ConvMoE
 
@@ -92,9 +92,7 @@ class LadderMethod(PETLMethod):
         mixer: ConvMoE | None = None,
     ) -> None:
         super().__init__(sites)
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f'rank={rank!r}: choose a whole number of at least 1')
-        self.rank = rank
+        self.rank = check_rank(rank)
         self.alpha = alpha
         self.has_local = local
         if mixer is not None:

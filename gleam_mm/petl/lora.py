@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.petl.layouts import Site
 from gleam_mm.registry import MODELS
 
@@ -56,9 +56,7 @@ class LoRA(PETLMethod):
         sites: Sequence[str] = ('qkv',),
     ) -> None:
         super().__init__(sites)
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f'rank={rank!r}: choose a whole number of at least 1')
-        self.rank = rank
+        self.rank = check_rank(rank)
         self.scale = alpha / rank
         self.drop_rate = drop_rate
 

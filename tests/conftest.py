@@ -1,0 +1,103 @@
+"""Fixtures that the whole suite shares: small backbones of every supported kind."""
+
+import gleam_mm  # noqa: F401  (applies the patches that importing mmpretrain may need)
+
+# isort: split
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.models import SwinTransformer, TIMMBackbone, VisionTransformer
+
+from gleam_mm.registry import MODELS
+
+BACKBONES = {
+    'vit': lambda: VisionTransformer(
+        dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
+        img_size=32,
+        patch_size=8,
+    ),
+    'swin': lambda: SwinTransformer(
+        dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2]),
+        img_size=32,
+        patch_size=2,
+        window_size=4,
+        drop_path_rate=0.0,
+        out_indices=(1,),
+    ),
+    'timm-vit': lambda: TIMMBackbone(
+        'vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2
+    ),
+    'timm-swin': lambda: TIMMBackbone(
+        'swin_tiny_patch4_window7_224',
+        img_size=32,
+        patch_size=2,
+        embed_dim=16,
+        depths=(2, 2),
+        num_heads=(2, 2),
+        window_size=4,
+        drop_path_rate=0.0,
+    ),
+}
+
+
+def evaluating(backbone):
+    """The backbone in evaluation mode; MMPretrain's ``eval()`` returns None."""
+    backbone.eval()
+    return backbone
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    """Types are looked up as a config with ``default_scope = 'gleam_mm'`` looks them up."""
+    with DefaultScope.overwrite_default_scope('gleam_mm'):
+        yield
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    """Each supported kind of backbone in turn, tiny and with random weights."""
+    return evaluating(BACKBONES[request.param]())
+
+
+@pytest.fixture
+def vit():
+    """A tiny MMPretrain ViT: width 32, depth 2, a class token and a 4 x 4 grid."""
+    return evaluating(BACKBONES['vit']())
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32)
+
+
+@pytest.fixture
+def make_classifier():
+    """Builds a tiny PETLClassifier; the seed decides the backbone's weights."""
+
+    def make(petl='GLEAM', seed=0, num_classes=10, **options):
+        torch.manual_seed(seed)
+        if petl == 'GLEAM':
+            options.setdefault('rank', 4)
+        model = MODELS.build(
+            dict(
+                type='PETLClassifier',
+                backbone=dict(
+                    type='VisionTransformer',
+                    arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
+                    img_size=32,
+                    patch_size=8,
+                ),
+                head=dict(type='LinearClsHead', in_channels=32, num_classes=num_classes),
+                petl=dict(type=petl, **options),
+            )
+        )
+        model.init_weights()
+        return model
+
+    return make

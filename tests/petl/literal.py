@@ -1,0 +1,40 @@
+"""GLEAM's equations 8 to 12, written down as they stand in the paper, for one image at a time."""
+
+import torch
+from torch.nn import functional as F
+
+
+def gate(h, w_g, w_n, k, noise):
+    """Equations 10 to 12. ``noise`` is the sample of N(0, 1), or None in evaluation."""
+    logits = h @ w_g
+    if noise is not None:
+        logits = logits + noise * F.softplus(h @ w_n)
+    kept = logits.sort(descending=True).indices[:k]
+    masked = torch.full_like(logits, -torch.inf)
+    masked[kept] = logits[kept]
+    return masked.softmax(0)
+
+
+def expert(image, kernel, scale):
+    """Equation 8 on an image (r, H, W): upsample, convolve, average-pool."""
+    upsampled = F.interpolate(image[None], scale_factor=scale, mode='nearest')
+    return F.avg_pool2d(F.conv2d(upsampled, kernel, padding=1), scale)[0]
+
+
+def mixture(z, grid, kernels, scales, w_g, w_n, k, noise=None):
+    """Equation 9 on tokens (B, N, r); each prefix token is an image of 1 x 1."""
+    prefix, height, width = grid
+    out = []
+    for index, tokens in enumerate(z):
+        image = tokens[prefix:].T.reshape(-1, height, width)
+        weights = gate(image.mean((1, 2)), w_g, w_n, k, None if noise is None else noise[index])
+        parts = [token.reshape(-1, 1, 1) for token in tokens[:prefix]] + [image]
+        mixed = [
+            sum(
+                weight * expert(part, kernel, scale)
+                for weight, kernel, scale in zip(weights, kernels, scales, strict=True)
+            )
+            for part in parts
+        ]
+        out.append(torch.cat([part.flatten(1).T for part in mixed]))
+    return torch.stack(out)

@@ -1,0 +1,142 @@
+"""SLoRA, FacT-TT and GLEAM against the formula of their rung, and their parameter counts."""
+
+import pytest
+import torch
+from literal import mixture
+from mmpretrain.models import SwinTransformer, VisionTransformer
+
+from gleam_mm.petl import GLEAM, FacT, SLoRA
+
+METHODS = {
+    'SLoRA': lambda **options: SLoRA(rank=4, **options),
+    'FacT': lambda **options: FacT(rank=4, **options),
+    'GLEAM': lambda **options: GLEAM(rank=4, top_k=2, **options),
+    'GLEAM without local': lambda **options: GLEAM(rank=4, top_k=2, local=False, **options),
+}
+
+
+def randomize(method):
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+
+
+def literal_update(method, site, x, grid):
+    """B L_s MoE A x, with A and B applied block by block and L_s as a convolution on all tokens."""
+    projection = method.shared['projections'][str(site.stage)]
+    blocks_in = x.unflatten(-1, (site.blocks_in, site.width))
+    z = (blocks_in @ projection.down.T).flatten(-2)  # (B, N, c_i r)
+    r = method.rank
+    if site.key in method.local:
+        weight = method.local[site.key].weight  # (c_o, c_i, r, r)
+        kernel = torch.cat([torch.cat(list(row), dim=1) for row in weight])  # (c_o r, c_i r)
+    else:
+        kernel = torch.eye(r).repeat(site.blocks_out, site.blocks_in)
+
+    def mix(tokens):
+        if 'mixer' not in method.shared:
+            return tokens
+        moe = method.shared['mixer']
+        return mixture(tokens, grid, moe.kernels, moe.scales, moe.gate, moe.noise, moe.top_k)
+
+    z = mix(z @ kernel.T) if site.blocks_in > site.blocks_out else mix(z) @ kernel.T
+    return (z.unflatten(-1, (site.blocks_out, r)) @ projection.up.T).flatten(-2)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_every_site_follows_the_formula(name, backbone, images):
+    method = METHODS[name](alpha=0.5)
+    seen = {}
+
+    def spy(site):
+        def hook(module, args, output):
+            frozen = torch.nn.functional.linear(args[0], module.weight, module.bias)
+            seen[site.name] = (site, args[0], frozen, output, method.layout.grid(site))
+
+        return hook
+
+    method.attach(backbone)
+    method.layout.track_grid()
+    randomize(method)
+    method.eval()
+    for site in method.layout.sites(method.roles):
+        site.module.register_forward_hook(spy(site))
+    with torch.no_grad():
+        backbone(images)
+        assert len(seen) == len(method.layout.sites(method.roles))
+        for site, x, frozen, adapted, grid in seen.values():
+            expected = frozen + 0.5 * literal_update(method, site, x, grid)
+            torch.testing.assert_close(adapted, expected, rtol=1e-4, atol=1e-4, msg=site.name)
+
+
+def count(method, backbone):
+    method.attach(backbone)
+    number = sum(parameter.numel() for parameter in method.parameters())
+    method.detach()
+    return number
+
+
+def test_parameters_on_vit_b():
+    with torch.device('meta'):
+        vit = VisionTransformer('b')
+        assert [count(GLEAM(rank), vit) for rank in (4, 8, 16)] == [9_056, 23_872, 70_784]
+        assert [count(FacT(rank), vit) for rank in (4, 8, 16)] == [8_448, 21_504, 61_440]
+        assert count(SLoRA(8), vit) == 2 * 768 * 8
+
+
+def test_parameters_on_swin_b():
+    swin = SwinTransformer('b')
+    assert [count(GLEAM(rank), swin) for rank in (16, 20)] == [144_512, 206_560]
+
+
+@pytest.mark.parametrize('n', [2, 3, 5])
+def test_parameters_follow_the_closed_formula(n, vit):
+    d, depth, r = 32, 2, 4
+    expected = 2 * d * r + 12 * depth * r**2 + 9 * n * r**2 + 2 * r * n
+    assert count(GLEAM(r, num_experts=n), vit) == expected
+
+
+def test_rungs_are_options_of_gleam(vit, images):
+    """GLEAM without its mixture is FacT-TT, without local transforms as well SLoRA."""
+    for option, rung in [(dict(moe=False), FacT), (dict(moe=False, local=False), SLoRA)]:
+        ablated, method = GLEAM(4, **option), rung(4)
+        method.attach(vit)
+        randomize(method)
+        expected = vit(images)[0]
+        method.detach()
+        ablated.attach(vit)
+        ablated.load_state_dict(method.state_dict())
+        assert torch.equal(vit(images)[0], expected)
+        ablated.detach()
+
+
+def test_attention_only(vit):
+    method = GLEAM(4, sites=('qkv', 'proj'))
+    method.attach(vit)
+    assert all('attn' in key for key in method.local)
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda: GLEAM(rank=0), 'rank=0'),
+        (lambda: GLEAM(rank=2.5), 'rank=2.5'),
+        (lambda: GLEAM(top_k=9), 'top_k=9 is out of range: choose 1 to 4'),
+        (lambda: SLoRA(rank=-1), 'rank=-1'),
+    ],
+)
+def test_bad_options_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_rank_beyond_the_width_is_named(vit):
+    with pytest.raises(ValueError, match='rank=33 exceeds the token width 32'):
+        GLEAM(rank=33).attach(vit)
+
+
+def test_ffn_of_odd_width_is_named():
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=100)
+    vit = VisionTransformer(arch, img_size=32, patch_size=8)
+    with pytest.raises(ValueError, match='out_features=100, which is no multiple'):
+        GLEAM(rank=4).attach(vit)
+    GLEAM(rank=4, sites=('qkv', 'proj')).attach(vit)
