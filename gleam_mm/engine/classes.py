@@ -63,8 +63,23 @@ class CheckClassesHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Compares the head with the training dataset."""
-        self._check(runner, runner.train_dataloader.dataset, 'train_dataloader')
+        """Compares the head with the training dataset, and that with the validation dataset.
+
+        The validation dataset is compared now, so that a mistake does not cost an epoch.
+        """
+        train = runner.train_dataloader.dataset
+        self._check(runner, train, 'train_dataloader')
+        if runner.val_loop is None:
+            return
+        validation = runner.val_dataloader.dataset
+        self._check(runner, validation, 'val_dataloader')
+        names = [getattr(dataset, 'metainfo', {}).get('classes') for dataset in (train, validation)]
+        if all(names) and tuple(names[0]) != tuple(names[1]):
+            ours, theirs = next(pair for pair in zip(*names, strict=True) if pair[0] != pair[1])
+            raise ValueError(
+                'the datasets of train_dataloader and val_dataloader have other classes: where the '
+                f'first has {ours!r}, the second has {theirs!r}'
+            )
 
     def before_val(self, runner: Runner) -> None:
         """Compares the head with the validation dataset."""
