@@ -97,6 +97,7 @@ def make_classifier():
                 petl=dict(type=petl, **options),
             )
         )
+        torch.manual_seed(seed)  # the same backbone for every method
         model.init_weights()
         return model
 

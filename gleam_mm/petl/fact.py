@@ -12,8 +12,8 @@ class FacT(LadderMethod):
     r"""Factor-tuning in its tensor-train form, FacT-TT (Jie and Deng, AAAI 2023).
 
     The updates of all d x d matrices of the network form one tensor, factorised as
-    :math:`\Delta W_s = \alpha U \Sigma_s V^\top` with U and V shared. That is the second rung of the
-    ladder, :math:`y = W_0 x + \alpha B L_s A x`. A ViT of width d and depth L gets
+    :math:`\Delta W_s = \alpha U \Sigma_s V^\top` with U and V shared. That is the ladder's second
+    rung, :math:`y = W_0 x + \alpha B L_s A x`. A ViT of width d and depth L gets
     :math:`2 d r + 12 L r^2` parameters.
 
     Args:

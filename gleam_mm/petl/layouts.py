@@ -284,7 +284,11 @@ class SwinLayout(Layout):
         'fc1': ('ffn.layers.0.0',),
         'fc2': ('ffn.layers.1',),
     }
-    outer_roles = {'patch_embed': ('patch_embed',), 'norm': ('norm3',)}
+
+    @property
+    def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
+        norms = tuple(f'norm{stage}' for stage in self.backbone.out_indices)
+        return {'patch_embed': ('patch_embed',), 'norm': norms}
 
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:

@@ -1,0 +1,29 @@
+"""The optimizer gets the trained parameters, each once, and no others."""
+
+import pytest
+from mmengine.optim import build_optim_wrapper
+
+
+@pytest.mark.parametrize('paramwise_cfg', [None, dict(norm_decay_mult=0.0, bias_lr_mult=2.0)])
+@pytest.mark.parametrize('petl', ['GLEAM', 'LoRA', 'LinearProbe', 'FullTuning'])
+def test_frozen_parameters_never_reach_the_optimizer(petl, paramwise_cfg, make_classifier):
+    model = make_classifier(petl)
+    config = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1))
+    if paramwise_cfg:
+        config['paramwise_cfg'] = paramwise_cfg
+    wrapper = build_optim_wrapper(model, config)
+    given = [id(p) for group in wrapper.optimizer.param_groups for p in group['params']]
+    trained = [id(p) for p in model.parameters() if p.requires_grad]
+    assert sorted(given) == sorted(trained)
+    if paramwise_cfg:
+        rates = {
+            id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']
+        }
+        assert rates[id(model.head.fc.bias)] == 2e-3
+
+
+def test_nothing_to_train_is_an_error(make_classifier):
+    model = make_classifier('LinearProbe')
+    model.head.requires_grad_(False)
+    with pytest.raises(ValueError, match='PETLClassifier has no trainable parameter'):
+        build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))

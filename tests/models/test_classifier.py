@@ -1,0 +1,182 @@
+"""The classifier freezes, trains and saves the right things."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from mmengine.model import ExponentialMovingAverage
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
+from mmpretrain.structures import DataSample
+
+from gleam_mm.registry import MODELS
+
+
+def samples(labels):
+    return [DataSample().set_gt_label(label) for label in labels]
+
+
+def step(model, images):
+    losses = model.loss(images, samples([1, 2]))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    losses['loss'].backward()
+    optimizer.step()
+    return losses['loss'].item()
+
+
+def test_only_method_and_head_are_trained(make_classifier, images):
+    model = make_classifier()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name in dict(model.named_parameters()) if 'backbone' not in name}
+    before = copy.deepcopy(dict(model.named_parameters()))
+    for _ in range(3):
+        step(model, images)
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == trained - {'petl.shared.mixer.gate', 'petl.shared.mixer.noise'}  # k = 1
+
+
+def test_full_tuning_trains_everything(make_classifier):
+    assert all(p.requires_grad for p in make_classifier('FullTuning').parameters())
+
+
+def test_drop_path_of_a_frozen_backbone_follows_the_config(images):
+    model = MODELS.build(
+        dict(
+            type='PETLClassifier',
+            backbone=dict(
+                type='VisionTransformer',
+                arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=128),
+                img_size=32,
+                patch_size=8,
+                drop_path_rate=0.9,
+            ),
+            petl=dict(type='LinearProbe'),
+        )
+    )
+    model.train()
+    assert not torch.equal(model(images)[0], model(images)[0])
+    model.eval()
+    assert torch.equal(model(images)[0], model(images)[0])
+
+
+@pytest.mark.parametrize('petl', ['GLEAM', 'LoRA', 'SLoRA', 'FacT', 'LinearProbe', 'FullTuning'])
+def test_state_dict_holds_what_is_trained_and_a_fingerprint(petl, make_classifier):
+    model = make_classifier(petl)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert model.state_dict().keys() == trained | {'_extra_state'}
+    assert get_state_dict(model).keys() == trained | {'_extra_state'}
+    assert bytes(model.state_dict()['_extra_state'].tolist()).hex() == model.backbone_fingerprint()
+
+
+@pytest.mark.parametrize('load', [load_state_dict, lambda m, state: m.load_state_dict(state)])
+def test_round_trip(load, make_classifier, images):
+    model, other = make_classifier(), make_classifier()
+    for _ in range(2):
+        step(model, images)
+    assert not torch.equal(model.eval()(images), other.eval()(images))
+    load(other, model.state_dict())
+    assert torch.equal(model.eval()(images), other.eval()(images))
+
+
+def test_another_backbone_is_refused_with_both_fingerprints(make_classifier):
+    model, other = make_classifier(seed=0), make_classifier(seed=1)
+    with pytest.raises(RuntimeError, match='was trained on a backbone') as error:
+        load_state_dict(other, model.state_dict())
+    assert model.backbone_fingerprint() in str(error.value)
+    assert other.backbone_fingerprint() in str(error.value)
+
+
+def test_fingerprint_follows_the_weights(make_classifier):
+    model = make_classifier()
+    before = model.backbone_fingerprint()
+    with torch.no_grad():
+        model.head.fc.weight.add_(1)
+    assert model.backbone_fingerprint() == before
+    with torch.no_grad():
+        model.backbone.ln1.weight[0] += 1e-6
+    assert model.backbone_fingerprint() != before
+
+
+def test_wrong_keys_and_shapes_are_refused(make_classifier):
+    model = make_classifier()
+    state = model.state_dict()
+    with pytest.raises(RuntimeError, match=r'Missing: .*petl.local.* Unexpected: petl.local'):
+        load_state_dict(make_classifier('LoRA'), state)
+    with pytest.raises(RuntimeError, match=r'head.fc.weight has the shape \(10, 32\) .* classes'):
+        load_state_dict(make_classifier(num_classes=7), state)
+    with pytest.raises(RuntimeError, match='no checkpoint of a PETLClassifier'):
+        load_state_dict(model, {'head.fc.weight': torch.zeros(10, 32)})
+
+
+@pytest.mark.parametrize('copier', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_are_independent(copier, make_classifier, images):
+    model = make_classifier()
+    step(model, images)
+    before = model.eval()(images)
+    twin = copier(model).train()
+    step(twin, images)
+    assert torch.equal(model.eval()(images), before)
+    assert not torch.equal(twin.eval()(images), before)
+
+
+def test_ema_averages_the_adapter(make_classifier, images):
+    model = make_classifier()
+    ema = ExponentialMovingAverage(model, momentum=0.5)
+    start = model.head.fc.weight.clone()
+    ema.update_parameters(model)  # the first update copies
+    step(model, images)
+    ema.update_parameters(model)
+    expected = (start + model.head.fc.weight) / 2
+    torch.testing.assert_close(ema.module.head.fc.weight, expected)
+    saved = ema.state_dict()
+    assert not any('backbone' in key for key in saved)
+    other = ExponentialMovingAverage(make_classifier(), momentum=0.5)
+    other.load_state_dict(saved)
+    assert torch.equal(other.module.eval()(images), ema.module.eval()(images))
+
+
+def test_unpooled_features_are_refused():
+    model = MODELS.build(
+        dict(
+            type='PETLClassifier',
+            backbone=dict(
+                type='TIMMBackbone',
+                model_name='vit_tiny_patch16_224',
+                img_size=32,
+                patch_size=8,
+                embed_dim=32,
+                depth=1,
+                num_heads=2,
+            ),
+            head=dict(type='LinearClsHead', in_channels=32, num_classes=3),
+            petl=dict(type='GLEAM', rank=2),
+        )
+    )
+    with pytest.raises(ValueError, match=r"shape \(2, 17, 32\) .* neck=dict\(type='TokenPool'"):
+        model(torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize('mode', ['cls', 'mean'])
+def test_token_pool(mode):
+    pool = MODELS.build(dict(type='TokenPool', mode=mode))
+    tokens = torch.randn(2, 17, 8)
+    expected = tokens[:, 0] if mode == 'cls' else tokens.mean(1)
+    assert torch.equal(pool((tokens,))[0], expected)
+    grid = torch.randn(2, 4, 5, 8)
+    expected = grid[:, 0, 0] if mode == 'cls' else grid.mean((1, 2))
+    torch.testing.assert_close(pool((grid,))[0], expected)
+
+
+def test_bad_arguments_are_named(make_classifier):
+    with pytest.raises(ValueError, match='num_classes is None'):
+        make_classifier(num_classes=None)
+    with pytest.raises(ValueError, match=r'model.petl is a LinearClsHead'):
+        MODELS.build(
+            dict(
+                type='PETLClassifier',
+                backbone=make_classifier().backbone,
+                petl=dict(type='LinearClsHead', in_channels=2, num_classes=3),
+            )
+        )
+    with pytest.raises(ValueError, match="mode='max'"):
+        MODELS.build(dict(type='TokenPool', mode='max'))

@@ -1,0 +1,129 @@
+"""Layouts list the right sites and tell the right grid."""
+
+import pytest
+import torch
+from mmpretrain.models import BEiTViT, SwinTransformerV2, VisionTransformer
+from torch import nn
+
+from gleam_mm.petl import LINEAR_ROLES, Layout, find_layout
+from gleam_mm.petl.layouts import ROLES, Block
+from gleam_mm.registry import LAYOUTS
+
+
+def test_every_backbone_has_every_role(backbone):
+    sites = find_layout(backbone).sites(ROLES)
+    roles = [site.role for site in sites]
+    blocks = roles.count('block')
+    assert {role: roles.count(role) for role in ROLES} == {
+        'patch_embed': 1,
+        'block': blocks,
+        'norm': 2 * blocks + 1,
+        **dict.fromkeys(('attn', 'ffn', *LINEAR_ROLES), blocks),
+    }
+    assert [site.block for site in sites if site.role == 'qkv'] == list(range(blocks))
+    for site in sites:
+        assert backbone.get_submodule(site.name) is site.module
+
+
+def test_linear_sites_count_their_blocks(backbone):
+    blocks = {'qkv': (1, 3), 'proj': (1, 1), 'fc1': (1, 4), 'fc2': (4, 1)}
+    for site in find_layout(backbone).sites(LINEAR_ROLES):
+        assert (site.blocks_in, site.blocks_out) == blocks[site.role]
+        smaller = min(site.module.in_features, site.module.out_features)
+        assert smaller == site.width
+
+
+def test_grid_fits_the_tokens_of_every_linear(backbone, images):
+    layout = find_layout(backbone)
+    handles = layout.track_grid()
+    fits = []
+
+    def compare(site):
+        def hook(module, args):
+            grid = layout.grid(site)
+            fits.append(args[0].shape[1] == grid.prefix + grid.height * grid.width)
+
+        return hook
+
+    for site in layout.sites(LINEAR_ROLES):
+        handles.append(site.module.register_forward_pre_hook(compare(site)))
+    backbone(images)
+    assert fits
+    assert all(fits)
+    for handle in handles:
+        handle.remove()
+
+
+def test_grid_follows_the_size_of_the_image(vit):
+    layout = find_layout(vit)
+    layout.track_grid()
+    site = layout.sites(['qkv'])[0]
+    vit(torch.randn(1, 3, 48, 16))
+    assert layout.grid(site) == (1, 6, 2)
+    vit(torch.randn(1, 3, 32, 32))
+    assert layout.grid(site) == (1, 4, 4)
+
+
+def test_grid_is_unknown_before_the_first_pass(vit):
+    layout = find_layout(vit)
+    with pytest.raises(RuntimeError, match=r"grid at 'layers.0.attn.qkv' is not known yet"):
+        layout.grid(layout.sites(['qkv'])[0])
+
+
+def test_unknown_role_lists_the_roles(vit):
+    with pytest.raises(ValueError, match="no site with the role 'query'; its roles are: patch_emb"):
+        find_layout(vit).sites(['query'])
+
+
+def test_missing_role_is_an_error():
+    """A SwiGLU has no fc1, and no other module takes its place."""
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=128)
+    vit = VisionTransformer(
+        arch, img_size=32, patch_size=8, layer_cfgs=dict(ffn_type='swiglu_fused')
+    )
+    with pytest.raises(ValueError, match="no site with the role 'fc1'"):
+        find_layout(vit).sites(['fc1'])
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: SwinTransformerV2(img_size=64, window_size=4),
+        lambda: BEiTViT(
+            dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=128), img_size=32
+        ),
+    ],
+)
+def test_backbones_that_bypass_their_modules_are_refused(make):
+    """They multiply by qkv.weight themselves: a hook on qkv would never fire."""
+    with pytest.raises(ValueError, match=r'no layout supports the backbone .* ViT, Swin, TIMMViT'):
+        find_layout(make())
+
+
+class Mixer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+
+def test_a_layout_can_come_from_outside():
+    @LAYOUTS.register_module()
+    class MixerLayout(Layout):
+        block_roles = {'proj': ('fc',)}
+
+        @classmethod
+        def supports(cls, backbone):
+            return isinstance(backbone, nn.Sequential) and isinstance(backbone[0], Mixer)
+
+        def blocks(self):
+            for index in range(len(self.backbone)):
+                yield Block(str(index), 0, 8)
+
+        def track_grid(self):
+            return []
+
+    try:
+        sites = find_layout(nn.Sequential(Mixer(), Mixer())).sites(['proj'])
+        assert [site.name for site in sites] == ['0.fc', '1.fc']
+    finally:
+        LAYOUTS.module_dict.pop('MixerLayout')
