@@ -1,13 +1,263 @@
-"""Patches that a mixed set of wheels needs."""
+"""Patches that the official wheels of the OpenMMLab stack need beside current torch and numpy.
 
+Each patch is one function that names the upstream problem and does nothing where the problem is
+not there, such as on the maintained forks. :func:`apply` runs them all. It comes before the first
+import of torchvision, and so before that of MMPretrain.
+"""
+
+import functools
+import importlib.machinery
+import importlib.util
+import logging
+import pickle
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 
-_LIBRARIES = []
+_applied = False
+_libraries: list[torch.library.Library] = []  # an operator is gone with its library
 
 
 def apply() -> None:
-    """Applies every patch that this set of wheels needs."""
-    if not hasattr(torch.ops.torchvision, 'nms'):
-        library = torch.library.Library('torchvision', 'DEF')
-        library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-        _LIBRARIES.append(library)
+    """Applies every patch that is needed. Calling it again does nothing."""
+    global _applied
+    if _applied:
+        return
+    _applied = True
+    define_torchvision_operators()
+    replace_pkg_resources()
+    allow_checkpoint_types()
+    load_safely_only()
+    fix_adjust_hue()
+    quiet_harmless_warnings()
+    quiet_init_report()
+
+
+def define_torchvision_operators() -> None:
+    """Lets torchvision be imported where its compiled part does not load.
+
+    Its ``_meta_registrations`` describe ``torchvision::nms`` and ``torchvision::qnms`` in any case
+    and fail with "operator torchvision::nms does not exist" where ``_C`` could not be loaded, such
+    as from a CUDA wheel beside the CPU build of torch (pytorch/pytorch#122494). Both operators are
+    declared then, without an implementation: nothing here calls them.
+    """
+    spec = importlib.util.find_spec('torchvision')
+    if spec is None or 'torchvision' in sys.modules or hasattr(torch.ops.torchvision, 'nms'):
+        return
+    suffixes = importlib.machinery.EXTENSION_SUFFIXES
+    loader = (importlib.machinery.ExtensionFileLoader, suffixes)
+    folder = str(Path(spec.origin).parent)
+    compiled = importlib.machinery.FileFinder(folder, loader).find_spec('_C')
+    try:
+        if compiled is not None:
+            torch.ops.load_library(compiled.origin)  # as torchvision itself does next
+            return
+    except OSError:
+        pass
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    for name in ('nms', 'qnms'):
+        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    _libraries.append(library)
+
+
+def replace_pkg_resources() -> None:
+    """Lets MMEngine find installed packages without ``pkg_resources``, gone from setuptools 81.
+
+    ``_base_ = 'mmpretrain::...'`` and absolute imports in ``read_base()`` need it. Mended after
+    release 0.10.7 by open-mmlab/mmengine#1676.
+    """
+    from mmengine.utils import package_utils
+
+    if 'pkg_resources' not in package_utils.is_installed.__code__.co_names:
+        return
+    for name, function in (
+        ('is_installed', is_installed),
+        ('get_installed_path', get_installed_path),
+        ('package2module', package2module),
+    ):
+        _rebind('mmengine', getattr(package_utils, name), function)
+
+
+def is_installed(package: str) -> bool:
+    """Whether there is a distribution, or a module, of this name."""
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        spec = importlib.util.find_spec(package)
+        return spec is not None and spec.origin is not None
+    return True
+
+
+def get_installed_path(package: str) -> str:
+    """The folder of an installed package, given the name of its module or its distribution.
+
+    Raises:
+        RuntimeError: It is a namespace package, which has no folder of its own.
+        importlib.metadata.PackageNotFoundError: It is not installed.
+    """
+    spec = importlib.util.find_spec(package) or importlib.util.find_spec(package2module(package))
+    if spec is None:
+        raise metadata.PackageNotFoundError(package)
+    if spec.origin is None:
+        raise RuntimeError(f'{package} is a namespace package, which has no folder of its own')
+    return str(Path(spec.origin).parent)
+
+
+def package2module(package: str) -> str:
+    """The name of the module that a distribution installs.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: The distribution is not installed.
+        ValueError: It does not say which module it installs.
+    """
+    modules = (metadata.distribution(package).read_text('top_level.txt') or '').split()
+    if not modules:
+        raise ValueError(f'can not infer the module name of {package}')
+    return modules[0]
+
+
+def allow_checkpoint_types() -> None:
+    """Lets MMEngine's checkpoints pass torch's safe loading (open-mmlab/mmengine#1655).
+
+    Besides tensors, a checkpoint has MMEngine's log: :class:`HistoryBuffer` objects made of numpy
+    arrays. They are pickled with references to their own methods, spelled
+    ``getattr(HistoryBuffer, 'mean')``, and so is the scheduler ``OneCycleLR``. Allowing the real
+    ``getattr`` would let a crafted file reach any function and run it, so the name stands for
+    :func:`_checkpoint_getattr` here, which knows these methods and nothing else.
+    """
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+    from numpy.dtypes import Float32DType, Float64DType, Int64DType
+
+    reconstruct = np.ndarray(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype]
+    allowed += [Float32DType, Float64DType, Int64DType]
+    for package in ('numpy.core', 'numpy._core'):  # numpy 1 and 2 read each other's checkpoints
+        allowed.append((reconstruct, f'{package}.multiarray._reconstruct'))
+        allowed.append((scalar, f'{package}.multiarray.scalar'))
+    allowed.append((_checkpoint_getattr, 'builtins.getattr'))
+    torch.serialization.add_safe_globals(allowed)
+
+
+def _checkpoint_getattr(owner: Any, name: str) -> Callable:
+    """What ``getattr`` means in a checkpoint: methods of two classes, by name."""
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    known = (
+        *((HistoryBuffer, method) for method in ('min', 'max', 'mean', 'current')),
+        *((OneCycleParamScheduler, f'_annealing_{shape}') for shape in ('cos', 'linear')),
+    )
+    for known_owner, known_name in known:
+        if owner is known_owner and name == known_name:
+            return getattr(known_owner, known_name)
+    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
+
+
+def load_safely_only() -> None:
+    """Takes MMEngine's two ways around safe loading away.
+
+    Checkpoints at ``https://`` are loaded by ``load_url``, whose default is to run whatever the
+    pickle asks for. And ``_safe_torch_load`` of onedl-mmengine (0.10.12) allows the real
+    ``getattr``, and loads unsafely whatever safe loading has refused.
+    """
+    from mmengine.runner import checkpoint
+
+    if not isinstance(checkpoint.load_url, functools.partial):
+        checkpoint.load_url = functools.partial(
+            torch.hub.load_state_dict_from_url, weights_only=True
+        )
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = _load_safely
+
+
+def _load_safely(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Takes the place of onedl-mmengine's ``_safe_torch_load``, with its signature."""
+    return torch.load(file, map_location=map_location, weights_only=True)
+
+
+def fix_adjust_hue() -> None:
+    """Lets ``ColorJitter`` shift hues downwards on numpy 2 (the same as pytorch/vision#8536).
+
+    ``mmcv.adjust_hue`` converts a negative shift by ``np.uint8(...)``, which wrapped around in
+    numpy 1 and is an error in numpy 2.
+    """
+    import mmcv
+
+    try:
+        mmcv.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')
+    except OverflowError:
+        _rebind('mmcv', mmcv.adjust_hue, _wrap_hue(mmcv.adjust_hue))
+
+
+def _wrap_hue(adjust_hue: Callable) -> Callable:
+    @functools.wraps(adjust_hue)
+    def wrapped(img: np.ndarray, hue_factor: float, backend: str | None = None) -> np.ndarray:
+        return adjust_hue(img, _HueFactor(hue_factor), backend)
+
+    return wrapped
+
+
+class _HueFactor(float):
+    """A share of the colour circle: its multiple, the shift of the uint8 hue, wraps around."""
+
+    def __mul__(self, steps: float) -> int:
+        return int(float(self) * steps) % 256
+
+
+def quiet_harmless_warnings() -> None:
+    """Silences two warnings that concern nobody who uses GLEAM-MM.
+
+    mmcv-lite misses an operator that nothing here uses, on every start, and MMEngine deprecates
+    its own ``FileClient`` and ``HardDiskBackend``, which it calls itself for every checkpoint.
+    """
+    warnings.filterwarnings('ignore', r'Fail to import ``MultiScaleDeformableAttention``')
+    from mmengine.fileio import file_client
+
+    original = file_client.print_log
+    if isinstance(original, functools.partial):
+        return
+
+    def print_log(print_log: Callable, msg: Any, *args: Any, **kwargs: Any) -> None:
+        if not str(msg).startswith(('"FileClient" will be', '"HardDiskBackend" is the alias')):
+            print_log(msg, *args, **kwargs)
+
+    file_client.print_log = functools.partial(print_log, original)
+
+
+def quiet_init_report() -> None:
+    """Keeps the report of how each parameter was initialised off the terminal.
+
+    MMEngine's ``BaseModule`` writes it into the log file and, where there is none, prints it: a few
+    hundred lines for a ViT.
+    """
+    from mmengine.logging import MMLogger
+    from mmengine.model import BaseModule
+
+    original = BaseModule._dump_init_info
+    if hasattr(original, '_gleam_mm'):
+        return
+
+    @functools.wraps(original)
+    def dump(module: BaseModule) -> None:
+        handlers = MMLogger.get_current_instance().handlers
+        if any(isinstance(handler, logging.FileHandler) for handler in handlers):
+            original(module)
+
+    dump._gleam_mm = True
+    BaseModule._dump_init_info = dump
+
+
+def _rebind(package: str, old: Any, new: Any) -> None:
+    """Puts ``new`` wherever a loaded module of a package holds ``old`` under its name."""
+    name = old.__name__
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition('.')[0] == package and vars(module).get(name) is old:
+            setattr(module, name, new)

@@ -1,0 +1,70 @@
+"""Files that are there in full or not at all, whenever the process is killed."""
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+_PREFIX = '.writing-'
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes a file at once: to a temporary name in its folder, to disk, and then to its name.
+
+    Args:
+        path: The file; a file of this name stays whole until the new one is.
+        data: What to write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{_PREFIX}{os.getpid()}-{path.name}')
+    try:
+        with temporary.open('wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def remove_unfinished(folder: str | Path) -> list[Path]:
+    """Removes what killed processes had begun to write in a folder.
+
+    Args:
+        folder: The folder, in which nothing else may be writing at the moment.
+
+    Returns:
+        The files that were removed.
+    """
+    unfinished = sorted(Path(folder).glob(f'{_PREFIX}*'))
+    for path in unfinished:
+        path.unlink(missing_ok=True)
+    return unfinished
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the new name of a file on disk as well. Windows can neither do it nor needs it."""
+    if os.name != 'posix':
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's local files, written at once; MMEngine itself truncates the old file first."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes bytes."""
+        write_bytes(filepath, bytes(obj))
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Writes text."""
+        write_bytes(filepath, obj.encode(encoding))
+
+
+register_backend('local', AtomicLocalBackend, force=True, prefixes='')

@@ -1,0 +1,244 @@
+import logging
+import subprocess
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import mmcv
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer, MMLogger, print_log
+from mmengine.model import BaseModule
+from mmengine.optim import OneCycleLR
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import nn
+
+from gleam_mm import compat
+
+
+class Crafted:
+    """Pickles as a call, as a crafted checkpoint does."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def save_and_load(value, path):
+    torch.save(value, path)
+    return torch.load(path, weights_only=True)
+
+
+def test_torchvision_imports_whatever_state_its_compiled_part_is_in():
+    code = (
+        'import gleam_mm, torch, torchvision; from torchvision.transforms import functional as F;'
+        'print(tuple(F.resize(torch.rand(3, 8, 8), 4).shape))'
+    )
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip().endswith('(3, 4, 4)')
+
+
+def test_import_is_quiet():
+    run = subprocess.run(
+        [sys.executable, '-c', 'import gleam_mm'], capture_output=True, text=True, timeout=120
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
+
+
+def test_applying_again_changes_nothing():
+    before = (
+        list(compat._libraries),
+        set(torch.serialization.get_safe_globals()),
+        mmengine.utils.is_installed,
+        mmengine_checkpoint.load_url,
+        mmcv.adjust_hue,
+        mmengine.fileio.file_client.print_log,
+        BaseModule._dump_init_info,
+    )
+    compat.apply()
+    for patch in (
+        compat.define_torchvision_operators,
+        compat.replace_pkg_resources,
+        compat.allow_checkpoint_types,
+        compat.load_safely_only,
+        compat.fix_adjust_hue,
+        compat.quiet_harmless_warnings,
+        compat.quiet_init_report,
+    ):
+        patch()
+    assert before == (
+        list(compat._libraries),
+        set(torch.serialization.get_safe_globals()),
+        mmengine.utils.is_installed,
+        mmengine_checkpoint.load_url,
+        mmcv.adjust_hue,
+        mmengine.fileio.file_client.print_log,
+        BaseModule._dump_init_info,
+    )
+
+
+# Safe loading
+
+
+def test_history_buffer_passes_safe_loading(tmp_path):
+    buffer = HistoryBuffer()
+    for value, count in ((1.0, 1), (2.0, 1), (6.0, 2)):
+        buffer.update(value, count)
+    loaded = save_and_load({'loss': buffer}, tmp_path / 'log.pth')['loss']
+    assert loaded.data[0].tolist() == [1.0, 2.0, 6.0]
+    for statistic in ('mean', 'min', 'max', 'current'):
+        assert loaded.statistics(statistic) == buffer.statistics(statistic)
+
+
+@pytest.mark.parametrize('value', [np.float64(0.5), np.float32(0.5), np.int64(7)])
+def test_numpy_numbers_pass_safe_loading(value, tmp_path):
+    loaded = save_and_load({'best_score': value}, tmp_path / 'score.pth')['best_score']
+    assert loaded == value and loaded.dtype == value.dtype
+
+
+@pytest.mark.parametrize('anneal_strategy', ['cos', 'linear'])
+def test_state_of_one_cycle_lr_passes_safe_loading(anneal_strategy, tmp_path):
+    def scheduler():
+        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+        return OneCycleLR(optimizer, eta_max=1, total_steps=9, anneal_strategy=anneal_strategy)
+
+    state = save_and_load(scheduler().state_dict(), tmp_path / 'scheduler.pth')
+    resumed = scheduler()
+    resumed.load_state_dict(state)
+    assert resumed.anneal_func(0.0, 1.0, 0.25) == scheduler().anneal_func(0.0, 1.0, 0.25)
+
+
+@pytest.mark.parametrize('owner, name', [(dict, 'fromkeys'), (HistoryBuffer, '__init__')])
+def test_getattr_in_a_checkpoint_reaches_nothing_but_the_known_methods(owner, name, tmp_path):
+    with pytest.raises(Exception, match='Unsupported'):
+        save_and_load(Crafted(getattr, owner, name), tmp_path / 'crafted.pth')
+
+
+def test_getattr_does_not_lead_from_a_known_method_to_others(tmp_path):
+    # The way to run anything, if getattr were the real one: method.__globals__['...'].
+    chain = Crafted(getattr, Crafted(getattr, HistoryBuffer, 'mean'), '__globals__')
+    with pytest.raises(Exception, match='Unsupported global'):
+        save_and_load(chain, tmp_path / 'crafted.pth')
+
+
+def test_unsafe_pickles_at_a_url_are_refused(tmp_path, monkeypatch):
+    marker = tmp_path / 'ran'
+    crafted = tmp_path / 'cache' / 'crafted.pth'
+    crafted.parent.mkdir()
+    torch.save({'state_dict': Crafted(Path.touch, marker)}, crafted)
+    load = mmengine_checkpoint.load_from_http
+    with pytest.raises(Exception, match='Weights only'):
+        load('https://example.com/crafted.pth', model_dir=str(crafted.parent), map_location='cpu')
+    assert not marker.exists()
+
+
+def test_safe_loading_of_the_forks_has_no_way_around(tmp_path):
+    marker = tmp_path / 'ran'
+    torch.save({'state_dict': Crafted(Path.touch, marker)}, tmp_path / 'crafted.pth')
+    load = getattr(mmengine_checkpoint, '_safe_torch_load', compat._load_safely)
+    for weights_only in (None, True, False):
+        with pytest.raises(Exception, match='Weights only'):
+            load(tmp_path / 'crafted.pth', map_location='cpu', weights_only=weights_only)
+    assert not marker.exists()
+
+
+# pkg_resources
+
+
+def test_installed_packages_are_found_by_module_and_by_distribution():
+    assert mmengine.utils.is_installed('mmpretrain')
+    assert mmengine.utils.is_installed('safetensors')
+    assert not mmengine.utils.is_installed('no-such-package')
+    folder = str(Path(util.find_spec('mmpretrain').origin).parent)
+    assert mmengine.utils.get_installed_path('mmpretrain') == folder
+    with pytest.raises(metadata.PackageNotFoundError):
+        mmengine.utils.get_installed_path('no-such-package')
+
+
+def test_replacement_finds_the_module_behind_a_distribution():
+    folder = str(Path(util.find_spec('sklearn').origin).parent)
+    assert compat.is_installed('scikit-learn')
+    assert compat.get_installed_path('sklearn') == folder
+
+
+def test_configs_inherit_across_libraries():
+    text = "_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'"
+    config = Config.fromstring(text, '.py')
+    assert config.model.backbone.depth == 18
+
+
+# ColorJitter
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_hue_shifts_both_ways(backend):
+    red, green, blue = ([0, 0, 255], [0, 255, 0], [255, 0, 0])  # mmcv's images are BGR
+    image = np.array([[red, green, blue]], np.uint8)
+    up = mmcv.adjust_hue(image, 1 / 3, backend=backend).astype(int)
+    down = mmcv.adjust_hue(image, -1 / 3, backend=backend).astype(int)
+    assert np.abs(up - [[green, blue, red]]).max() <= 12
+    assert np.abs(down - [[blue, red, green]]).max() <= 12
+
+
+def test_hue_out_of_range_is_still_refused():
+    with pytest.raises(ValueError, match='hue_factor'):
+        mmcv.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.6)
+
+
+def test_hue_of_old_numpy_is_reproduced():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV_FULL))
+    shifted = ((hue.astype(int) + int(-0.3 * 255)) % 256).astype(np.uint8)
+    expected = cv2.cvtColor(cv2.merge([shifted, saturation, value]), cv2.COLOR_HSV2BGR_FULL)
+    np.testing.assert_array_equal(mmcv.adjust_hue(image, -0.3, backend='cv2'), expected)
+
+
+# What is printed
+
+
+def test_file_client_says_nothing_but_others_do(capsys):
+    MMLogger.get_instance('mmengine')
+    mmengine.fileio.FileClient.infer_client(None, 'x')
+    mmengine.fileio.file_client.print_log('something else', logger=None)
+    print_log('and more', logger=None)
+    out = capsys.readouterr()
+    assert 'deprecated' not in out.out + out.err
+    assert 'something else' in out.out and 'and more' in out.out
+
+
+@pytest.fixture
+def current_logger(monkeypatch):
+    logger = logging.Logger('test')
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    monkeypatch.setattr(MMLogger, 'get_current_instance', classmethod(lambda cls: logger))
+    return SimpleNamespace(logger=logger, lines=lines)
+
+
+class Initialised(BaseModule):
+    def __init__(self):
+        super().__init__(init_cfg=dict(type='Constant', layer='Linear', val=1.0))
+        self.linear = nn.Linear(1, 1)
+
+
+def test_report_of_initialisation_stays_off_the_terminal(current_logger):
+    Initialised().init_weights()
+    assert not any('linear.weight' in line for line in current_logger.lines)
+
+
+def test_report_of_initialisation_reaches_the_log_file(current_logger, tmp_path):
+    file_handler = logging.FileHandler(tmp_path / 'log')
+    current_logger.logger.addHandler(file_handler)
+    Initialised().init_weights()
+    file_handler.close()
+    assert 'linear.weight' in (tmp_path / 'log').read_text()
