@@ -1,0 +1,26 @@
+# Scikit-learn's handwritten digits in the splits of VTAB-1K: train on 800, choose on 200, test once
+# on the remaining 797.
+pipeline = [dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=0,  # the images are in memory already
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='MiniVTAB', task='digits', split='train800', pipeline=pipeline),
+)
+val_dataloader = dict(
+    batch_size=100,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='MiniVTAB', task='digits', split='val200', pipeline=pipeline, test_mode=True),
+)
+test_dataloader = dict(
+    batch_size=100,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='MiniVTAB', task='digits', split='test', pipeline=pipeline, test_mode=True),
+)
+val_cfg = dict()
+test_cfg = dict()
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_evaluator = val_evaluator
