@@ -1,15 +1,24 @@
 """MMEngine hooks and optimizer parts."""
 
+from gleam_mm.engine.amp import CPUAmpOptimWrapper
+from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook, find_resumable
 from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
 from gleam_mm.engine.console_hook import ConsoleHook, headline
+from gleam_mm.engine.dist import init_dist
 from gleam_mm.engine.optim import TrainableOptimWrapperConstructor
 from gleam_mm.engine.runner import PETLRunner
+from gleam_mm.engine.seed_hook import EpochSeedHook
 
 __all__ = [
+    'AdapterCheckpointHook',
+    'CPUAmpOptimWrapper',
     'CheckClassesHook',
     'ConsoleHook',
+    'EpochSeedHook',
     'PETLRunner',
     'TrainableOptimWrapperConstructor',
     'fill_num_classes',
+    'find_resumable',
     'headline',
+    'init_dist',
 ]

@@ -1,0 +1,92 @@
+"""Several processes where there is no GPU: gloo instead of NCCL."""
+
+import os
+import subprocess
+from datetime import timedelta
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import distributed
+
+DEFAULT_PORT = '29500'  # torch.distributed's own
+
+# Which variables of the launcher say what torch.distributed wants to know.
+_VARIABLES = {
+    'pytorch': dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE', LOCAL_RANK='LOCAL_RANK'),
+    'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
+    'mpi': dict(
+        RANK='OMPI_COMM_WORLD_RANK',
+        WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+        LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK',
+    ),
+}
+_STARTED_BY = {
+    'pytorch': 'tools/dist_train.sh or torchrun',
+    'slurm': 'tools/slurm_train.sh or srun',
+    'mpi': "Open MPI's mpirun",
+}
+
+
+def init_dist(cfg: Config) -> None:
+    """Joins the processes of a distributed run on the CPU. Call it before building the runner.
+
+    MMEngine's own initialisation selects a CUDA device whatever the backend is, and fails in a CPU
+    build of torch. It is skipped where there is a process group already. With an accelerator, or
+    without a launcher, this function leaves everything to MMEngine.
+
+    Args:
+        cfg: The whole config. ``launcher`` and ``env_cfg.dist_cfg`` (``timeout`` in seconds,
+            ``port`` for Slurm) are read, and ``model_wrapper_cfg`` is set to DDP on the CPU.
+
+    Raises:
+        ValueError: The launcher is unknown, or did not start this process.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none' or get_device() != 'cpu':
+        return
+    if launcher not in _VARIABLES:
+        raise ValueError(f"unknown launcher '{launcher}': use one of none, {', '.join(_VARIABLES)}")
+    options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    if not distributed.is_initialized():
+        _set_environment(launcher, options.get('port'))
+        timeout = options.get('timeout')
+        distributed.init_process_group(
+            'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+        )
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
+
+
+def _set_environment(launcher: str, port: int | None) -> None:
+    """Tells torch.distributed what the launcher knows."""
+    missing = [name for name in _VARIABLES[launcher].values() if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"launcher '{launcher}': {', '.join(missing)} not set in the environment; start with "
+            f'{_STARTED_BY[launcher]}, or leave --launcher out to train in one process'
+        )
+    for name, source in _VARIABLES[launcher].items():
+        os.environ[name] = os.environ[source]
+    if port is not None:
+        os.environ['MASTER_PORT'] = str(port)
+    os.environ.setdefault('MASTER_PORT', DEFAULT_PORT)
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_host(launcher)
+
+
+def _first_host(launcher: str) -> str:
+    """The machine of rank 0."""
+    if launcher == 'slurm' and 'SLURM_NODELIST' in os.environ:
+        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    if launcher == 'pytorch':
+        return '127.0.0.1'
+    raise ValueError(
+        f"launcher '{launcher}': MASTER_ADDR is not set in the environment; set it to the host "
+        'name of the machine with rank 0'
+    )
