@@ -55,7 +55,7 @@ class MiniVTAB(BaseDataset):
         if img_size < 8:
             raise ValueError(f'MiniVTAB: img_size must be at least 8, got {img_size}')
         self.task, self.split, self.img_size = task, split, img_size
-        metainfo = dict(classes=_TASKS[task].classes, task=task, split=split)
+        metainfo = dict(classes=_TASKS[task].classes)
         metainfo.update(kwargs.pop('metainfo', None) or {})
         super().__init__(ann_file='', metainfo=metainfo, **kwargs)
 
