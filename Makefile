@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but a Python 3.10 or newer and pip's index.
+# `make demo` and `make test` need nothing but a Python 3.11 or newer and pip's index.
 PYTHON ?= python3
 VENV := .venv
 VENV_ONEDL := .venv-onedl

@@ -17,6 +17,8 @@ from mmengine.runner import Runner
 
 from gleam_mm import params, recipes
 from gleam_mm.engine import PETLRunner, fill_num_classes, headline
+from gleam_mm.engine.checkpoint_hook import ADAPTER, find_resumable
+from gleam_mm.engine.dist import init_dist
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import RUNNERS
 
@@ -91,6 +93,12 @@ def scale_learning_rate(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def use_amp(cfg: Config) -> None:
+    """Switches automatic mixed precision on: with a scaled loss on GPUs, bfloat16 on the CPU."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
 def set_resume(cfg: Config, resume: str | None) -> None:
     """Sets what training goes on from.
 
@@ -131,7 +139,7 @@ def build_runner(cfg: Config, launcher: str) -> Runner:
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
     """
     cfg.launcher = launcher
-    init_distributed(cfg)
+    init_dist(cfg)
     fill_num_classes(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PETLRunner.from_cfg(cfg)
 
@@ -144,13 +152,8 @@ def report(text: str) -> None:
 
 def write_metrics(metrics: Mapping[str, float], file: str | Path) -> None:
     """Writes metrics to a ``.json``, ``.yaml`` or ``.pkl`` file, all at once."""
-    if get_rank() != 0:
-        return
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f'.{os.getpid()}.{file.name}')
-    mmengine.dump(dict(metrics), temporary)
-    temporary.replace(file)
+    if get_rank() == 0:
+        mmengine.dump(dict(metrics), file)  # through MMEngine's local backend, which is ours
 
 
 def dump_predictions(runner: Runner, file: str) -> None:
@@ -183,7 +186,7 @@ def summary(runner: Runner, metrics: Mapping[str, float] | None, seconds: float)
     if validated := _last_validation(runner):
         lines.append(('validation', f'{headline(validated)} at the end'))
     work_dir = _shown(Path(runner.work_dir))
-    adapter = work_dir / 'adapter.safetensors'
+    adapter = work_dir / ADAPTER
     if isinstance(model, PETLClassifier):
         counted = params.count(model)
         share = 100 * counted.trainable / (counted.trainable + counted.frozen)
@@ -238,27 +241,3 @@ def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
 def _shown(path: Path) -> Path:
     """A path as short as it can be told."""
     return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path
-
-
-def find_resumable(work_dir):
-    from mmengine.runner import find_latest_checkpoint
-
-    p = find_latest_checkpoint(work_dir)
-    return Path(p) if p else None
-
-
-def init_distributed(cfg):
-    if cfg.launcher == 'none':
-        return
-    from mmengine.dist import init_dist
-    from torch import distributed as D
-
-    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
-        D.init_process_group('gloo')
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
-        )
-
-
-def use_amp(cfg):
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from gleam_mm.fileio import write_bytes
+
 FAMILIES = ('backbones', 'methods', 'datasets')
 SCHEDULE = 'petl_100e'
 ROOT_VARIABLE = 'GLEAM_CONFIGS'
@@ -167,10 +169,7 @@ def export(name: str, file: str | Path) -> Path:
         else str(base)
         for base in _base_files(recipe)
     ]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
-    temporary.write_text(f'# The recipe {recipe}.\n{_config_text(bases)}', encoding='utf-8')
-    temporary.replace(file)
+    write_bytes(file, f'# The recipe {recipe}.\n{_config_text(bases)}'.encode())
     return file
 
 

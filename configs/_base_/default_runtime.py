@@ -11,6 +11,8 @@ default_hooks = dict(
     checkpoint=dict(
         type='AdapterCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto', rule='greater'
     ),
+    # A resumed run draws what an uninterrupted one would have drawn.
+    epoch_seed=dict(type='EpochSeedHook'),
     # Refuses a head of another size than the dataset has classes.
     classes=dict(type='CheckClassesHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),

@@ -1,15 +1,22 @@
 """Running the tools as a user would, on a model that trains in seconds."""
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import runpy
+import struct
 import subprocess
 import sys
+import termios
+from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from gleam_mm.registry import MODELS
 
@@ -122,10 +129,38 @@ def run():
     return start
 
 
+@pytest.fixture(scope='session')
+def run_on_terminal():
+    """Runs a tool whose standard output is a terminal of 100 columns."""
+
+    def start(tool, *arguments, cwd):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 30, 100, 0, 0))
+        process = subprocess.Popen(
+            [sys.executable, TOOLS / tool, *map(str, arguments)],
+            cwd=cwd,
+            env=_environment({'TERM': 'xterm'}),
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+        os.close(theirs)
+        shown = b''
+        with contextlib.suppress(OSError):  # Linux says that the other end is closed like this
+            while chunk := os.read(ours, 4096):
+                shown += chunk
+        err = process.communicate(timeout=60)[1]
+        os.close(ours)
+        return Finished(process.returncode, shown.decode(), err.decode())
+
+    return start
+
+
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
     """Runs a tool in this process, which is faster where it stops early."""
     monkeypatch.chdir(tmp_path)
+    # Loggers of earlier tests print to what was their standard output.
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
 
     def start(tool, *arguments):
         monkeypatch.setattr(sys, 'argv', [str(TOOLS / tool), *map(str, arguments)])

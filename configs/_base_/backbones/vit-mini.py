@@ -1,5 +1,6 @@
-# The ViT that ships with the package: 32 x 32 pixels, patches of 4, 1.6 M parameters, pre-trained on
-# drawn images by configs/pretrain/vit-mini_procedural.py. See gleam_mm/weights/README.md.
+# The ViT that ships with the package: 32 x 32 pixels, patches of 4, 1.6 M parameters, pre-trained
+# on drawn images, RGB from -1 to 1, by configs/pretrain/vit-mini_procedural.py. See
+# gleam_mm/weights/README.md.
 model = dict(
     type='PETLClassifier',
     backbone=dict(
@@ -13,6 +14,4 @@ model = dict(
     ),
     neck=None,
     head=dict(type='LinearClsHead', in_channels=128, num_classes=None),
-    # What it was pre-trained with: RGB from -1 to 1.
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False),
 )

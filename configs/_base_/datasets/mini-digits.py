@@ -1,5 +1,8 @@
 # Scikit-learn's handwritten digits in the splits of VTAB-1K: train on 800, choose on 200, test once
 # on the remaining 797.
+# RGB in memory; from -1 to 1, as vit-mini was pre-trained.
+data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False)
+
 pipeline = [dict(type='PackInputs')]
 
 train_dataloader = dict(

@@ -1,0 +1,227 @@
+"""tools/train.py and tools/test.py, run as a user would."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gleam_mm import recipes
+
+
+def scalars(work_dir, key):
+    """What was logged under ``key``, over all iterations or epochs."""
+    (file,) = work_dir.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+@pytest.fixture(scope='module')
+def trained(run, config, tmp_path_factory):
+    """Three epochs with a seed; the folder that the tool ran in, and what it printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    return folder, run('train.py', config, '--seed', 3, cwd=folder)
+
+
+def test_training_ends_with_a_summary(trained):
+    folder, done = trained
+    assert done.code == 0, done.err
+    assert re.fullmatch(r'\d+\.\d\d % on test, with the final weights', done.row('accuracy'))
+    assert done.row('trainable').startswith('1,248 parameters')
+    assert ', and 330 of the head' in done.row('trainable')
+    adapter = folder / 'work_dirs' / 'tiny' / 'adapter.safetensors'
+    shown = done.row('adapter')
+    assert shown.startswith('work_dirs/tiny/adapter.safetensors (')
+    assert shown.endswith(f'({adapter.stat().st_size / 1e3:.1f} KB)')
+
+
+def test_the_log_is_plain_and_the_config_is_in_the_file(trained):
+    folder, done = trained
+    lines = [line for line in done.out.splitlines() if 'Epoch(train)' in line]
+    assert len(lines) == 3 * 4
+    assert 'Epoch(val)' in done.out
+    (log,) = (folder / 'work_dirs' / 'tiny').glob('*/*.log')
+    assert str(log) in done.out
+    for bulk in ('Config:', 'System environment:', 'Hooks will be executed'):
+        assert bulk in log.read_text()
+        assert bulk not in done.out
+    assert '━' not in done.out
+
+
+def test_the_command_to_try_next_gives_the_same_accuracy(trained, run):
+    folder, done = trained
+    python, tool, *arguments = shlex.split(done.row('try next'))
+    assert python.endswith('python')
+    assert Path(tool).name == 'test.py'
+    tested = run('test.py', *arguments, cwd=folder)
+    assert tested.code == 0, tested.err
+    accuracy = float(done.row('accuracy').split()[0])
+    assert float(tested.row('accuracy/top1')) == pytest.approx(accuracy, abs=0.005)
+
+
+def test_a_checkpoint_gives_the_same_accuracy(trained, run, config, tmp_path):
+    folder, done = trained
+    checkpoint = folder / 'work_dirs' / 'tiny' / 'epoch_3.pth'
+    out = tmp_path / 'metrics.json'
+    flags = ['--work-dir', tmp_path / 'work', '--out', out, '--out-item', 'metrics']
+    tested = run('test.py', config, checkpoint, *flags, cwd=tmp_path)
+    assert tested.code == 0, tested.err
+    accuracy = float(done.row('accuracy').split()[0])
+    assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(accuracy, abs=0.005)
+
+
+@pytest.mark.parametrize('how', ['path', 'auto'])
+def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path, how):
+    folder, whole = trained
+    work_dir = tmp_path / 'work_dirs' / 'tiny'
+    work_dir.mkdir(parents=True)
+    done_before = (folder / 'work_dirs' / 'tiny' / 'epoch_2.pth').read_bytes()
+    (work_dir / 'epoch_2.pth').write_bytes(done_before)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
+    resume = work_dir / 'epoch_2.pth' if how == 'path' else 'auto'
+    done = run('train.py', config, '--seed', 3, '--resume', resume, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert 'Epoch(train) [2]' not in done.out.replace('  ', ' ')
+    losses = scalars(folder / 'work_dirs' / 'tiny', 'loss')
+    assert scalars(work_dir, 'loss') == pytest.approx(losses[8:], abs=1e-6)
+    assert done.row('accuracy') == whole.row('accuracy')
+
+
+def test_other_flags(run, config, tmp_path):
+    flags = ['--amp', '--no-validate', '--auto-scale-lr', '--no-pin-memory']
+    options = ['--cfg-options', 'train_cfg.max_epochs=2', 'model.petl.rank=2']
+    done = run('train.py', config, '--work-dir', 'here', *flags, *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert 'Epoch(val)' not in done.out
+    assert 'validation' not in done.out
+    rates = scalars(tmp_path / 'here', 'lr')
+    assert max(rates) == pytest.approx(1e-3 / 2, rel=0.3)  # batches of 16, the rate is for 32
+    assert np.isfinite(scalars(tmp_path / 'here', 'loss')).all()
+
+
+def test_a_terminal_shows_one_bar_and_the_summary(run_on_terminal, config, tmp_path):
+    done = run_on_terminal('train.py', config, cwd=tmp_path)
+    assert done.code == 0, done.err
+    shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', done.out)
+    lines = [line.split('\r')[-1].rstrip() for line in shown.splitlines()]
+    bars = [
+        line for line in re.split(r'[\r\n]+', shown) if '━' in line and line.startswith('epoch')
+    ]
+    assert len(bars) > 3
+    assert re.search(r'epoch 3/3 .* 100% loss \d\.\d{4}  val \d+\.\d\d % in 0:\d\d', bars[-1])
+    assert all(len(line) <= 100 for line in bars)
+    assert any(line.startswith('testing') for line in lines)
+    assert any(line.startswith('accuracy') for line in lines)
+    assert 'INFO' not in shown
+    assert done.out.rfind('\x1b[?25h') > done.out.rfind('\x1b[?25l')  # the cursor is back
+    (log,) = (tmp_path / 'work_dirs' / 'tiny').glob('*/*.log')
+    assert str(log.relative_to(tmp_path)) in shown
+    assert 'Epoch(train)' in log.read_text()
+
+
+BACKBONE = """
+model = dict(
+    type='PETLClassifier',
+    backbone=dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
+        img_size=224,
+        patch_size=32,
+    ),
+    head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
+)
+"""
+# What README shows, with another backbone.
+OWN_CONFIG = """
+_base_ = 'tiny_gleam-l_folder.py'
+train_dataloader = dict(num_workers=0, dataset=dict(data_root='flowers'))
+val_dataloader = dict(num_workers=0, dataset=dict(data_root='flowers'))
+test_dataloader = dict(num_workers=0, dataset=dict(data_root='flowers'))
+train_cfg = dict(max_epochs=12)
+"""
+
+
+@pytest.fixture
+def flowers(tmp_path, monkeypatch):
+    """A folder of images in three colours, and a recipe for them on a backbone of one's own."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for split, number in (('train', 8), ('val', 4)):
+        for name, colour in (('rose', 0), ('leaf', 1), ('gentian', 2)):
+            folder = tmp_path / 'flowers' / split / name
+            folder.mkdir(parents=True)
+            for index in range(number):
+                image = random.integers(0, 80, (48, 64, 3), dtype=np.uint8)
+                image[..., colour] += 150
+                Image.fromarray(image).save(folder / f'{index}.jpg')
+    backbones = tmp_path / 'configs' / '_base_' / 'backbones'
+    backbones.mkdir(parents=True)
+    (backbones / 'tiny.py').write_text(BACKBONE)
+    recipes.export('tiny_gleam-l_folder', 'tiny_gleam-l_folder.py')
+    assert len(OWN_CONFIG.strip().splitlines()) <= 10
+    (tmp_path / 'flowers.py').write_text(OWN_CONFIG)
+    return tmp_path
+
+
+def test_a_folder_of_images(run, flowers):
+    done = run('train.py', 'flowers.py', cwd=flowers)
+    assert done.code == 0, done.err
+    assert ', and 99 of the head' in done.row('trainable')  # (32 + 1) * 3
+    assert float(done.row('validation').split()[0]) > 60  # guessing gives 33
+    dumped = recipes.load(flowers / 'work_dirs' / 'flowers' / 'flowers.py')
+    assert dumped.model.head.num_classes == 3
+
+
+def test_classes_that_validation_lacks(run, flowers):
+    (flowers / 'flowers' / 'val' / 'rose').rename(flowers / 'rose')
+    done = run('train.py', 'flowers.py', cwd=flowers)
+    assert done.code == 2
+    assert 'val_dataloader' in done.err
+    assert 'Traceback' not in done.err
+
+
+def test_mistakes_take_one_line_and_exit_with_2(call, config, tmp_path):
+    for arguments, told in (
+        (['vit-b_gleam-l_vtab-cifr'], ["'vtab-cifr'", 'vtab-cifar']),
+        (['vit-b_gleam-l_vtab-cifar'], ['checkpoints/vit-b_in21k.pth']),
+        ([config, '--resume'], ['no checkpoint in work_dirs/tiny']),
+        ([config, '--resume', 'lost.pth'], ['lost.pth']),
+        (
+            [config, '--cfg-options', 'train_cfg.max_epochs=1'],
+            ['train_cfg.max_epochs=1', 'warm-up'],
+        ),
+        ([config, '--cfg-options', 'load_from=lost.pth'], ['lost.pth']),
+        ([config, '--cfg-options', 'model.head.num_classes=7'], ['num_classes', '7', '10']),
+        ([config, '--cfg-options', 'train_dataloader.dataset.task=digit'], ['digit']),
+        ([config, '--cfg-options', 'model.petl.type=GLEEM'], ['GLEEM']),
+    ):
+        done = call('train.py', *arguments)
+        assert done.code == 2, arguments
+        assert done.err.splitlines()[-1].startswith('train.py: error: '), arguments
+        for part in told:
+            assert part in done.err, arguments
+        assert 'Traceback' not in done.err
+    assert not list(tmp_path.glob('work_dirs/*/*.pth'))
+
+
+def test_mistakes_of_testing(call, config, trained, tmp_path):
+    adapter = trained[0] / 'work_dirs' / 'tiny' / 'adapter.safetensors'
+    other_classes = ['--cfg-options', 'model.head.num_classes=7']
+    other_rank = ['--cfg-options', 'model.petl.rank=5']
+    truncated = tmp_path / 'truncated.safetensors'
+    truncated.write_bytes(adapter.read_bytes()[:-100])
+    for arguments, told in (
+        ([config, 'lost.pth'], 'lost.pth'),
+        ([config, truncated], 'truncated.safetensors'),
+        ([config, adapter, *other_classes], 'number of classes'),
+        ([config, adapter, *other_rank], 'petl.'),
+        ([config, adapter, '--out', 'predictions.txt'], '.pkl'),
+        ([config, adapter, '--out-item', 'pred'], '--out FILE'),
+    ):
+        done = call('test.py', *arguments)
+        assert done.code == 2, arguments
+        assert told in done.err, (arguments, done.err)
+        assert 'Traceback' not in done.err
