@@ -24,7 +24,8 @@ from gleam_mm.version import __version__
 ADAPTER = 'adapter.safetensors'
 LAST = 'last_checkpoint'  # MMEngine's file with the path of the last checkpoint
 
-_VALIDATED = 'validated_iter'  # what the message hub remembers for this hook
+# What the message hub remembers for this hook. MMEngine logs what begins with "val".
+_VALIDATED = 'last_validated_iter'
 _BEST_BEFORE = 'best_ckpts_before'
 
 
