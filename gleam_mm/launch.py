@@ -189,12 +189,12 @@ def summary(runner: Runner, metrics: Mapping[str, float] | None, seconds: float)
     adapter = work_dir / ADAPTER
     if isinstance(model, PETLClassifier):
         counted = params.count(model)
-        share = 100 * counted.trainable / (counted.trainable + counted.frozen)
+        backbone = sum(parameter.numel() for parameter in model.backbone.parameters())
         lines.append(
             (
                 'trainable',
-                f'{counted.trainable:,} parameters ({share:.2f} % of method and backbone), '
-                f'and {counted.head:,} of the head',
+                f'{counted.trainable:,} parameters ({counted.trainable / backbone:.2%} of the '
+                f"backbone's), and {counted.head:,} of the head",
             )
         )
     if adapter.is_file():

@@ -73,7 +73,7 @@ def test_a_checkpoint_gives_the_same_accuracy(trained, run, config, tmp_path):
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(accuracy, abs=0.005)
 
 
-@pytest.mark.parametrize('how', ['path', 'auto'])
+@pytest.mark.parametrize('how', ['path', 'latest'])
 def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path, how):
     folder, whole = trained
     work_dir = tmp_path / 'work_dirs' / 'tiny'
@@ -81,8 +81,8 @@ def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path,
     done_before = (folder / 'work_dirs' / 'tiny' / 'epoch_2.pth').read_bytes()
     (work_dir / 'epoch_2.pth').write_bytes(done_before)
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
-    resume = work_dir / 'epoch_2.pth' if how == 'path' else 'auto'
-    done = run('train.py', config, '--seed', 3, '--resume', resume, cwd=tmp_path)
+    resume = ['--resume', work_dir / 'epoch_2.pth'] if how == 'path' else ['--resume']
+    done = run('train.py', config, '--seed', 3, *resume, cwd=tmp_path)
     assert done.code == 0, done.err
     assert 'Epoch(train) [2]' not in done.out.replace('  ', ' ')
     losses = scalars(folder / 'work_dirs' / 'tiny', 'loss')
