@@ -35,6 +35,7 @@ def apply() -> None:
     allow_checkpoint_types()
     load_safely_only()
     fix_adjust_hue()
+    fix_drop_path()
     quiet_harmless_warnings()
     quiet_init_report()
 
@@ -210,6 +211,25 @@ class _HueFactor(float):
 
     def __mul__(self, steps: float) -> int:
         return int(float(self) * steps) % 256
+
+
+def fix_drop_path() -> None:
+    """Lets ``torch.compile`` trace MMPretrain's ViT, whose DropPath rates are numpy numbers.
+
+    ``drop_path`` compares its rate with zero, and the tracer takes a numpy number for data.
+    """
+    from mmcv.cnn.bricks.drop import DropPath
+
+    original = DropPath.__init__
+    if hasattr(original, '_gleam_mm'):
+        return
+
+    @functools.wraps(original)
+    def init(self: DropPath, drop_prob: float = 0.1) -> None:
+        original(self, float(drop_prob))
+
+    init._gleam_mm = True
+    DropPath.__init__ = init
 
 
 def quiet_harmless_warnings() -> None:
