@@ -6,11 +6,9 @@ import torch
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import fingerprint, load_backbone
+from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
-
-_FINGERPRINT = '_extra_state'  # the key under which PyTorch keeps get_extra_state()
 
 
 @MODELS.register_module()
@@ -126,26 +124,26 @@ class PETLClassifier(ImageClassifier):
     def _complete_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         """Checks a state dict and lends it the frozen weights, which it does not hold."""
         given = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
-        if _FINGERPRINT not in given:
-            raise RuntimeError(
+        if FINGERPRINT not in given:
+            raise CheckpointError(
                 'this is no checkpoint of a PETLClassifier: it has no fingerprint of a backbone. '
                 'Weights of a backbone belong into model.backbone.init_cfg='
                 "dict(type='Pretrained', checkpoint=..., prefix=...)"
             )
-        theirs = bytes(state_dict[prefix + _FINGERPRINT].tolist()).hex()
+        theirs = bytes(state_dict[prefix + FINGERPRINT].tolist()).hex()
         if theirs != (ours := self.backbone_fingerprint()):
-            raise RuntimeError(
+            raise CheckpointError(
                 f'this checkpoint was trained on a backbone with the fingerprint {theirs}, but '
                 f'the backbone of this model has {ours}: use the config and the backbone weights '
                 'that the checkpoint was trained with'
             )
-        own = {**self.state_dict(), _FINGERPRINT: None}
+        own = {**self.state_dict(), FINGERPRINT: None}
         _require_equal(given - self._frozen, own.keys(), 'keys')
-        shapes = {key: tuple(own[key].shape) for key in own if key != _FINGERPRINT}
+        shapes = {key: tuple(own[key].shape) for key in own if key != FINGERPRINT}
         for key, shape in shapes.items():
             if (theirs := tuple(state_dict[prefix + key].shape)) != shape:
                 hint = ' (number of classes)' if key.startswith('head.') else ''
-                raise RuntimeError(
+                raise CheckpointError(
                     f'{key} has the shape {theirs} in the checkpoint but {shape} in the '
                     f'model{hint}: use the config that the checkpoint was trained with'
                 )
@@ -176,7 +174,7 @@ def _drop_frozen(
 def _require_equal(given: Sequence[str], expected: Sequence[str], what: str) -> None:
     missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unexpected:
-        raise RuntimeError(
+        raise CheckpointError(
             f'the {what} of the checkpoint and the model differ: use the config that the '
             f'checkpoint was trained with. Missing: {_shorten(missing)}. '
             f'Unexpected: {_shorten(unexpected)}'
