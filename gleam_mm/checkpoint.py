@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gleam_mm.fileio import write_bytes
 
 SCHEME = 'gleam_mm://'  # a file inside the installed package
-FINGERPRINT = '_extra_state'  # where PETLClassifier keeps the fingerprint of its backbone
+FINGERPRINT = '_extra_state'  # where PyTorch puts get_extra_state(): PETLClassifier's fingerprint
 
 _METADATA = 'gleam_mm'  # the key of the JSON document in the header of an adapter file
 _ZIP, _PICKLE = b'PK', b'\x80'  # how torch.save's files begin, and since torch 1.6, and before
@@ -97,7 +97,13 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = '') -> No
         CheckpointError: The file cannot be read, lacks a weight of the backbone, or has one more
             under the prefix.
     """
-    tensors = read_state_dict(path)
+    try:
+        tensors = read_state_dict(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path}: the backbone's pretrained weights are not there; put them there, or say "
+            'where they are with model.backbone.init_cfg.checkpoint'
+        ) from error
     if prefix and not prefix.endswith('.'):
         prefix += '.'
     own = {
@@ -110,8 +116,11 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = '') -> No
         )
     try:
         missing, unexpected = backbone.load_state_dict(own, strict=False)
-    except RuntimeError as error:  # shapes
-        raise CheckpointError(f'{path}: does not fit {type(backbone).__name__}: {error}') from error
+    except RuntimeError as error:  # shapes, one a line
+        shapes = '; '.join(line.strip() for line in str(error).splitlines()[1:]) or error
+        raise CheckpointError(
+            f'{path}: does not fit {type(backbone).__name__}: {shapes}'
+        ) from error
     if missing or unexpected:
         raise CheckpointError(
             f'{path}: its keys are not those of {type(backbone).__name__}. Missing in the file: '

@@ -59,6 +59,7 @@ def run(main: Callable[[], None]) -> None:
         SystemExit: 2 for a mistake, 130 for Ctrl-C.
     """
     tool = Path(sys.argv[0]).name
+    sys.path.append(str(Path.cwd()))  # for modules of the user's own, named in custom_imports
     try:
         main()
     except UserError as error:

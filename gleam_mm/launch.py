@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +22,15 @@ from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import RUNNERS
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+TRAINING_KEYS = (
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'val_dataloader',
+    'val_cfg',
+    'val_evaluator',
+)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -114,11 +122,6 @@ def set_resume(cfg: Config, resume: str | None) -> None:
         return
     path = find_resumable(cfg.work_dir) if resume in ('', 'auto') else Path(resume)
     if path is None and resume == 'auto':
-        warnings.warn(
-            f'--resume auto: there is no checkpoint in {cfg.work_dir}, training starts at the '
-            'beginning',
-            stacklevel=2,
-        )
         return
     if path is None:
         raise FileNotFoundError(
@@ -131,16 +134,32 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     cfg.load_from = str(path)
 
 
-def build_runner(cfg: Config, launcher: str) -> Runner:
+def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     """Builds the runner of a config, in each process of a distributed run.
 
     Args:
-        cfg: The whole config. The size of the head is filled in where it is None.
+        cfg: The whole config; changed in place. The size of the head is filled in where it is None.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+        test_only: Takes out what only training needs.
+
+    Raises:
+        FileNotFoundError: The data are not where the config says.
+        ValueError: Parts of the config do not fit each other.
     """
     cfg.launcher = launcher
     init_dist(cfg)
-    fill_num_classes(cfg)
+    try:
+        fill_num_classes(cfg)
+    except FileNotFoundError as error:
+        if error.filename is None:  # the dataset itself says what to do
+            raise
+        raise FileNotFoundError(
+            f'{error.filename}: no such file or folder; set `data_root` of the datasets, such as '
+            '--cfg-options train_dataloader.dataset.data_root=PATH'
+        ) from error
+    if test_only:
+        for key in TRAINING_KEYS:
+            cfg[key] = None
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PETLRunner.from_cfg(cfg)
 
 

@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
         if args.amp:
             cfg.test_cfg.fp16 = True
         launch.set_dataloader_defaults(cfg, pin_memory=not args.no_pin_memory)
-        runner = launch.build_runner(cfg, args.launcher)
+        runner = launch.build_runner(cfg, args.launcher, test_only=True)
         if args.out and args.out_item != 'metrics':
             launch.dump_predictions(runner, args.out)
     metrics = runner.test()

@@ -69,6 +69,10 @@ def main(args: argparse.Namespace) -> None:
         launch.check_schedule(cfg)
         launch.set_resume(cfg, args.resume)
         runner = launch.build_runner(cfg, args.launcher)
+    if args.resume == 'auto' and not cfg.resume:
+        runner.logger.warning(
+            f'no checkpoint in {cfg.work_dir} to resume: starting at the beginning'
+        )
     start = time.monotonic()
     runner.train()
     seconds = time.monotonic() - start

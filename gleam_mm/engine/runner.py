@@ -14,9 +14,10 @@ from gleam_mm.registry import RUNNERS
 class PETLRunner(Runner):
     """The runner of ``configs/_base_/default_runtime.py``.
 
-    It differs from MMEngine's in three ways. What fills pages goes to the log file only. Until the
+    It differs from MMEngine's in four ways. What fills pages goes to the log file only. Until the
     first iteration, whatever does not fit (classes, checkpoint, data) is a
-    :class:`~gleam_mm.cli.UserError`. And a checkpoint's text is never run as a config.
+    :class:`~gleam_mm.cli.UserError`. A test does not replace the config of the training. And a
+    checkpoint's text is never run as a config.
     """
 
     _running = False
@@ -53,6 +54,14 @@ class PETLRunner(Runner):
         checkpoint = super().load_checkpoint(*args, **kwargs)
         checkpoint.get('meta', {}).pop('config', None)
         return checkpoint
+
+    def dump_config(self) -> None:
+        """Writes the config to the work directory, unless that would replace a training's config.
+
+        Every run's config is also in ``vis_data`` of its own log folder.
+        """
+        if self._train_loop is not None:
+            super().dump_config()
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls all hooks, as in MMEngine."""

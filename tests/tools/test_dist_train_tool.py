@@ -57,12 +57,9 @@ def test_two_processes_train_as_one(run, config, tmp_path, free_port):
     for name, batch_size in (('one', 16), ('two', 8)):
         text = CONFIG.format(base=str(config), batch_size=batch_size)
         (tmp_path / f'{name}.py').write_text(text)
-    path = {'PYTHONPATH': str(tmp_path)}
-    one = run('train.py', 'one.py', cwd=tmp_path, **path)
+    one = run('train.py', 'one.py', cwd=tmp_path)
     assert one.code == 0, one.err
-    two = run(
-        'dist_train.sh', 'two.py', '2', '--seed', '0', cwd=tmp_path, PORT=str(free_port), **path
-    )
+    two = run('dist_train.sh', 'two.py', '2', '--seed', '0', cwd=tmp_path, PORT=str(free_port))
     assert two.code == 0, two.err
 
     alone, together = (

@@ -56,8 +56,11 @@ def test_the_command_to_try_next_gives_the_same_accuracy(trained, run):
     python, tool, *arguments = shlex.split(done.row('try next'))
     assert python.endswith('python')
     assert Path(tool).name == 'test.py'
-    tested = run('test.py', *arguments, cwd=folder)
+    dumped = (folder / 'work_dirs' / 'tiny' / 'tiny.py').read_text()
+    tested = run('test.py', *arguments, '--out', 'predictions.pkl', cwd=folder)
     assert tested.code == 0, tested.err
+    assert (folder / 'predictions.pkl').is_file()
+    assert (folder / 'work_dirs' / 'tiny' / 'tiny.py').read_text() == dumped
     accuracy = float(done.row('accuracy').split()[0])
     assert float(tested.row('accuracy/top1')) == pytest.approx(accuracy, abs=0.005)
 
@@ -93,8 +96,10 @@ def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path,
 def test_other_flags(run, config, tmp_path):
     flags = ['--amp', '--no-validate', '--auto-scale-lr', '--no-pin-memory']
     options = ['--cfg-options', 'train_cfg.max_epochs=2', 'model.petl.rank=2']
+    flags += ['--resume', 'auto']
     done = run('train.py', config, '--work-dir', 'here', *flags, *options, cwd=tmp_path)
     assert done.code == 0, done.err
+    assert 'no checkpoint in here to resume: starting at the beginning' in done.out
     assert 'Epoch(val)' not in done.out
     assert 'validation' not in done.out
     rates = scalars(tmp_path / 'here', 'lr')
@@ -186,7 +191,8 @@ def test_classes_that_validation_lacks(run, flowers):
 def test_mistakes_take_one_line_and_exit_with_2(call, config, tmp_path):
     for arguments, told in (
         (['vit-b_gleam-l_vtab-cifr'], ["'vtab-cifr'", 'vtab-cifar']),
-        (['vit-b_gleam-l_vtab-cifar'], ['checkpoints/vit-b_in21k.pth']),
+        (['vit-b_gleam-l_vtab-cifar'], ['checkpoints/vit-b_in21k.pth', 'init_cfg.checkpoint']),
+        (['vit-b_gleam-l_folder'], ['data/folder/train', 'data_root']),
         ([config, '--resume'], ['no checkpoint in work_dirs/tiny']),
         ([config, '--resume', 'lost.pth'], ['lost.pth']),
         (
