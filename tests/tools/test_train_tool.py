@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from gleam_mm import recipes
+from gleam_mm import params, recipes
 
 
 def scalars(work_dir, key):
@@ -33,6 +34,8 @@ def test_training_ends_with_a_summary(trained):
     assert done.row('trainable').startswith('1,248 parameters')
     assert ', and 330 of the head' in done.row('trainable')
     adapter = folder / 'work_dirs' / 'tiny' / 'adapter.safetensors'
+    counted = params.count_config(recipes.load(adapter.with_name('tiny.py'))).adapter_bytes
+    assert counted < adapter.stat().st_size < counted + 2500  # the metadata
     shown = done.row('adapter')
     assert shown.startswith('work_dirs/tiny/adapter.safetensors (')
     assert shown.endswith(f'({adapter.stat().st_size / 1e3:.1f} KB)')
@@ -91,6 +94,18 @@ def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path,
     losses = scalars(folder / 'work_dirs' / 'tiny', 'loss')
     assert scalars(work_dir, 'loss') == pytest.approx(losses[8:], abs=1e-6)
     assert done.row('accuracy') == whole.row('accuracy')
+
+
+def test_the_text_in_a_checkpoint_is_never_run(trained, call, config, tmp_path):
+    """MMEngine runs ``meta['config']`` of the checkpoint that it resumes from as Python."""
+    checkpoint = torch.load(
+        trained[0] / 'work_dirs' / 'tiny' / 'epoch_2.pth', weights_only=False, map_location='cpu'
+    )
+    checkpoint['meta']['config'] = f"open({str(tmp_path / 'run')!r}, 'w')\n"
+    torch.save(checkpoint, tmp_path / 'crafted.pth')
+    done = call('train.py', config, '--seed', 3, '--resume', tmp_path / 'crafted.pth')
+    assert done.code == 0, done.err
+    assert not (tmp_path / 'run').exists()
 
 
 def test_other_flags(run, config, tmp_path):

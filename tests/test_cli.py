@@ -1,0 +1,66 @@
+"""How tools tell mistakes: in one line, with 2; anything else keeps its traceback."""
+
+import pytest
+
+from gleam_mm import cli
+
+
+def fail(error):
+    with cli.setup():
+        raise error
+
+
+@pytest.mark.parametrize(
+    ('error', 'told'),
+    [
+        (ValueError('rank=0'), 'rank=0'),
+        (KeyError('petl'), 'petl'),
+        (FileNotFoundError('x.pth: no such file'), 'x.pth: no such file'),
+        (AssertionError(), 'AssertionError'),
+        (
+            RuntimeError('Caught OSError in DataLoader worker process 0.\nTrace\nOSError: lost\n'),
+            'OSError: lost',
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(capsys, error, told):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: fail(error))
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert line.endswith(f': error: {told}\n')
+    assert line.count('\n') == 1
+
+
+def test_a_process_of_several_says_which_it_is(capsys, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '1')
+    with pytest.raises(SystemExit):
+        cli.run(lambda: fail(ValueError('no')))
+    assert 'error (process 1): no' in capsys.readouterr().err
+
+
+def test_the_traceback_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv('GLEAM_TRACEBACK', '1')
+    with pytest.raises(cli.UserError) as error:
+        cli.run(lambda: fail(ValueError('no')))
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_what_is_no_mistake_of_the_user_is_not_hidden():
+    def broken():
+        raise ValueError('a bug')
+
+    with pytest.raises(ValueError, match='a bug'):
+        cli.run(broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.run(lambda: fail(ZeroDivisionError()))
+
+
+def test_interrupting_exits_with_130():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(interrupted)
+    assert stop.value.code == 130
