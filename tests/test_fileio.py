@@ -1,0 +1,52 @@
+import mmengine.fileio
+import pytest
+from mmengine.fileio import get_file_backend
+from mmengine.runner import save_checkpoint
+
+from gleam_mm.fileio import AtomicLocalBackend, remove_unfinished, write_bytes
+
+
+def test_writes_and_replaces(tmp_path):
+    path = tmp_path / 'new' / 'folder' / 'x'
+    for data in (b'first', b'second, and longer', b''):
+        write_bytes(path, data)
+        assert path.read_bytes() == data
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_old_file_is_whole_until_the_new_one_is(tmp_path, monkeypatch):
+    path = tmp_path / 'x'
+    write_bytes(path, b'old')
+    seen = []
+
+    def look(descriptor):
+        seen.append(path.read_bytes())
+
+    monkeypatch.setattr('os.fsync', look)
+    write_bytes(path, b'new')
+    assert seen[0] == b'old'
+
+
+def test_unfinished_files_are_removed_and_others_are_not(tmp_path):
+    (tmp_path / '.writing-123-epoch_1.pth').write_bytes(b'half')
+    (tmp_path / 'epoch_1.pth').write_bytes(b'whole')
+    assert [path.name for path in remove_unfinished(tmp_path)] == ['.writing-123-epoch_1.pth']
+    assert [path.name for path in tmp_path.iterdir()] == ['epoch_1.pth']
+    assert remove_unfinished(tmp_path / 'missing') == []
+
+
+def test_mmengine_writes_local_files_this_way(tmp_path, monkeypatch):
+    assert isinstance(get_file_backend(tmp_path / 'x'), AtomicLocalBackend)
+    assert isinstance(get_file_backend(backend_args={'backend': 'local'}), AtomicLocalBackend)
+    mmengine.fileio.put_text('text', tmp_path / 'text')
+    assert (tmp_path / 'text').read_text() == 'text'
+
+    def full(descriptor):
+        raise OSError(28, 'No space left on device')
+
+    save_checkpoint({'meta': 1}, str(tmp_path / 'x.pth'))
+    whole = (tmp_path / 'x.pth').read_bytes()
+    monkeypatch.setattr('os.fsync', full)
+    with pytest.raises(OSError, match='No space'):
+        save_checkpoint({'meta': 2}, str(tmp_path / 'x.pth'))
+    assert (tmp_path / 'x.pth').read_bytes() == whole
