@@ -1,9 +1,13 @@
 """tools/dist_train.sh: two processes on the CPU train as one does on the same batches."""
 
 import json
+import os
 import socket
+from pathlib import Path
 
 import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 # The log has the loss of the first process's half of a batch; this hook writes that of the whole.
 HOOK = """
@@ -72,6 +76,33 @@ def test_two_processes_train_as_one(run, config, tmp_path, free_port):
     assert together['losses'] == pytest.approx(alone['losses'], abs=1e-4)
     assert two.row('accuracy') == one.row('accuracy')
     assert two.out.count('with the final weights') == 1  # one process tells
+
+    checkpoint = 'work_dirs/two/epoch_3.pth'
+    tested = run('dist_test.sh', 'two.py', checkpoint, '2', cwd=tmp_path, PORT=str(free_port))
+    assert tested.code == 0, tested.err
+    accuracy = float(two.row('accuracy').split()[0])
+    assert float(tested.row('accuracy/top1')) == pytest.approx(accuracy, abs=0.005)
+
+
+def test_slurm(run, tmp_path):
+    """What srun would be called with."""
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    path = f'{srun.parent}:{os.environ["PATH"]}'
+    arguments = ['part', 'job', 'vit-b_lora_vtab-cifar', 'my dir', '--amp', '--seed', '3']
+    options = {'PATH': path, 'GPUS': '2', 'SRUN_ARGS': '--quiet --time=5'}
+    done = run('slurm_train.sh', *arguments, cwd=tmp_path, **options)
+    assert done.code == 0, done.err
+    words = done.out.splitlines()
+    assert {'--partition=part', '--job-name=job', '--ntasks=2', '--gres=gpu:2'} <= set(words)
+    assert {'--quiet', '--time=5'} <= set(words)
+    tool = words.index(str(TOOLS / 'train.py'))
+    assert words[tool + 1 :] == [
+        *('vit-b_lora_vtab-cifar', '--work-dir', 'my dir', '--launcher', 'slurm'),
+        *('--amp', '--seed', '3'),
+    ]
 
 
 def test_mistakes(run, config, tmp_path, free_port):
