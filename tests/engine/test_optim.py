@@ -27,3 +27,20 @@ def test_nothing_to_train_is_an_error(make_classifier):
     model.head.requires_grad_(False)
     with pytest.raises(ValueError, match='PETLClassifier has no trainable parameter'):
         build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1)))
+
+
+def test_layer_wise_decay_of_mmpretrain_works(make_classifier):
+    """Hooks leave the backbone's names alone, and layer decay goes by names."""
+    model = make_classifier('FullTuning')
+    config = dict(
+        optimizer=dict(type='AdamW', lr=1.0),
+        constructor='LearningRateDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(layer_decay_rate=0.5),
+    )
+    wrapper = build_optim_wrapper(model, config)
+    rates = {
+        id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']
+    }
+    first, last = (model.backbone.layers[index].attn.qkv.weight for index in (0, 1))
+    assert rates[id(model.head.fc.weight)] == 1.0
+    assert (rates[id(last)], rates[id(first)]) == (0.5, 0.25)
