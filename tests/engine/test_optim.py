@@ -33,7 +33,7 @@ def test_layer_wise_decay_of_mmpretrain_works(make_classifier):
     """Hooks leave the backbone's names alone, and layer decay goes by names."""
     model = make_classifier('FullTuning')
     config = dict(
-        optimizer=dict(type='AdamW', lr=1.0),
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
         constructor='LearningRateDecayOptimWrapperConstructor',
         paramwise_cfg=dict(layer_decay_rate=0.5),
     )
