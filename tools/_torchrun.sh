@@ -13,7 +13,7 @@ launch() {
     # One thread a process, unless told otherwise: processes share the machine's cores.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
     export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
-    exec "${PYTHON:-python}" -m torch.distributed.run \
+    exec python -m torch.distributed.run \
         --nnodes="${NNODES:-1}" \
         --node_rank="${NODE_RANK:-0}" \
         --master_addr="${MASTER_ADDR:-127.0.0.1}" \
