@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,17 @@ def replace_pkg_resources() -> None:
 
 def is_installed(package: str) -> bool:
     """Whether there is a distribution, or a module, of this name."""
+    if _is_distribution(package):
+        return True
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
+
+
+def _is_distribution(name: str) -> bool:
     try:
-        metadata.distribution(package)
+        metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        spec = importlib.util.find_spec(package)
-        return spec is not None and spec.origin is not None
+        return False
     return True
 
 
@@ -233,23 +240,34 @@ def fix_drop_path() -> None:
 
 
 def quiet_harmless_warnings() -> None:
-    """Silences two warnings that concern nobody who uses GLEAM-MM.
+    """Silences what concerns nobody who uses GLEAM-MM.
 
-    mmcv-lite misses an operator that nothing here uses, on every start, and MMEngine deprecates
-    its own ``FileClient`` and ``HardDiskBackend``, which it calls itself for every checkpoint.
+    On every start, mmcv-lite misses an operator that nothing here uses, and onedl-mmpretrain a
+    client of its makers. With every checkpoint, MMEngine deprecates its own ``FileClient`` and
+    ``HardDiskBackend``, which it calls itself.
     """
-    warnings.filterwarnings('ignore', r'Fail to import ``MultiScaleDeformableAttention``')
+    import mmengine.logging
     from mmengine.fileio import file_client
 
-    original = file_client.print_log
-    if isinstance(original, functools.partial):
+    warnings.filterwarnings('ignore', r'Fail to import ``MultiScaleDeformableAttention``')
+    _drop(file_client, ('"FileClient" will be', '"HardDiskBackend" is the alias'))
+    if _is_distribution('onedl-mmpretrain'):
+        _drop(mmengine.logging, ('Could not import OneDL',))
+
+
+def _drop(module: ModuleType, beginnings: tuple[str, ...]) -> None:
+    """Makes ``print_log`` of a module drop messages that begin so."""
+    original = module.print_log
+    if hasattr(original, '_gleam_mm'):
         return
 
-    def print_log(print_log: Callable, msg: Any, *args: Any, **kwargs: Any) -> None:
-        if not str(msg).startswith(('"FileClient" will be', '"HardDiskBackend" is the alias')):
-            print_log(msg, *args, **kwargs)
+    @functools.wraps(original)
+    def print_log(msg: Any, *args: Any, **kwargs: Any) -> None:
+        if not str(msg).startswith(beginnings):
+            original(msg, *args, **kwargs)
 
-    file_client.print_log = functools.partial(print_log, original)
+    print_log._gleam_mm = True
+    module.print_log = print_log
 
 
 def quiet_init_report() -> None:
