@@ -6,6 +6,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from gleam_mm import cli
+from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.engine.console_hook import route_log
 from gleam_mm.registry import RUNNERS
 
@@ -45,13 +46,18 @@ class PETLRunner(Runner):
         super().load_or_resume()
         self._has_loaded = True
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict:
-        """Loads a checkpoint, as in MMEngine.
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
+        """Loads a checkpoint, as in MMEngine; whatever is wrong with it, the file is named.
 
         Without the config that old checkpoints carry: MMEngine would run it as Python to compare
         numbers of GPUs, so that a crafted checkpoint could run anything.
         """
-        checkpoint = super().load_checkpoint(*args, **kwargs)
+        try:
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        except CheckpointError as error:
+            if str(filename) in str(error):
+                raise
+            raise CheckpointError(f'{filename}: {error}') from error
         checkpoint.get('meta', {}).pop('config', None)
         return checkpoint
 

@@ -18,6 +18,7 @@ from torch import nn
 import gleam_mm
 from gleam_mm import fileio
 from gleam_mm.checkpoint import read_adapter, read_state_dict
+from gleam_mm.cli import UserError
 from gleam_mm.engine import PETLRunner, find_resumable
 from gleam_mm.registry import METRICS
 
@@ -478,6 +479,23 @@ def test_adapter_loads_in_place_of_a_checkpoint(make_runner, tmp_path):
     runner.test()
     state = trained.model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in runner.model.state_dict().items())
+
+
+@pytest.mark.parametrize('name', ['adapter.safetensors', 'epoch_3.pth'])
+def test_another_backbone_is_refused(name, make_runner, make_classifier, tmp_path):
+    trained = make_runner()
+    trained.train()
+    path = Path(trained.work_dir) / name
+    model = make_classifier(num_classes=2, seed=5)
+    other = make_runner(model=model, load_from=str(path), test=True, work_dir=tmp_path / 'test')
+    with pytest.raises(UserError) as caught:
+        other.test()
+    for part in (
+        str(path),
+        trained.model.backbone_fingerprint(),
+        other.model.backbone_fingerprint(),
+    ):
+        assert part in str(caught.value)
 
 
 def test_other_models_are_saved_without_an_adapter(make_runner, tmp_path):
