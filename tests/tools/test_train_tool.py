@@ -99,7 +99,7 @@ def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path,
 def test_the_text_in_a_checkpoint_is_never_run(trained, call, config, tmp_path):
     """MMEngine runs ``meta['config']`` of the checkpoint that it resumes from as Python."""
     checkpoint = torch.load(
-        trained[0] / 'work_dirs' / 'tiny' / 'epoch_2.pth', weights_only=False, map_location='cpu'
+        trained[0] / 'work_dirs' / 'tiny' / 'epoch_2.pth', weights_only=True, map_location='cpu'
     )
     checkpoint['meta']['config'] = f"open({str(tmp_path / 'run')!r}, 'w')\n"
     torch.save(checkpoint, tmp_path / 'crafted.pth')
