@@ -46,6 +46,22 @@ class PETLRunner(Runner):
         super().load_or_resume()
         self._has_loaded = True
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes a training, as in MMEngine.
+
+        Raises:
+            CheckpointError: The file holds weights only, such as an adapter.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except KeyError as error:
+            if error.args[0] not in ('meta', 'epoch', 'iter', 'message_hub'):
+                raise
+            raise CheckpointError(
+                f'{filename}: holds weights, but no state of a training to go on from; resume from '
+                'a checkpoint such as epoch_10.pth, or start from these weights with load_from'
+            ) from error
+
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
         """Loads a checkpoint, as in MMEngine; whatever is wrong with it, the file is named.
 

@@ -387,6 +387,12 @@ def test_best_checkpoints_and_bare_weights_are_not_resumed(finished):
     assert find_resumable(finished) is None
 
 
+def test_adapter_cannot_be_resumed(finished, make_runner):
+    path = finished / 'adapter.safetensors'
+    with pytest.raises(UserError, match=r'adapter\.safetensors: holds weights, but no state'):
+        make_runner(resume=True, load_from=str(path)).train()
+
+
 def test_moved_work_directory_is_resumed(finished, tmp_path):
     moved = finished.rename(tmp_path / 'moved')
     assert find_resumable(moved) == moved / 'epoch_3.pth'

@@ -87,7 +87,6 @@ def kept(work_dir):
         'iteration 5',
         'writing epoch_2.pth',
         'writing best_accuracy_top1_epoch_1.pth',
-        'writing adapter.safetensors',
     ],
 )
 def test_killed_and_resumed_ends_like_the_uninterrupted_run(kill, train, uninterrupted, folder):
