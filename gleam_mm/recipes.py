@@ -1,7 +1,8 @@
 """Recipes: whole experiments by name, ``<backbone>_<method>_<dataset>``.
 
 A recipe is composed of the files in ``configs/_base_``, so that twenty methods, two dozen datasets
-and five backbones need no thousand config files. A real file always wins over composing one.
+and five backbones need no thousand config files. A real file always wins over composing one. The
+schedule is ``petl_100e``, unless there is one with the dataset's name.
 
 >>> cfg = load('vit-b_gleam-l_vtab-dtd')
 >>> cfg.model.petl.rank
@@ -68,11 +69,10 @@ def families() -> dict[str, dict[str, Path]]:
     Returns:
         Family (``backbones``, ``methods``, ``datasets``) -> name -> file.
     """
-    bases = [config_root() / '_base_', Path.cwd() / 'configs' / '_base_']
     return {
         family: {
             file.stem: file
-            for base in bases
+            for base in _bases()
             for file in sorted((base / family).glob('*.py'))
             if not file.stem.startswith('_')
         }
@@ -199,12 +199,25 @@ def name_of(cfg: Config) -> str:
 
 def _base_files(recipe: Recipe) -> list[Path]:
     known = families()
-    base = config_root() / '_base_'
     return [
         *(known[family][part] for family, part in zip(FAMILIES, recipe, strict=True)),
-        base / 'schedules' / f'{SCHEDULE}.py',
-        base / 'default_runtime.py',
+        _schedule(recipe.dataset),
+        config_root() / '_base_' / 'default_runtime.py',
     ]
+
+
+def _schedule(dataset: str) -> Path:
+    """The schedule with the dataset's name or, as nearly always, the one for all datasets."""
+    for base in reversed(_bases()):
+        file = base / 'schedules' / f'{dataset}.py'
+        if file.is_file():
+            return file
+    return config_root() / '_base_' / 'schedules' / f'{SCHEDULE}.py'
+
+
+def _bases() -> list[Path]:
+    """The ``_base_`` folders; later ones win."""
+    return [config_root() / '_base_', Path.cwd() / 'configs' / '_base_']
 
 
 def _config_text(bases: Iterable[str | Path]) -> str:
