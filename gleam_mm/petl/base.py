@@ -29,7 +29,8 @@ class PETLMethod(BaseModule):
     :meth:`attach` plugs the method into a backbone through PyTorch's forward hooks. The backbone's
     module tree and state-dict keys stay as they were, and :meth:`detach` gives the original model
     back bit for bit. Hooks are partials of bound methods, so ``copy.deepcopy`` and ``pickle`` of
-    backbone and method together give an independent pair.
+    backbone and method together give an independent pair. The output of an adapted module may be
+    changed in place: a hook of yours that needs it unadapted has to copy it.
 
     A subclass declares its parameters in :meth:`build` and applies them in :meth:`adapt`; one that
     trains parameters of the backbone itself names them in :meth:`adopted_parameters`.

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod, check_rank
 from gleam_mm.petl.layouts import Site
+from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE
 
 
@@ -148,6 +149,4 @@ class LadderMethod(PETLMethod):
         z = F.linear(x, down)
         if 'mixer' in self.shared:
             z = self.shared['mixer'](z, self.layout.grid(site))
-        # Accumulating into y saves a tensor as wide as the Linear's output, and a pass over it.
-        update = torch.addmm(y.flatten(0, -2), z.flatten(0, -2), up.T, alpha=self.alpha)
-        return update.view_as(y)
+        return add_update(y, z, up, self.alpha)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.petl.layouts import Site
+from gleam_mm.petl.lowrank import add_update
 from gleam_mm.registry import MODELS
 
 
@@ -75,6 +76,4 @@ class LoRA(PETLMethod):
         """Adds the low-rank update to the frozen Linear's output."""
         pair = self.local[site.key]
         z = F.linear(F.dropout(x, self.drop_rate, self.training), pair.down)
-        return torch.addmm(y.flatten(0, -2), z.flatten(0, -2), pair.up.T, alpha=self.scale).view_as(
-            y
-        )
+        return add_update(y, z, pair.up, self.scale)

@@ -1,0 +1,32 @@
+"""How a low-rank update is added to the output of a frozen Linear."""
+
+import torch
+from torch import Tensor
+
+
+def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
+    """Returns ``y + scale * U z``, in the memory of y where that is possible.
+
+    The output of a Linear is as wide as a tensor gets in a transformer, nothing needs it before the
+    update, and autograd does not keep it. A tensor and a pass over it are saved by accumulating the
+    product into y. A new tensor is made where autograd would have to record the change of a *view*,
+    which costs more than it saves, and where a compiler fuses the sum anyway.
+
+    Args:
+        y: Output of a Linear, of shape (..., m).
+        z: Narrow features, of shape (..., r).
+        up: The weight U, of shape (m, r).
+        scale: Factor of the update.
+
+    Returns:
+        A tensor like y, which is not to be used any more.
+    """
+    # In-place operations are outside of autocast's rules.
+    z, up = z.flatten(0, -2).to(y.dtype), up.to(y.dtype)
+    if torch.compiler.is_compiling():
+        return torch.addmm(y.flatten(0, -2), z, up.T, alpha=scale).view_as(y)
+    # For a Linear, PyTorch multiplies matrices and returns a view of the product.
+    target = y._base if torch.is_grad_enabled() else y.flatten(0, -2)
+    if target is None or target.shape != (len(z), len(up)):
+        return torch.addmm(y.flatten(0, -2), z, up.T, alpha=scale).view_as(y)
+    return target.addmm_(z, up.T, alpha=scale).view_as(y)
