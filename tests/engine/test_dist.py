@@ -1,8 +1,10 @@
 """Joining processes on the CPU; tests/tools trains in two processes."""
 
+import os
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from mmengine.config import Config
@@ -13,12 +15,13 @@ from gleam_mm.engine import dist, init_dist
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     monkeypatch.setattr(dist, 'get_device', lambda: 'cpu')
+    known = {'MASTER_ADDR', 'MASTER_PORT', 'SLURM_NODELIST'}
     for variables in dist._VARIABLES.values():
-        for pair in variables.items():
-            for name in pair:
-                monkeypatch.delenv(name, raising=False)
-    for name in ('MASTER_ADDR', 'MASTER_PORT', 'SLURM_NODELIST'):
-        monkeypatch.delenv(name, raising=False)
+        known |= {*variables.keys(), *variables.values()}
+    with mock.patch.dict(os.environ):  # what is set for torch.distributed is gone afterwards
+        for name in known:
+            os.environ.pop(name, None)
+        yield
 
 
 def test_nothing_to_do_without_a_launcher():
@@ -103,9 +106,8 @@ def test_torch_is_told_what_the_launcher_knows(launcher, monkeypatch):
         dist.distributed, 'init_process_group', lambda *args, **kwargs: joined.append(args)
     )
     init_dist(Config(dict(launcher=launcher)))
-    environment = dist.os.environ
-    assert [environment[k] for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '5', '2']
-    assert (environment['MASTER_ADDR'], environment['MASTER_PORT']) == ('node3', '29500')
+    assert [os.environ[k] for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['3', '5', '2']
+    assert (os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']) == ('node3', '29500')
     assert joined == [('gloo',)]
 
 
@@ -119,5 +121,5 @@ def test_slurm_asks_for_the_first_machine(monkeypatch, tmp_path):
         monkeypatch.setenv(name, '0')
     monkeypatch.setattr(dist.distributed, 'init_process_group', lambda *args, **kwargs: None)
     init_dist(Config(dict(launcher='slurm', env_cfg=dict(dist_cfg=dict(port=1234)))))
-    assert dist.os.environ['MASTER_ADDR'] == 'node3'
-    assert dist.os.environ['MASTER_PORT'] == '1234'
+    assert os.environ['MASTER_ADDR'] == 'node3'
+    assert os.environ['MASTER_PORT'] == '1234'
