@@ -142,6 +142,17 @@ def test_a_terminal_shows_one_bar_and_the_summary(run_on_terminal, config, tmp_p
     assert 'Epoch(train)' in log.read_text()
 
 
+@pytest.mark.slow
+def test_the_demo_transfers_within_three_epochs(run, tmp_path):
+    """The config of ``make demo``, from another directory, with the backbone that ships."""
+    demo = 'configs/gleam/vit-mini_gleam-l_mini-digits.py'
+    done = run('train.py', demo, '--cfg-options', 'train_cfg.max_epochs=3', cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert float(done.row('accuracy').split()[0]) > 70
+    assert done.row('trainable').startswith('38,016 parameters')
+    assert done.out.rstrip().endswith('train.py vit-mini_linear_mini-digits')
+
+
 BACKBONE = """
 model = dict(
     type='PETLClassifier',
