@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 
 from gleam_mm import params, recipes
+from gleam_mm.checkpoint import read_adapter
+
+CHECKOUT = Path(recipes.__file__).parents[1]
 
 
 def scalars(work_dir, key):
@@ -165,50 +168,51 @@ model = dict(
     head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
 )
 """
-# What README shows, with another backbone.
-OWN_CONFIG = """
-_base_ = 'tiny_gleam-l_folder.py'
-train_dataloader = dict(num_workers=0, dataset=dict(data_root='flowers'))
-val_dataloader = dict(num_workers=0, dataset=dict(data_root='flowers'))
-test_dataloader = dict(num_workers=0, dataset=dict(data_root='flowers'))
-train_cfg = dict(max_epochs=12)
-"""
 
 
 @pytest.fixture
-def flowers(tmp_path, monkeypatch):
-    """A folder of images in three colours, and a recipe for them on a backbone of one's own."""
-    monkeypatch.chdir(tmp_path)
+def birds(tmp_path):
+    """A folder of images in three colours, and README's config for it with a tiny backbone."""
     random = np.random.default_rng(0)
     for split, number in (('train', 8), ('val', 4)):
-        for name, colour in (('rose', 0), ('leaf', 1), ('gentian', 2)):
-            folder = tmp_path / 'flowers' / split / name
+        for name, colour in (('robin', 0), ('parakeet', 1), ('kingfisher', 2)):
+            folder = tmp_path / 'birds' / split / name
             folder.mkdir(parents=True)
             for index in range(number):
                 image = random.integers(0, 80, (48, 64, 3), dtype=np.uint8)
                 image[..., colour] += 150
                 Image.fromarray(image).save(folder / f'{index}.jpg')
-    backbones = tmp_path / 'configs' / '_base_' / 'backbones'
-    backbones.mkdir(parents=True)
-    (backbones / 'tiny.py').write_text(BACKBONE)
-    recipes.export('tiny_gleam-l_folder', 'tiny_gleam-l_folder.py')
-    assert len(OWN_CONFIG.strip().splitlines()) <= 10
-    (tmp_path / 'flowers.py').write_text(OWN_CONFIG)
+    readme = (CHECKOUT / 'README.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
+    (config,) = (block for block in blocks if 'datasets/folder.py' in block)
+    assert len(config.strip().splitlines()) <= 10
+    assert "'configs/_base_/backbones/vit-b.py'" in config
+    config = config.replace("'configs/_base_/backbones/vit-b.py'", "'tiny.py'")
+    (tmp_path / 'birds.py').write_text(config)
+    (tmp_path / 'tiny.py').write_text(BACKBONE)
+    (tmp_path / 'configs').symlink_to(CHECKOUT / 'configs')
     return tmp_path
 
 
-def test_a_folder_of_images(run, flowers):
-    done = run('train.py', 'flowers.py', cwd=flowers)
+SMALL = [
+    '--cfg-options',
+    'train_cfg.max_epochs=12',
+    *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
+]
+
+
+def test_a_folder_of_images(run, birds):
+    done = run('train.py', 'birds.py', *SMALL, cwd=birds)
     assert done.code == 0, done.err
     assert ', and 99 of the head' in done.row('trainable')  # (32 + 1) * 3
     assert float(done.row('validation').split()[0]) > 60  # guessing gives 33
-    dumped = recipes.load(flowers / 'work_dirs' / 'flowers' / 'flowers.py')
-    assert dumped.model.head.num_classes == 3
+    _, metadata = read_adapter(birds / 'work_dirs' / 'birds' / 'adapter.safetensors')
+    assert metadata['classes'] == ['kingfisher', 'parakeet', 'robin']
 
 
-def test_classes_that_validation_lacks(run, flowers):
-    (flowers / 'flowers' / 'val' / 'rose').rename(flowers / 'rose')
-    done = run('train.py', 'flowers.py', cwd=flowers)
+def test_classes_that_validation_lacks(run, birds):
+    (birds / 'birds' / 'val' / 'robin').rename(birds / 'robin')
+    done = run('train.py', 'birds.py', *SMALL, cwd=birds)
     assert done.code == 2
     assert 'val_dataloader' in done.err
     assert 'Traceback' not in done.err
