@@ -6,10 +6,12 @@ backbone with the gradient flowing through all of its activations, which no meth
 first block can beat.
 
     python benchmarks/step.py                     # ViT-B/16 at 224, batch 4
+    python benchmarks/step.py --threads 1         # where other programs use the machine as well
     python benchmarks/step.py --only limit gleam-l lora --rounds 20
 """
 
 import argparse
+import logging
 import multiprocessing
 import platform
 import resource
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import torch
+from mmengine.logging import MMLogger
 from torch import nn
 
 import gleam_mm  # noqa: F401  (registers the methods)
@@ -76,6 +79,7 @@ CONTENDERS: dict[str, Callable[[int], nn.Module]] = {
 
 def work(name: str, args: argparse.Namespace, pipe: Connection) -> None:
     """Trains one contender, a step at each message, and answers with the CPU seconds it took."""
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = CONTENDERS[name](args.image_size).train()
