@@ -67,6 +67,9 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
+    # Threads that wait must not keep cores from the data loader and from other jobs: spinning, they
+    # slow training on a busy machine down tenfold. OpenMP reads this when torch is loaded.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
     from gleam_mm import cli, launch, recipes
 
