@@ -77,7 +77,7 @@ def test_families_of_the_current_directory_join(elsewhere):
 
 
 def test_a_schedule_with_the_name_of_the_dataset(elsewhere):
-    assert recipes.load('vit-mini_linear_mini-digits').train_cfg.max_epochs == 20
+    assert recipes.load('vit-mini_linear_mini-digits').train_cfg.max_epochs == 15
     own_dataset(elsewhere, 'quick', 3)
     assert recipes.load('vit-b_lora_quick').train_cfg.max_epochs == 100
     schedule = elsewhere / 'configs' / '_base_' / 'schedules' / 'quick.py'
