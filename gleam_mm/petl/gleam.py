@@ -25,7 +25,8 @@ class GLEAM(LadderMethod):
         rank: Inner width r: 4 (GLEAM-T), 8 (GLEAM-B) or 16 (GLEAM-L).
         alpha: Scale of the update, chosen by the paper from 0.01, 0.1, 1, 10, 100.
         num_experts: Number n of experts.
-        top_k: How many experts k serve an image, chosen by the paper from 1, 2, 3.
+        top_k: How many experts k serve an image, chosen by the paper from 1, 2, 3. With 1 the gate
+            learns nothing, see :class:`ConvMoE`.
         scales: Scales of the experts. Defaults to 1, 2, ..., n.
         sites: Roles to adapt. The paper's ablation adapts ``('qkv', 'proj')`` alone.
         moe: Whether to have the mixture of experts (the first row of the paper's Table 2 has not).
@@ -40,7 +41,7 @@ class GLEAM(LadderMethod):
         rank: int = 16,
         alpha: float = 1.0,
         num_experts: int = 4,
-        top_k: int = 1,
+        top_k: int = 2,
         scales: Sequence[int] | None = None,
         sites: Sequence[str] = LINEAR_ROLES,
         moe: bool = True,

@@ -54,7 +54,7 @@ class ConvMoE(nn.Module):
         self,
         channels: int,
         num_experts: int = 4,
-        top_k: int = 1,
+        top_k: int = 2,
         scales: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
