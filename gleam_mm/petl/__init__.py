@@ -1,6 +1,6 @@
 """PETL methods, and the layouts that tell them where to plug in."""
 
-from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod
+from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
@@ -16,12 +16,14 @@ __all__ = [
     'LINEAR_ROLES',
     'ConvMoE',
     'FacT',
+    'ForwardReplacement',
     'FullTuning',
     'Grid',
     'LadderMethod',
     'Layout',
     'LinearProbe',
     'LoRA',
+    'MergeError',
     'PETLMethod',
     'SLoRA',
     'Site',

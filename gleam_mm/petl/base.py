@@ -1,15 +1,53 @@
 """The contract of a PETL method: it owns every parameter that it adds, and enters by hooks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import ClassVar, Protocol
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.petl.layouts import Layout, Site, find_layout
 
 LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
+
+
+class MergeError(RuntimeError):
+    """A method cannot be folded into the backbone's weights so that the outputs stay the same."""
+
+
+class Handle(Protocol):
+    """What undoes one hook, such as PyTorch's ``RemovableHandle``."""
+
+    def remove(self) -> None:
+        """Undoes the hook."""
+
+
+class ForwardReplacement:
+    """Replaces the forward method of one module until :meth:`remove` is called.
+
+    For a method that must act *inside* a module, where hooks on its input and output do not reach.
+    The module stays in its place with its class, its parameters and its hooks.
+
+    Args:
+        module: The module.
+        forward: What to call instead of its ``forward``: a bound method or a partial of one, which
+            ``copy.deepcopy`` and ``pickle`` take along.
+
+    Raises:
+        RuntimeError: The forward method of the module is replaced already.
+    """
+
+    def __init__(self, module: nn.Module, forward: Callable[..., object]) -> None:
+        if 'forward' in vars(module):
+            raise RuntimeError(f'the forward of this {type(module).__name__} is replaced already')
+        self._module = module
+        module.forward = forward
+
+    def remove(self) -> None:
+        """Gives the module its own forward method back."""
+        vars(self._module).pop('forward', None)
 
 
 def check_rank(rank: int) -> int:
@@ -33,7 +71,9 @@ class PETLMethod(BaseModule):
     changed in place: a hook of yours that needs it unadapted has to copy it.
 
     A subclass declares its parameters in :meth:`build` and applies them in :meth:`adapt`; one that
-    trains parameters of the backbone itself names them in :meth:`adopted_parameters`.
+    trains parameters of the backbone itself names them in :meth:`adopted_parameters`; one whose
+    updates are linear tells in :meth:`fold` what they make of a weight, or else in
+    :attr:`obstacle` why that cannot be.
 
     Args:
         sites: The roles of the sites to adapt, such as ``('qkv', 'proj', 'fc1', 'fc2')``.
@@ -43,6 +83,9 @@ class PETLMethod(BaseModule):
         local (nn.ModuleDict): Parameters of single sites, keyed by :attr:`Site.key`.
     """
 
+    obstacle: ClassVar[str] = 'it does not tell how its update folds into a weight'
+    """Why the method cannot be merged, for the methods that have no :meth:`fold`."""
+
     def __init__(self, sites: Sequence[str] = LINEAR_ROLES) -> None:
         super().__init__()
         if isinstance(sites, str):
@@ -51,8 +94,11 @@ class PETLMethod(BaseModule):
         self.shared = nn.ModuleDict()
         self.local = nn.ModuleDict()
         self._layout: Layout | None = None
+        self._sites: list[Site] = []
         self._built = False
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Handle] = []
+        self._originals: dict[nn.Parameter, Tensor] = {}
+        self._merged = False
 
     def build(self, sites: list[Site]) -> None:
         """Creates the parameters for the given sites, in :attr:`shared` and :attr:`local`."""
@@ -69,6 +115,22 @@ class PETLMethod(BaseModule):
             The adapted output, shaped like ``y``.
         """
         return y
+
+    def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Folds the method into the weights of one site, without changing them in place.
+
+        Args:
+            site: The site.
+            weight: The weight of :attr:`Site.affine`.
+            bias: Its bias, or None if it has none.
+
+        Returns:
+            The weight and the bias with which the frozen module alone gives the adapted output.
+
+        Raises:
+            MergeError: The method's update is not of this form.
+        """
+        raise MergeError(f'{type(self).__name__} cannot be merged: {self.obstacle}')
 
     @property
     def layout(self) -> Layout:
@@ -105,21 +167,75 @@ class PETLMethod(BaseModule):
         if not self._built:
             self.build(sites)
             self._built = True
-        self._layout = layout
-        self._handles = [*self.track(), *(self.hook(site) for site in sites)]
+        self._layout, self._sites = layout, sites
+        self._plug()
 
     def detach(self) -> None:
         """Unplugs the method, which keeps its parameters; the backbone is the original again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._layout = None
+        if self.merged:
+            self.unmerge()
+        self._unplug()
+        self._layout, self._sites = None, []
 
-    def hook(self, site: Site) -> RemovableHandle:
+    @property
+    def merged(self) -> bool:
+        """Whether the backbone's weights hold the method, and its hooks rest."""
+        return self._merged
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Folds the method into the backbone's weights, which then give the adapted outputs alone.
+
+        The outputs are those of evaluation mode, without the method's own dropout. The original
+        weights are kept aside for :meth:`unmerge`.
+
+        Raises:
+            RuntimeError: The method is not attached, or is merged already.
+            MergeError: It cannot be folded; nothing was changed.
+        """
+        if not self.attached:
+            raise RuntimeError(f'{type(self).__name__} is not attached to a backbone')
+        if self.merged:
+            raise RuntimeError(f'{type(self).__name__} is merged already; call unmerge() first')
+        # All of it before anything is written: a refusal leaves the backbone as it was.
+        folded: dict[nn.Parameter, Tensor] = {}
+        for site in self._sites:
+            affine = site.affine
+            weight, bias = self.fold(site, affine.weight, affine.bias)
+            folded[affine.weight] = weight
+            if bias is not None and affine.bias is None:
+                raise MergeError(
+                    f'{type(self).__name__} cannot be merged: {site.name!r} has no bias that could '
+                    'take the shift; build the backbone with one (qkv_bias=True)'
+                )
+            if bias is not None:
+                folded[affine.bias] = bias
+        self._unplug()
+        for parameter, value in folded.items():
+            self._originals[parameter] = parameter.detach().clone()
+            parameter.copy_(value)
+        self._merged = True
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Gives the backbone its own weights back, bit for bit, and plugs the method in again.
+
+        Raises:
+            RuntimeError: The method is not merged.
+        """
+        if not self.merged:
+            raise RuntimeError(f'{type(self).__name__} is not merged')
+        for parameter, original in self._originals.items():
+            parameter.copy_(original)
+        self._originals = {}
+        self._merged = False
+        self._plug()
+
+    def hook(self, site: Site) -> Handle:
         """Hooks one site. Override it to act on the input of a module instead of its output."""
         return site.module.register_forward_hook(partial(self._adapt, site))
 
-    def track(self) -> list[RemovableHandle]:
+    def track(self) -> list[Handle]:
         """Hooks for what a method must know at run time, such as the grid. None by default."""
         return []
 
@@ -137,6 +253,14 @@ class PETLMethod(BaseModule):
         yield from self.named_parameters()
         for name, parameter in self.adopted_parameters():
             yield f'backbone.{name}', parameter
+
+    def _plug(self) -> None:
+        self._handles = [*self.track(), *(self.hook(site) for site in self._sites)]
+
+    def _unplug(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self.adapt(site, args[0], output)

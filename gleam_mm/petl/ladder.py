@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
-from gleam_mm.petl.base import LINEAR_ROLES, PETLMethod, check_rank
+from gleam_mm.petl.base import LINEAR_ROLES, Handle, MergeError, PETLMethod, check_rank
 from gleam_mm.petl.layouts import Site
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE
@@ -121,7 +120,7 @@ class LadderMethod(PETLMethod):
             if self.has_local:
                 self.local[site.key] = LocalTransform(site.blocks_in, site.blocks_out, self.rank)
 
-    def track(self) -> list[RemovableHandle]:
+    def track(self) -> list[Handle]:
         """Follows the token grid where there is a mixture that needs it."""
         return self.layout.track_grid() if 'mixer' in self.shared else []
 
@@ -150,3 +149,17 @@ class LadderMethod(PETLMethod):
         if 'mixer' in self.shared:
             z = self.shared['mixer'](z, self.layout.grid(site))
         return add_update(y, z, up, self.alpha)
+
+    def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Adds the site's low-rank update to its weight.
+
+        Raises:
+            MergeError: The method has a mixture of experts.
+        """
+        if 'mixer' in self.shared:
+            raise MergeError(
+                f'{type(self).__name__} cannot be merged: its convolutional experts mix '
+                'neighbouring tokens and are gated by the image, which no weight of a Linear does'
+            )
+        down, up = self.site_weights(site)
+        return torch.addmm(weight, up, down, alpha=self.alpha), bias

@@ -77,3 +77,8 @@ class LoRA(PETLMethod):
         pair = self.local[site.key]
         z = F.linear(F.dropout(x, self.drop_rate, self.training), pair.down)
         return add_update(y, z, pair.up, self.scale)
+
+    def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Adds the low-rank update to the site's weight."""
+        pair = self.local[site.key]
+        return torch.addmm(weight, pair.up, pair.down, alpha=self.scale), bias
