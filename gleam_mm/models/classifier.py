@@ -96,7 +96,17 @@ class PETLClassifier(ImageClassifier):
         return feats
 
     def backbone_fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values."""
+        """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values.
+
+        Raises:
+            RuntimeError: The method is merged, so that the frozen weights are not what it was
+                trained on. A checkpoint saved now could never be loaded again.
+        """
+        if self.petl.merged:
+            raise RuntimeError(
+                'the method is merged into the backbone: call petl.unmerge() before saving or '
+                'loading, or write the merged model with tools/merge.py'
+            )
         frozen = {
             name: tensor
             for name, tensor in self.backbone.state_dict().items()

@@ -1,0 +1,138 @@
+"""Makes an ordinary MMPretrain model of a trained method: its updates folded into the backbone."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.models import TIMMBackbone
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+
+from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, resolve_path
+from gleam_mm.fileio import write_bytes
+from gleam_mm.models import PETLClassifier
+from gleam_mm.registry import MODELS
+from gleam_mm.version import __version__
+
+
+def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tuple[Path, Path]:
+    """Merges a checkpoint and writes a model that needs no GLEAM-MM.
+
+    With an MMPretrain backbone it is an ``ImageClassifier``, with one of timm a ``TimmClassifier``,
+    whose checkpoint timm itself loads as well.
+
+    Args:
+        cfg: The config that the checkpoint was trained with; left as it is.
+        checkpoint: A ``.pth`` checkpoint, or an adapter file.
+        out: The ``.pth`` file to write. The config goes beside it, to the same name with ``.py``.
+
+    Returns:
+        The paths of the checkpoint and of the config.
+
+    Raises:
+        FileNotFoundError: The checkpoint, or the weights of the backbone, do not exist.
+        CheckpointError: The checkpoint does not fit the config.
+        MergeError: The method cannot be merged exactly.
+        ValueError: ``out`` is no ``.pth`` file, or MMPretrain alone cannot express the model.
+    """
+    out = Path(out)
+    if out.suffix != '.pth':
+        raise ValueError(f'{out}: the merged checkpoint is a .pth file, as MMPretrain reads it')
+    tensors, meta = _read(checkpoint)
+    cfg = cfg.copy()
+    if cfg.model.get('head') is not None and 'head.fc.weight' in tensors:
+        cfg.model.head.num_classes = len(tensors['head.fc.weight'])
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
+        model = MODELS.build({**cfg.model, 'data_preprocessor': None})
+    if not isinstance(model, PETLClassifier):
+        raise ValueError(
+            f'{cfg.filename}: model.type is no PETLClassifier; nothing is to be merged'
+        )
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f'{checkpoint}: {error}') from error
+    model.petl.merge()
+    config, state_dict = _deployed(cfg, model)
+
+    buffer = io.BytesIO()
+    torch.save({'state_dict': state_dict, 'meta': meta}, buffer)
+    write_bytes(out, buffer.getvalue())
+    write_bytes(out.with_suffix('.py'), config.pretty_text.encode())
+    return out, out.with_suffix('.py')
+
+
+def _read(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state dict of a checkpoint, and what the merged one tells about itself."""
+    content = load_from_local(str(checkpoint))
+    if 'state_dict' not in content:
+        raise CheckpointError(
+            f'{checkpoint}: no checkpoint of a training, for it has no state_dict'
+        )
+    dataset = dict(content.get('meta', {}).get('dataset_meta') or {})
+    if resolve_path(checkpoint).suffix == '.safetensors':
+        _, metadata = read_adapter(checkpoint)
+        dataset = {'classes': metadata.get('classes')}
+    meta = {'dataset_meta': dataset} if dataset.get('classes') else {}
+    return content['state_dict'], {**meta, 'merged_by': f'GLEAM-MM {__version__}'}
+
+
+def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Tensor]]:
+    """The config and the weights of the model without its method."""
+    if isinstance(model.backbone, TIMMBackbone):
+        described, state_dict = _as_timm(cfg, model)
+    else:
+        described, state_dict = _as_mmpretrain(cfg, model)
+    config = Config(dict(default_scope='mmpretrain', model=described))
+    if (preprocessor := cfg.get('data_preprocessor')) is not None:
+        config.data_preprocessor = preprocessor
+    pipeline = ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
+    if pipeline is not None:  # what MMPretrain's inferencer prepares an image with
+        config.test_dataloader = dict(dataset=dict(pipeline=pipeline))
+    return config, state_dict
+
+
+def _as_mmpretrain(cfg: Config, model: PETLClassifier) -> tuple[dict, dict[str, Tensor]]:
+    described = {**cfg.model.to_dict(), 'type': 'ImageClassifier'}
+    described.pop('petl')
+    described['backbone'].pop('init_cfg', None)
+    parts = {'backbone': model.backbone, 'neck': model.neck, 'head': model.head}
+    state_dict = {
+        f'{name}.{key}': tensor
+        for name, part in parts.items()
+        if part is not None
+        for key, tensor in part.state_dict().items()
+    }
+    return described, state_dict
+
+
+def _as_timm(cfg: Config, model: PETLClassifier) -> tuple[dict, dict[str, Tensor]]:
+    """timm pools and classifies by itself, so that its model takes the place of neck and head."""
+    timm_model = model.backbone.timm_model
+    neck, head = cfg.model.get('neck') or {}, cfg.model.get('head') or {}
+    is_swin = isinstance(timm_model, SwinTransformer)
+    ours, theirs, target = ('mean', 'avg', 'head.fc') if is_swin else ('cls', 'token', 'head')
+    if neck.get('mode') != ours or head.get('type') != 'LinearClsHead':
+        raise ValueError(
+            f"model.neck={dict(neck)}, model.head.type={head.get('type')!r}: MMPretrain's "
+            f"TimmClassifier can only express dict(type='TokenPool', mode='{ours}') and a "
+            'LinearClsHead'
+        )
+    options = cfg.model.backbone.to_dict()
+    for key in ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path'):
+        options.pop(key, None)
+    if 'in_channels' in options:
+        options['in_chans'] = options.pop('in_channels')
+    described = {
+        'type': 'TimmClassifier',
+        **options,
+        'num_classes': head['num_classes'],
+        'global_pool': theirs,
+    }
+    named = dict(timm_model.state_dict())
+    for key, tensor in model.head.fc.state_dict().items():
+        named[f'{target}.{key}'] = tensor
+    return described, named

@@ -1,0 +1,206 @@
+"""Merged checkpoints: the same outputs from MMPretrain and timm alone."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+from mmpretrain import get_model
+from mmpretrain.models import ImageClassifier, TimmClassifier
+from torch import nn
+
+from gleam_mm import compat
+from gleam_mm.checkpoint import CheckpointError, load_adapter, load_from_local, save_adapter
+from gleam_mm.merge import merge_checkpoint
+from gleam_mm.petl import MergeError
+from gleam_mm.registry import MODELS
+
+TOOLS = Path(__file__).parent.parent / 'tools'
+BACKBONES = {
+    'vit': dict(
+        backbone=dict(
+            type='VisionTransformer',
+            arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
+            img_size=32,
+            patch_size=8,
+        ),
+        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
+    ),
+    'swin': dict(
+        backbone=dict(
+            type='SwinTransformer',
+            arch=dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2]),
+            img_size=32,
+            patch_size=2,
+            window_size=4,
+            out_indices=(1,),
+        ),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
+    ),
+    'timm-vit': dict(
+        backbone=dict(
+            type='TIMMBackbone',
+            model_name='vit_tiny_patch16_224',
+            img_size=32,
+            patch_size=8,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+        ),
+        neck=dict(type='TokenPool', mode='cls'),
+        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
+    ),
+    'timm-swin': dict(
+        backbone=dict(
+            type='TIMMBackbone',
+            model_name='swin_tiny_patch4_window7_224',
+            img_size=32,
+            patch_size=2,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 2),
+            window_size=4,
+        ),
+        neck=dict(type='TokenPool', mode='mean'),
+        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
+    ),
+}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Makes the config, the adapter file and the outputs of a model that stands for a trained one.
+
+    The frozen weights come from a file, as a user's do.
+    """
+
+    def make(kind, petl):
+        torch.manual_seed(0)
+        model = dict(type='PETLClassifier', petl=petl, **BACKBONES[kind])
+        weights = tmp_path / 'backbone.pth'
+        torch.save(MODELS.build(model['backbone']).state_dict(), weights)
+        model['backbone'] = {
+            **model['backbone'],
+            'init_cfg': dict(type='Pretrained', checkpoint=str(weights)),
+        }
+        pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+        cfg = Config(
+            dict(
+                model=model,
+                data_preprocessor=dict(num_classes=7, mean=[0.0] * 3, std=[255.0] * 3, to_rgb=True),
+                test_dataloader=dict(dataset=dict(type='VTAB1K', pipeline=pipeline)),
+            )
+        )
+        model = {**model, 'head': {**model['head'], 'num_classes': 7}}
+        classifier = MODELS.build(model).eval()
+        for _, parameter in classifier.petl.trainable_parameters():
+            nn.init.normal_(parameter, std=0.1)
+        tensors = classifier.state_dict()
+        tensors.pop('_extra_state')
+        adapter = tmp_path / 'adapter.safetensors'
+        save_adapter(
+            adapter,
+            tensors,
+            dict(
+                backbone_fingerprint=classifier.backbone_fingerprint(),
+                classes=[f'class {index}' for index in range(7)],
+            ),
+        )
+        load_adapter(classifier, adapter)
+        images = torch.randn(2, 3, 32, 32)
+        with torch.no_grad():
+            return cfg, adapter, images, classifier.head(classifier.extract_feat(images))
+
+    return make
+
+
+LORA = dict(type='LoRA', rank=4, sites=['qkv', 'fc1'])
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+def test_mmpretrain_gives_the_same_outputs(kind, trained, tmp_path):
+    cfg, adapter, images, expected = trained(kind, LORA)
+    out, config = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+    model = get_model(str(config), pretrained=str(out))
+    assert type(model) is (TimmClassifier if 'timm' in kind else ImageClassifier)
+    assert model._dataset_meta['classes'][3] == 'class 3'
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_mmpretrain_needs_no_gleam_mm(trained, tmp_path):
+    cfg, adapter, images, expected = trained('vit', LORA)
+    out, config = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+    torch.save(images, tmp_path / 'images.pt')
+    # Only the file with the patches is run, as a script: MMPretrain may need them to be imported.
+    script = f"""
+import runpy, sys, torch
+runpy.run_path({compat.__file__!r})['apply']()
+from mmpretrain import get_model
+model = get_model({str(config)!r}, pretrained={str(out)!r})
+with torch.no_grad():
+    torch.save(model(torch.load({str(tmp_path / 'images.pt')!r})), {str(tmp_path / 'outputs.pt')!r})
+assert 'gleam_mm' not in sys.modules
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outputs = torch.load(tmp_path / 'outputs.pt')
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['timm-vit', 'timm-swin'])
+def test_timm_loads_it_as_its_own(kind, trained, tmp_path):
+    cfg, adapter, images, expected = trained(kind, LORA)
+    out, _ = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+    options = {key: value for key, value in BACKBONES[kind]['backbone'].items() if key != 'type'}
+    model = timm.create_model(**options, num_classes=7, checkpoint_path=str(out)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_pth_checkpoint_and_the_tool(trained, tmp_path, capsys, monkeypatch):
+    cfg, adapter, images, expected = trained('vit', LORA)
+    state_dict = load_from_local(str(adapter))['state_dict']
+    meta = dict(dataset_meta=dict(classes=['a'] * 7))
+    torch.save(dict(state_dict=state_dict, meta=meta), tmp_path / 'epoch_1.pth')
+    cfg.dump(tmp_path / 'config.py')
+    names = ['config.py', 'epoch_1.pth', 'out/merged.pth']
+    monkeypatch.setattr(sys, 'argv', ['merge.py', *(str(tmp_path / name) for name in names)])
+    runpy.run_path(str(TOOLS / 'merge.py'), run_name='__main__')
+    assert 'merged.pth' in capsys.readouterr().out
+    merged = tmp_path / 'out/merged.pth'
+    model = get_model(str(merged.with_suffix('.py')), pretrained=str(merged))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_merged_is_refused_and_nothing_is_written(trained, tmp_path):
+    cfg, adapter, *_ = trained('vit', dict(type='GLEAM', rank=4))
+    with pytest.raises(MergeError, match='GLEAM cannot be merged: its convolutional experts mix'):
+        merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+    assert not list(tmp_path.glob('*merged*'))
+
+
+def test_mistakes(trained, tmp_path):
+    cfg, adapter, *_ = trained('vit', LORA)
+    with pytest.raises(ValueError, match=r'merged\.onnx: the merged checkpoint is a \.pth file'):
+        merge_checkpoint(cfg, adapter, tmp_path / 'merged.onnx')
+    with pytest.raises(CheckpointError, match=r'backbone\.pth: no checkpoint of a training'):
+        merge_checkpoint(cfg, tmp_path / 'backbone.pth', tmp_path / 'merged.pth')
+    cfg.model.petl.rank = 5
+    with pytest.raises(CheckpointError, match=r'adapter\.safetensors: .*has the shape'):
+        merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+
+
+def test_a_merged_classifier_cannot_be_saved(make_classifier):
+    classifier = make_classifier('LoRA')
+    classifier.petl.merge()
+    with pytest.raises(RuntimeError, match=r'call petl\.unmerge\(\) before saving'):
+        classifier.state_dict()
+    classifier.petl.unmerge()
+    assert 'petl.local.layers/0/attn/qkv.up' in classifier.state_dict()

@@ -1,0 +1,43 @@
+"""Folds a trained method into its backbone: an ordinary checkpoint that needs no GLEAM-MM.
+
+Writes OUT, which MMPretrain loads (timm as well, where the backbone is timm's), and the config of
+the merged model beside it. A method whose updates no weight can express (GLEAM's mixture of
+experts, prompts, adapters with an activation) is refused.
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the flags."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='the config or recipe that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='an adapter.safetensors, or a .pth checkpoint')
+    parser.add_argument('out', help='the .pth file to write; the config goes beside it')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override values of the config, as in training',
+    )
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Merges, and tells where the files are."""
+    with cli.setup():
+        cfg = recipes.load(args.config, args.cfg_options)
+        checkpoint, config = merge.merge_checkpoint(cfg, args.checkpoint, args.out)
+    print(f'{checkpoint} and {config}: the merged model, for MMPretrain alone')
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # first: importing what follows takes seconds
+
+    from gleam_mm import cli, merge, recipes
+
+    cli.run(lambda: main(arguments))
