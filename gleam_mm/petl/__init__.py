@@ -1,5 +1,6 @@
 """PETL methods, and the layouts that tell them where to plug in."""
 
+from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
@@ -14,6 +15,7 @@ from gleam_mm.petl.slora import SLoRA
 __all__ = [
     'GLEAM',
     'LINEAR_ROLES',
+    'Adapter',
     'ConvMoE',
     'FacT',
     'ForwardReplacement',

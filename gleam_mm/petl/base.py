@@ -50,14 +50,14 @@ class ForwardReplacement:
         vars(self._module).pop('forward', None)
 
 
-def check_rank(rank: int) -> int:
-    """Returns a valid rank.
+def check_rank(rank: int, name: str = 'rank') -> int:
+    """Returns a valid inner width, which the argument ``name`` gave.
 
     Raises:
-        ValueError: ``rank`` is no whole number of at least 1.
+        ValueError: It is no whole number of at least 1.
     """
     if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f'rank={rank!r}: choose a whole number of at least 1')
+        raise ValueError(f'{name}={rank!r}: choose a whole number of at least 1')
     return rank
 
 

@@ -1,0 +1,47 @@
+"""Adapter: bottlenecks behind the sublayers of a transformer."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.bottleneck import Bottleneck
+from gleam_mm.petl.layouts import Site
+from gleam_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class Adapter(PETLMethod):
+    r"""Adapters in series with the sublayers (Houlsby et al., ICML 2019, section 2.1).
+
+    .. math::
+        h = y + U \, \mathrm{GELU}(D y + b_D) + b_U
+
+    where y is what a sublayer adds to the residual stream: the output of fc2, and with
+    ``sites=('proj', 'fc2')``, as in the paper, that of the attention's projection as well. U starts
+    at zero. An adapter has :math:`2 d r + r + d` parameters.
+
+    Args:
+        bottleneck: Inner width r.
+        sites: Roles to adapt.
+
+    Raises:
+        ValueError: ``bottleneck`` is out of range.
+    """
+
+    obstacle = 'GELU stands between its two Linears, and no weight of the backbone has one inside'
+
+    def __init__(self, bottleneck: int = 8, sites: Sequence[str] = ('fc2',)) -> None:
+        super().__init__(sites)
+        self.bottleneck = check_rank(bottleneck, 'bottleneck')
+
+    def build(self, sites: list[Site]) -> None:
+        """Creates one bottleneck a site."""
+        for site in sites:
+            self.local[site.key] = Bottleneck(site.blocks_out * site.width, self.bottleneck)
+
+    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Adds what the bottleneck makes of the sublayer's output."""
+        bottleneck = self.local[site.key]
+        return y + bottleneck.up(F.gelu(bottleneck.down(y)))
