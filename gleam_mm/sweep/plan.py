@@ -1,0 +1,130 @@
+"""What a sweep consists of: every training of it, known before the first one starts.
+
+The protocol of VTAB-1K: each point of a grid is trained on ``train800`` and judged on ``val200``;
+the best one is trained on all 1,000 images with each seed, and tested once, at the last epoch.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SELECT, FINAL = 'select', 'final'
+OPTION_PREFIX = 'model.petl.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training of a sweep.
+
+    Attributes:
+        phase: ``select`` or ``final``.
+        method: Name of a method.
+        dataset: Name of a dataset.
+        seed: Seed of everything random.
+        options: The grid's values. In a final job the best ones, once they are known.
+    """
+
+    phase: str
+    method: str
+    dataset: str
+    seed: int
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What tells the job from all others; the options of a final job follow from the rest."""
+        point = f'/{options_text(self.options)}' if self.phase == SELECT else ''
+        return f'{self.phase}/{self.method}_{self.dataset}{point}/seed{self.seed}'
+
+    @property
+    def folder(self) -> str:
+        """The key as a path, relative to the folder of the sweep."""
+        safe = re.sub(r'[^\w.,=+/-]', '-', self.key)
+        if safe != self.key:
+            safe += '-' + hashlib.sha256(self.key.encode()).hexdigest()[:8]
+        return safe
+
+    def __str__(self) -> str:
+        options = options_text(self.options)
+        return ' '.join(
+            [
+                self.phase,
+                self.method,
+                self.dataset,
+                *([options] if options else []),
+                f'seed {self.seed}',
+            ]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """The settings of a sweep; what is stored in the database, as they were when it began.
+
+    Attributes:
+        backbone: Name of the backbone.
+        methods: Names of methods.
+        datasets: Names of datasets.
+        seeds: Seeds of the final trainings; the first is also that of the selection.
+        grid: By method the values of each option that it has; empty without a selection.
+        options: Overrides of every config, such as ``{'train_cfg.max_epochs': 2}``.
+        heartbeat: Seconds between a worker's signs of life. A worker that misses three is dead.
+    """
+
+    backbone: str
+    methods: tuple[str, ...]
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    grid: dict[str, dict[str, list]] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    heartbeat: int = 20
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> 'Sweep':
+        """The sweep of stored settings."""
+        lists = {name: tuple(settings[name]) for name in ('methods', 'datasets', 'seeds')}
+        return cls(**{**settings, **lists})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings that can be stored as JSON."""
+        return dataclasses.asdict(self)
+
+    def points(self, method: str) -> list[dict[str, Any]]:
+        """The points of a method's grid; of a method without one, none."""
+        grid = self.grid.get(method) or {}
+        if not grid:
+            return []
+        return [
+            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
+        ]
+
+    def select_jobs(self, method: str, dataset: str) -> list[Job]:
+        """The trainings that the options of a method on a dataset are chosen by."""
+        return [Job(SELECT, method, dataset, self.seeds[0], point) for point in self.points(method)]
+
+    def final_jobs(
+        self, method: str, dataset: str, options: Mapping[str, Any] | None = None
+    ) -> list[Job]:
+        """The trainings that are tested, with the chosen options."""
+        return [Job(FINAL, method, dataset, seed, dict(options or {})) for seed in self.seeds]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every method on every dataset."""
+        return list(itertools.product(self.methods, self.datasets))
+
+    def config_options(self, job: Job) -> dict[str, Any]:
+        """All overrides of a job's config."""
+        return {**self.options, **{option_key(name): v for name, v in job.options.items()}}
+
+
+def option_key(name: str) -> str:
+    """The key of a grid's option in the config: a bare name is an option of the method."""
+    return name if '.' in name else OPTION_PREFIX + name
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Options as ``alpha=0.1,top_k=2``."""
+    return ','.join(f'{name}={value}' for name, value in options.items())

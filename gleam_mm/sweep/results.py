@@ -1,0 +1,80 @@
+"""What the trainings of a study came to, read without changing anything."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training of a study, done or not.
+
+    Attributes:
+        backbone: Name of the backbone, as in recipes.
+        method: Name of the method.
+        dataset: Name of the dataset, as in ``configs/_base_/datasets``.
+        phase: ``select`` (trained on train800, judged on val200) or ``final`` (trained on
+            train800val200, tested once at the last epoch).
+        seed: Seed of everything random.
+        options: The grid's values; in ``final`` the chosen ones. Empty without a grid, and in
+            ``final`` before they are chosen.
+        state: ``complete``, ``running``, ``failed`` or ``waiting``.
+        accuracy: Top-1 in %, on val200 in ``select``, on test in ``final``; None unless complete.
+        parameters: Trained numbers, head excluded; None unless complete.
+        seconds: Wall time of the training; None unless complete.
+        curve: A dict an epoch: ``epoch``, ``loss``, ``lr`` and in ``select`` ``accuracy``. A loss
+            that is not finite is None. Empty unless complete.
+        error: What went wrong, of a failed training.
+        log: The folder or file to look into, on the machine that trained.
+    """
+
+    backbone: str
+    method: str
+    dataset: str
+    phase: str
+    seed: int
+    options: dict
+    state: str
+    accuracy: float | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+    curve: list[dict] = field(default_factory=list)
+    error: str | None = None
+    log: str | None = None
+
+
+def read_results(storage: str, study: str | None = None) -> list[Result]:
+    """Reads a study.
+
+    Args:
+        storage: The name of a sweep in ``work_dirs/sweeps``, the path of an SQLite file, or the URL
+            of a database.
+        study: The name of the study; may be left out where the storage holds one.
+
+    Returns:
+        Every training that the sweep consists of, in the order of its methods and datasets, the
+        select phase before the final one.
+
+    Raises:
+        UserError: There is no such storage or study, or it is not one of a sweep.
+    """
+    from gleam_mm.sweep import study as studies  # imports Optuna
+
+    opened = studies.open_study(storage, study, read_only=True)
+    backbone = opened.sweep.backbone
+    return [
+        Result(
+            backbone=backbone,
+            method=cell.job.method,
+            dataset=cell.job.dataset,
+            phase=cell.job.phase,
+            seed=cell.job.seed,
+            options=dict(cell.job.options),
+            state=cell.state,
+            accuracy=cell.accuracy,
+            parameters=cell.attribute('parameters'),
+            seconds=cell.attribute('seconds'),
+            curve=cell.attribute('curve') or [],
+            error=cell.error,
+            log=cell.attribute('log'),
+        )
+        for cell in opened.cells()
+    ]
