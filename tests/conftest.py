@@ -6,45 +6,16 @@ import gleam_mm  # noqa: F401  (applies the patches that importing mmpretrain ma
 
 import pytest
 import torch
+from backbones import BACKBONES, evaluating
+from conformance.table import ConformanceTable
 from mmengine.registry import DefaultScope
-from mmpretrain.models import SwinTransformer, TIMMBackbone, VisionTransformer
 
 from gleam_mm.registry import MODELS
 
-BACKBONES = {
-    'vit': lambda: VisionTransformer(
-        dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
-        img_size=32,
-        patch_size=8,
-    ),
-    'swin': lambda: SwinTransformer(
-        dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2]),
-        img_size=32,
-        patch_size=2,
-        window_size=4,
-        drop_path_rate=0.0,
-        out_indices=(1,),
-    ),
-    'timm-vit': lambda: TIMMBackbone(
-        'vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2
-    ),
-    'timm-swin': lambda: TIMMBackbone(
-        'swin_tiny_patch4_window7_224',
-        img_size=32,
-        patch_size=2,
-        embed_dim=16,
-        depths=(2, 2),
-        num_heads=(2, 2),
-        window_size=4,
-        drop_path_rate=0.0,
-    ),
-}
 
-
-def evaluating(backbone):
-    """The backbone in evaluation mode; MMPretrain's ``eval()`` returns None."""
-    backbone.eval()
-    return backbone
+def pytest_configure(config):
+    if not hasattr(config, 'workerinput'):  # of several processes, the one that hears all reports
+        config.pluginmanager.register(ConformanceTable())
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,191 @@
+"""The rows and columns of the conformance matrix: every method, and what every backbone is made of.
+
+Nothing here is taken from the code under test: the closed formulas count from papers, and from the
+shapes of the four backbones as they are written down below.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from backbones import BACKBONES, evaluating
+from mmengine.registry import DefaultScope
+
+from gleam_mm.registry import MODELS
+
+NECKS = {
+    'vit': None,
+    'swin': dict(type='GlobalAveragePooling'),
+    'timm-vit': dict(type='TokenPool', mode='cls'),
+    'timm-swin': dict(type='TokenPool', mode='mean'),
+}
+NUM_CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the closed formulas count over.
+
+    Attributes:
+        depths: Width of a stage's tokens -> number of its blocks.
+        embedding: Parameters of the patch embedding's convolution, class token and positions.
+        biases: Biases outside of the blocks.
+        extra: Other parameters outside of the blocks and of the final norm's 2 d.
+        block_extra: Parameters of a block that are no Linear's and no norm's.
+        pixels: Side of a patch.
+    """
+
+    depths: Mapping[int, int]
+    biases: int
+    extra: int
+    block_extra: int
+    pixels: int
+
+    @property
+    def widths(self) -> list[int]:
+        """The token width of each block."""
+        return [width for width, depth in self.depths.items() for _ in range(depth)]
+
+    @property
+    def first(self) -> int:
+        """Width of the first stage."""
+        return self.widths[0]
+
+    @property
+    def last(self) -> int:
+        """Width of the last stage."""
+        return self.widths[-1]
+
+    def each_block(self, count: Callable[[int], int]) -> int:
+        """The sum over blocks of a count by width."""
+        return sum(count(width) for width in self.widths)
+
+    def each_stage(self, count: Callable[[int], int]) -> int:
+        """The sum over stages of a count by width."""
+        return sum(count(width) for width in self.depths)
+
+
+# Patches of 8 x 8 x 3 numbers, 16 of them and a class token with positions.
+_VIT = Shape({32: 2}, 32 + 32, 192 * 32 + 32 + 32 + 17 * 32, 0, 8)
+# Patches of 2 x 2 x 3 numbers with a norm, a merging with a norm; tables of relative positions.
+_SWIN = Shape(
+    {16: 2, 32: 2},
+    16 + 16 + 64 + 32,
+    12 * 16 + 16 + 2 * 16 + 2 * 64 + 64 * 32,
+    49 * 2,
+    2,
+)
+SHAPES = {'vit': _VIT, 'swin': _SWIN, 'timm-vit': _VIT, 'timm-swin': _SWIN}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the matrix.
+
+    Attributes:
+        name: What the table calls it.
+        petl: The config of the method.
+        count: Number of trained parameters, by the method's paper.
+        identity: Whether the method claims to start as the pretrained model.
+        merges: Whether it claims to fold into the backbone's weights.
+        gaps: Check, or ``(check, kind of backbone)`` -> why it cannot pass.
+    """
+
+    name: str
+    petl: Mapping
+    count: Callable[[Shape], int]
+    identity: bool = True
+    merges: bool = False
+    gaps: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
+
+    def gap(self, check: str, kind: str) -> str | None:
+        """Why a check cannot pass, or None where it has to."""
+        return self.gaps.get(check) or self.gaps.get((check, kind))
+
+
+def ladder(rank: int, local: bool = False, experts: int = 0) -> Callable[[Shape], int]:
+    """Two projections a stage, 12 d x d matrices a block, n experts and their gate."""
+
+    def count(shape: Shape) -> int:
+        own = shape.each_block(lambda _: 12 * rank**2) if local else 0
+        mixture = 9 * experts * rank**2 + 2 * rank * experts
+        return shape.each_stage(lambda width: 2 * width * rank) + own + mixture
+
+    return count
+
+
+def whole(shape: Shape) -> int:
+    """All of a backbone."""
+    blocks = shape.each_block(lambda d: 12 * d * d + 13 * d + shape.block_extra)
+    return shape.extra + blocks + 2 * shape.last
+
+
+CASES = [
+    Case('Full tuning', dict(type='FullTuning'), whole, merges=True),
+    Case('Linear probing', dict(type='LinearProbe'), lambda shape: 0, merges=True),
+    Case(
+        'LoRA',
+        dict(type='LoRA', rank=4, sites=['qkv', 'fc2']),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d) + 4 * (4 * d + d)),
+        merges=True,
+    ),
+    Case(
+        'Adapter',
+        dict(type='Adapter', bottleneck=4),
+        lambda shape: shape.each_block(lambda d: 8 * d + 4 + d),
+    ),
+    Case('SLoRA', dict(type='SLoRA', rank=4), ladder(4), merges=True),
+    Case('FacT-TT', dict(type='FacT', rank=4), ladder(4, local=True), merges=True),
+    Case('GLEAM', dict(type='GLEAM', rank=4), ladder(4, local=True, experts=4)),
+    Case(
+        'GLEAM, k = 1',
+        dict(type='GLEAM', rank=4, top_k=1),
+        ladder(4, local=True, experts=4),
+        gaps={'gradients': 'a softmax over one expert is 1, so that nothing reaches the gate'},
+    ),
+    Case(
+        'GLEAM without MoE',
+        dict(type='GLEAM', rank=4, moe=False),
+        ladder(4, local=True),
+        merges=True,
+    ),
+]
+
+
+def build_backbone(kind: str, **options: object) -> torch.nn.Module:
+    """A tiny backbone; the same weights each time."""
+    torch.manual_seed(0)
+    return evaluating(BACKBONES[kind](**options))
+
+
+def build_classifier(case: Case, kind: str, seed: int = 0) -> torch.nn.Module:
+    """A classifier in evaluation mode on :func:`build_backbone`'s backbone.
+
+    Args:
+        case: The method.
+        kind: The backbone.
+        seed: Decides the weights of method and head.
+    """
+    backbone = build_backbone(kind)
+    torch.manual_seed(seed)
+    config = dict(
+        type='PETLClassifier',
+        backbone=backbone,
+        neck=NECKS[kind],
+        head=dict(type='LinearClsHead', in_channels=SHAPES[kind].last, num_classes=NUM_CLASSES),
+        petl=dict(case.petl),
+    )
+    with DefaultScope.overwrite_default_scope('gleam_mm'):
+        return evaluating(MODELS.build(config))
+
+
+def randomize(method: torch.nn.Module) -> None:
+    """Moves every parameter of a method off its start, as training does."""
+    with torch.no_grad():
+        for _, parameter in method.trainable_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def logits(classifier: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """What the head says."""
+    return classifier.head(classifier.extract_feat(images))

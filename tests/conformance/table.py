@@ -1,0 +1,127 @@
+"""Writes the conformance matrix into docs/conformance.md, from a run that saw all of it."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from gleam_mm.fileio import write_bytes
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'conformance.md'
+KINDS = {
+    'vit': 'MMPretrain ViT',
+    'swin': 'MMPretrain Swin',
+    'timm-vit': 'timm ViT',
+    'timm-swin': 'timm Swin',
+}
+CHECKS = {
+    'identity': ('starts as the pretrained model', 'the features of the frozen backbone, to 2e-6'),
+    'declared': ('trains what it declares', 'these parameters, the head, and no others'),
+    'count': ('parameters', "as many as the closed formula of the method's paper"),
+    'saved': ('file', 'holds what is trained and declared buffers, nothing more'),
+    'round_trip': ('round trip', 'saved, loaded by another process: equal outputs, bit for bit'),
+    'detach': ('detach', 'gives the original model back, bit for bit'),
+    'attach_twice': ('attach twice', 'is an error'),
+    'merge': ('merge', 'the same outputs to 1e-5, and `unmerge()` bit for bit; or a refusal'),
+    'copies': ('copies', '`deepcopy` and `pickle` give a model that shares nothing'),
+    'gradients': ('gradients', 'reach every parameter within three steps, none is ever unused'),
+    'learning': ('learns', 'the loss falls in ten steps, with a frozen head'),
+    'bfloat16': ('bfloat16', 'the same under autocast, parameters stay in float32'),
+    'image_size': ('image size', 'other sizes than the backbone was built for'),
+    'compile': ('compile', '`torch.compile(fullgraph=True)`: no graph break, the same outputs'),
+}
+
+
+class ConformanceTable:
+    """A pytest plugin that collects what the checks of the matrix said.
+
+    A check tells its place by the property ``conformance``, a list of the method, its row, the
+    number of rows, the kind of backbone and the check's name.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, str] = {}
+        self.expected = 0
+        self.cells: dict[tuple[int, str, str], list[tuple[str, str]]] = defaultdict(list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Takes one check's outcome, or that of its setup if that went wrong."""
+        properties = dict(report.user_properties)
+        if 'conformance' not in properties or (report.when != 'call' and not report.failed):
+            return
+        name, row, self.expected, kind, check = properties['conformance']
+        self.rows[row] = name
+        if hasattr(report, 'wasxfail'):
+            cell, note = 'n/a', report.wasxfail
+        elif report.passed:
+            cell, note = properties.get('cell', '✓'), properties.get('note', '')
+        else:
+            cell, note = 'fails', ''
+        self.cells[row, kind, check].append((cell, note))
+
+    def pytest_sessionfinish(self) -> None:
+        """Writes the page, unless parts of the matrix were not run."""
+        if not self.expected or len(self.cells) < self.expected * len(KINDS) * len(CHECKS):
+            return
+        text = self.page().encode()
+        if not PAGE.is_file() or PAGE.read_bytes() != text:
+            write_bytes(PAGE, text)
+
+    def page(self) -> str:
+        """The page in Markdown."""
+        notes: list[str] = []
+        header = ['method', *(title for title, _ in CHECKS.values())]
+        lines = [f'| {" | ".join(header)} |', f'| --- |{" :-: |" * len(CHECKS)}']
+        for row in sorted(self.rows):
+            cells = [self._cell(row, check, notes) for check in CHECKS]
+            lines.append(f'| {self.rows[row]} | {" | ".join(cells)} |')
+        meaning = [f'- **{title}**: {text}.' for title, text in CHECKS.values()]
+        reasons = [f'{number}. {note}' for number, note in enumerate(notes, start=1)]
+        return '\n'.join(
+            [
+                '# Conformance',
+                '',
+                f'Every method runs through the same checks on {_join(KINDS.values())}, small '
+                'versions with random weights. A check mark stands for all four. The test suite '
+                'writes this page (`tests/conformance/`).',
+                '',
+                *lines,
+                '',
+                '## What is checked',
+                '',
+                *meaning,
+                '',
+                '## Notes',
+                '',
+                *reasons,
+                '',
+            ]
+        )
+
+    def _cell(self, row: int, check: str, notes: list[str]) -> str:
+        """One cell, for all four backbones where they agree, and one by one where they do not."""
+        by_kind = {kind: self._worst(row, kind, check) for kind in KINDS}
+        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for kind, outcome in by_kind.items():
+            groups[outcome].append(KINDS[kind])
+        texts = []
+        for (cell, note), titles in groups.items():
+            if len(groups) > 1 and cell == '✓':
+                continue  # the others say where they stand
+            where = '' if len(groups) == 1 else f'{_join(titles)}: '
+            if where or note:
+                remark = f'{where}{note or cell}'
+                if remark not in notes:
+                    notes.append(remark)
+                cell += f' ({notes.index(remark) + 1})'
+            texts.append(cell)
+        return ', '.join(texts)
+
+    def _worst(self, row: int, kind: str, check: str) -> tuple[str, str]:
+        """One outcome for a check that ran in several forms, such as deepcopy and pickle."""
+        return min(self.cells[row, kind, check], key=lambda outcome: outcome[0] == '✓')
+
+
+def _join(names: object) -> str:
+    *others, last = names
+    return f'{", ".join(others)} and {last}' if others else last
