@@ -221,7 +221,10 @@ def test_classes_that_validation_lacks(run, birds):
 def test_mistakes_take_one_line_and_exit_with_2(call, config, tmp_path):
     for arguments, told in (
         (['vit-b_gleam-l_vtab-cifr'], ["'vtab-cifr'", 'vtab-cifar']),
-        (['vit-b_gleam-l_vtab-cifar'], ['checkpoints/vit-b_in21k.pth', 'init_cfg.checkpoint']),
+        (
+            ['vit-b_gleam-l_vtab-cifar'],
+            ['checkpoints/vit-b_in21k.safetensors', 'init_cfg.checkpoint'],
+        ),
         (['vit-b_gleam-l_folder'], ['data/folder/train', 'data_root']),
         ([config, '--resume'], ['no checkpoint in work_dirs/tiny']),
         ([config, '--resume', 'lost.pth'], ['lost.pth']),

@@ -1,0 +1,123 @@
+"""The pretrained weights of the paper's backbones: where they are, and getting them.
+
+The paper pre-trains ViT-B/16 on ImageNet-21k, and follow-up work uses Swin-B of ImageNet-22k. Names
+are easily confused: timm's old ``vit_base_patch16_224_in21k`` now means other weights (AugReg).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from mmengine.config import Config
+
+from gleam_mm import recipes
+from gleam_mm.convert import TARGETS, Conversion, ConversionError, convert_file
+
+FILE = 'model.safetensors'
+
+
+class FetchError(RuntimeError):
+    """Weights that could not be downloaded. The message says how to get them by hand."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a backbone come from.
+
+    Attributes:
+        repository: timm's copy on the Hugging Face hub; its file is :data:`FILE`.
+        original: The authors' own file, which converts to the same weights.
+        target: What they are converted for, see :data:`gleam_mm.convert.TARGETS`.
+    """
+
+    repository: str
+    original: str
+    target: str
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds timm's file."""
+        return f'https://huggingface.co/{self.repository}/resolve/main/{FILE}'
+
+
+_VIT = (
+    'timm/vit_base_patch16_224.orig_in21k',
+    'https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz',
+)
+_SWIN = (
+    'timm/swin_base_patch4_window7_224.ms_in22k',
+    'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
+    'swin_base_patch4_window7_224_22k.pth',
+)
+SOURCES = {
+    'vit-b': Source(*_VIT, target='mmpretrain'),
+    'swin-b': Source(*_SWIN, target='mmpretrain'),
+    'timm-vit-b': Source(*_VIT, target='timm'),
+    'timm-swin-b': Source(*_SWIN, target='timm'),
+}
+
+
+def destination(backbone: str) -> Path:
+    """The file that the config of a backbone loads, relative to the current directory.
+
+    Args:
+        backbone: A name of :data:`SOURCES`.
+    """
+    cfg = Config.fromfile(recipes.families()['backbones'][backbone])
+    return Path(cfg.model.backbone.init_cfg.checkpoint)
+
+
+def fetch(
+    backbone: str,
+    force: bool = False,
+    download: Callable[..., str] = huggingface_hub.hf_hub_download,
+) -> tuple[Path, Conversion]:
+    """Downloads the weights of a backbone and converts them to the file that its config loads.
+
+    The download lies in Hugging Face's cache; an interrupted one goes on where it stopped.
+
+    Args:
+        backbone: A name of :data:`SOURCES`.
+        force: Replaces the file if it exists.
+        download: Called with ``repo_id`` and ``filename``; returns the path of the file.
+
+    Returns:
+        The file that was written, and the conversion.
+
+    Raises:
+        ConversionError: The file exists, or what was downloaded is not what it should be.
+        FetchError: The download failed, or the backbone is unknown.
+    """
+    if backbone not in SOURCES:
+        raise FetchError(f'no weights known for {backbone!r}: there are {", ".join(SOURCES)}')
+    source, path = SOURCES[backbone], destination(backbone)
+    if path.exists() and not force:
+        raise ConversionError(f'{path} exists already: pass --force to replace it')
+    try:
+        downloaded = download(repo_id=source.repository, filename=FILE)
+    except Exception as error:  # the hub's client lets through those of its HTTP library
+        raise FetchError(
+            f'{backbone}: could not download {source.url} ({type(error).__name__}). Get it, or '
+            f'{source.original}, where there is a network, and convert the copy here: '
+            f'{command(backbone)}'
+        ) from error
+    return path, convert_file(downloaded, path, source.target, force)
+
+
+def command(backbone: str) -> str:
+    """The command that converts a file got by hand to the one that the config loads."""
+    target = SOURCES[backbone].target
+    option = '' if target == TARGETS[0] else f'--target {target} '
+    return f'python tools/convert_weights.py {option}FILE {destination(backbone)}'
+
+
+def listing() -> str:
+    """Where the weights of each backbone are, and where they go, as text."""
+    return '\n\n'.join(
+        f'{backbone}\n'
+        f'  timm      {source.url}\n'
+        f'  original  {source.original}\n'
+        f'  by hand   {command(backbone)}'
+        for backbone, source in SOURCES.items()
+    )
