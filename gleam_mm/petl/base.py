@@ -130,7 +130,7 @@ class PETLMethod(BaseModule):
         Raises:
             MergeError: The method's update is not of this form.
         """
-        raise MergeError(f'{type(self).__name__} cannot be merged: {self.obstacle}')
+        raise self._refusal()
 
     @property
     def layout(self) -> Layout:
@@ -200,7 +200,8 @@ class PETLMethod(BaseModule):
         # All of it before anything is written: a refusal leaves the backbone as it was.
         folded: dict[nn.Parameter, Tensor] = {}
         for site in self._sites:
-            affine = site.affine
+            if (affine := site.affine) is None:
+                raise self._refusal()
             weight, bias = self.fold(site, affine.weight, affine.bias)
             folded[affine.weight] = weight
             if bias is not None and affine.bias is None:
@@ -253,6 +254,9 @@ class PETLMethod(BaseModule):
         yield from self.named_parameters()
         for name, parameter in self.adopted_parameters():
             yield f'backbone.{name}', parameter
+
+    def _refusal(self) -> MergeError:
+        return MergeError(f'{type(self).__name__} cannot be merged: {self.obstacle}')
 
     def _plug(self) -> None:
         self._handles = [*self.track(), *(self.hook(site) for site in self._sites)]

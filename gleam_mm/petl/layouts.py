@@ -64,23 +64,20 @@ class Site:
         return self.name.replace('.', '/')
 
     @property
-    def affine(self) -> nn.Module:
+    def affine(self) -> nn.Module | None:
         """The module whose weight and bias have the last word on the site's output.
 
         That is the site's own module for a Linear or a norm, and the norm or else the convolution
-        of a patch embedding.
-
-        Raises:
-            ValueError: The site is no such module, as a whole block.
+        of a patch embedding; None where no single weight decides, as in a whole block.
         """
-        if self.role in ('patch_embed', 'norm', 'qkv', 'proj', 'fc1', 'fc2'):
-            for module in reversed(list(self.module.modules())):
-                if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d)):
-                    return module
-        raise ValueError(
-            f'site {self.name!r} (role {self.role!r}) is a {type(self.module).__name__}, whose '
-            'output no single weight decides'
-        )
+        if self.role not in ('patch_embed', 'norm', 'qkv', 'proj', 'fc1', 'fc2'):
+            return None
+        affine = [
+            module
+            for module in self.module.modules()
+            if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d))
+        ]
+        return affine[-1] if affine else None
 
     @property
     def blocks_in(self) -> int:
