@@ -26,6 +26,13 @@ SCHEDULE = 'petl_100e'
 ROOT_VARIABLE = 'GLEAM_CONFIGS'
 LIST_COMMAND = 'python tools/recipes.py'
 
+# What `data_preprocessor.normalize` stands for; public PETL codes differ.
+NORMALIZATIONS = {
+    'imagenet': {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]},
+    'half': {'mean': [127.5, 127.5, 127.5], 'std': [127.5, 127.5, 127.5]},  # -1 to 1
+    'none': {'mean': [0.0, 0.0, 0.0], 'std': [255.0, 255.0, 255.0]},  # 0 to 1
+}
+
 
 class RecipeError(ValueError):
     """A recipe or config that cannot be loaded; the message says why and what to do."""
@@ -132,6 +139,8 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     _check_model(cfg, config)
     # The preset is in the model by now. Left where it was, a change to it would do nothing.
     cfg.pop('method', None)
+    _place_loss(cfg)
+    _name_normalization(cfg, config)
     return cfg
 
 
@@ -279,6 +288,28 @@ def _check_model(cfg: Config, config: str | Path) -> None:
         raise RecipeError(
             f"{config}: the method never reaches the model; add 'model = dict(petl=_base_.method)'"
         )
+
+
+def _place_loss(cfg: Config) -> None:
+    """Puts the loss that a schedule asks for into the head; one that is there already wins."""
+    loss = cfg.pop('head_loss', None)
+    head = cfg.model.get('head')
+    if loss is not None and head is not None and 'type' not in head.get('loss', {}):
+        head.loss = {**loss, **head.get('loss', {})}
+
+
+def _name_normalization(cfg: Config, config: str | Path) -> None:
+    """Replaces ``data_preprocessor.normalize`` by the mean and std that it names."""
+    preprocessor = cfg.get('data_preprocessor') or {}
+    name = preprocessor.pop('normalize', None)
+    if name is None:
+        return
+    if name not in NORMALIZATIONS:
+        raise RecipeError(
+            f'{config}: data_preprocessor.normalize={name!r} is none of '
+            f'{", ".join(NORMALIZATIONS)}; for other numbers set data_preprocessor.mean and .std'
+        )
+    preprocessor.update(NORMALIZATIONS[name])
 
 
 def _closest(name: str, names: Iterable[str]) -> str:

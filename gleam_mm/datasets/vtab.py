@@ -4,9 +4,12 @@ import difflib
 from pathlib import Path
 from typing import NamedTuple
 
-from mmpretrain.datasets import BaseDataset
-
+from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, data_folder
 from gleam_mm.registry import DATASETS
+
+__all__ = ['SPLITS', 'VTAB1K', 'VTAB_TASKS', 'VTABTask', 'resolve_task']
+
+FOLDER = 'vtab-1k'
 
 
 class VTABTask(NamedTuple):
@@ -39,10 +42,62 @@ VTAB_TASKS = {
     'smallnorb_ele': VTABTask('structured', 9, 12150),
 }
 SPLITS = ('train800', 'val200', 'train800val200', 'test')
+SPLIT_SIZES = {'train800': 800, 'val200': 200, 'train800val200': 1000}
+
+# Other names of the tasks in papers and codes, without blanks, hyphens and underscores.
+_ALIASES = {
+    'cifar': 'cifar100',
+    'caltech101': 'caltech',
+    'oxford_flowers102': 'flowers102 flowers oxfordflowers flower102',
+    'oxford_iiit_pet': 'pets pet oxfordpets oxfordpet',
+    'sun397': 'sun',
+    'patch_camelyon': 'camelyon pcam',
+    'resisc45': 'resisc',
+    'diabetic_retinopathy': 'retinopathy diabeticretinopathydetection',
+    'clevr_count': 'clevrcountall',
+    'clevr_dist': 'clevrdistance clevrclosestobjectdistance',
+    'kitti': 'kittidist kittidistance kitticlosestvehicledistance',
+    'dsprites_loc': 'dspriteslocation dspritesxposition dsprloc dspriteslabelxposition',
+    'dsprites_ori': 'dspritesorientation dsprori dspriteslabelorientation',
+    'smallnorb_azi': 'smallnorbazimuth norbazi norbazimuth snorbazi snorbazim',
+    'smallnorb_ele': 'smallnorbelevation norbele norbelevation snorbele snorbelev',
+}
+
+
+def resolve_task(name: str, tasks: dict, aliases: dict[str, str], what: str) -> str:
+    """The folder name of a task by any of its usual names.
+
+    Case, blanks, hyphens and underscores do not matter.
+
+    Args:
+        name: What the user wrote.
+        tasks: The folder names.
+        aliases: Folder name -> further names, blank-separated and normalised.
+        what: What the tasks are called in an error.
+
+    Raises:
+        ValueError: There is no such task; the message has the closest ones.
+    """
+    known = {_plain(task): task for task in tasks}
+    for task, others in aliases.items():
+        known.update(dict.fromkeys(others.split(), task))
+    if (plain := _plain(name)) in known:
+        return known[plain]
+    close = dict.fromkeys(known[match] for match in difflib.get_close_matches(plain, known, 3, 0.4))
+    raise ValueError(f'unknown {what} {name!r}; did you mean: {", ".join(close or tasks)}?')
+
+
+def vtab_task(name: str) -> str:
+    """The folder name of a VTAB-1K task: ``cifar100`` -> ``cifar``, ``pets`` -> ..."""
+    return resolve_task(name, VTAB_TASKS, _ALIASES, 'VTAB-1K task')
+
+
+def _plain(name: str) -> str:
+    return str(name).lower().translate(str.maketrans('', '', ' -_/'))
 
 
 @DATASETS.register_module()
-class VTAB1K(BaseDataset):
+class VTAB1K(ImageList):
     """A task of VTAB-1K (Zhai et al., 2019).
 
     Expects ``<data_root>/<task>/<split>.txt`` with lines ``images/<split>/000000.jpg <label>``,
@@ -50,9 +105,12 @@ class VTAB1K(BaseDataset):
     by their numbers.
 
     Args:
-        task: A key of :data:`VTAB_TASKS`, which is the name of the task's folder.
+        task: A key of :data:`VTAB_TASKS`, which is the name of the task's folder, or another usual
+            name of it, such as ``cifar100``, ``flowers102``, ``pets`` or ``caltech-101``.
         split: ``train800``, ``val200``, ``train800val200`` or ``test``.
-        data_root: The folder that holds the tasks.
+        data_root: The folder that holds the tasks. By default ``vtab-1k`` in the folder that the
+            environment variable ``GLEAM_DATA`` names, else ``data/vtab-1k``.
+        cache: Keeps decoded and resized images in memory that the workers share.
         **kwargs: Further arguments of MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -61,49 +119,32 @@ class VTAB1K(BaseDataset):
     """
 
     def __init__(
-        self, task: str, split: str, data_root: str = 'data/vtab-1k', **kwargs: object
+        self,
+        task: str,
+        split: str,
+        data_root: str | None = None,
+        cache: bool = False,
+        **kwargs: object,
     ) -> None:
-        if task not in VTAB_TASKS:
-            close = difflib.get_close_matches(task, VTAB_TASKS, cutoff=0.3) or VTAB_TASKS
-            raise ValueError(f'unknown VTAB-1K task {task!r}; did you mean: {", ".join(close)}?')
+        self.task = vtab_task(task)
         if split not in SPLITS:
             raise ValueError(f'unknown split {split!r}; VTAB-1K has: {", ".join(SPLITS)}')
-        self.task = task
         self.split = split
-        classes = tuple(str(index) for index in range(VTAB_TASKS[task].num_classes))
+        folder = data_folder(FOLDER, data_root) / self.task
         super().__init__(
-            ann_file=f'{split}.txt',
-            metainfo={'classes': classes},
-            data_root=str(Path(data_root) / task),
+            file=folder / f'{split}.txt',
+            image_root=folder,
+            num_classes=VTAB_TASKS[self.task].num_classes,
+            cache=cache,
             **kwargs,
         )
 
-    def load_data_list(self) -> list[dict]:
-        """Reads the list of the split."""
-        path = Path(self.ann_file)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f'{path} does not exist: put VTAB-1K there, or set `data_root` of the dataset to '
-                'the folder that holds the folders of its tasks'
-            )
-        with path.open(encoding='utf-8') as lines:
-            return [
-                self._parse_line(line, f'{path}, line {number}')
-                for number, line in enumerate(lines, start=1)
-                if line.strip()
-            ]
+    def _title(self) -> str:
+        return self.task
 
-    def _parse_line(self, line: str, where: str) -> dict:
-        try:
-            image, label = line.rsplit(maxsplit=1)
-            label = int(label)
-        except ValueError:
-            raise ValueError(
-                f'{where}: expected `<image path> <label>`, found {line.strip()!r}'
-            ) from None
-        if not 0 <= label < len(self.CLASSES):
-            raise ValueError(
-                f'{where}: label {label} is out of range; {self.task} has {len(self.CLASSES)} '
-                f'classes, 0 to {len(self.CLASSES) - 1}'
-            )
-        return {'img_path': str(Path(self.data_root) / image), 'gt_label': label}
+    def _missing(self, file: Path) -> str:
+        return (
+            f'{file} does not exist: put VTAB-1K there, set {DATA_VARIABLE} to the folder that '
+            f'holds {FOLDER}/, or set `data_root` of the dataset to the folder that holds the '
+            'folders of its tasks'
+        )

@@ -57,10 +57,12 @@ class CheckClassesHook(Hook):
     """Stops a run whose head has another number of classes than its dataset.
 
     MMPretrain would train it: too large a head passes unnoticed, too small a one fails on the
-    first label beyond it.
+    first label beyond it. Labels are compared as well, since a dataset may list others than it has
+    names for.
     """
 
     priority = 'VERY_HIGH'
+    _labels_fit = None  # the dataset whose labels were checked last: not again at every epoch
 
     def before_train(self, runner: Runner) -> None:
         """Compares the head with the training dataset, and that with the validation dataset.
@@ -99,3 +101,19 @@ class CheckClassesHook(Hook):
                 f'{len(classes)} classes ({", ".join(map(str, classes[:5]))}, ...): set '
                 f'model.head.num_classes={len(classes)}, or None to read it from the dataset'
             )
+        number = outputs or len(classes or ())
+        if number and isinstance(dataset, BaseDataset) and self._labels_fit != (dataset, number):
+            self._check_labels(dataset, number, where)
+            self._labels_fit = dataset, number
+
+    def _check_labels(self, dataset: BaseDataset, number: int, where: str) -> None:
+        for index in range(len(dataset)):
+            data = dataset.get_data_info(index)
+            label = data.get('gt_label')
+            if not isinstance(label, int):
+                return  # no labels, or several an image
+            if not 0 <= label < number:
+                raise ValueError(
+                    f'{where}: label {label} of {data.get("img_path", f"image {index}")} is out of '
+                    f'range; there are {number} classes, 0 to {number - 1}'
+                )

@@ -44,8 +44,8 @@ def test_all_19_tasks_in_three_groups():
 
 
 def test_mistakes_are_named(root):
-    with pytest.raises(ValueError, match=r"unknown VTAB-1K task 'clevr-count'; .*clevr_count"):
-        VTAB1K('clevr-count', 'test', str(root))
+    with pytest.raises(ValueError, match=r"unknown VTAB-1K task 'clevr-cnt'; .*clevr_count"):
+        VTAB1K('clevr-cnt', 'test', str(root))
     with pytest.raises(ValueError, match="unknown split 'train'; VTAB-1K has: train800, val200"):
         VTAB1K('cifar', 'train', str(root))
     with pytest.raises(FileNotFoundError, match=r'svhn/test.txt does not exist: put VTAB-1K there'):

@@ -1,17 +1,21 @@
 # What the 19 tasks of VTAB-1K share. The protocol: train on the 1,000 images of train800val200,
 # validate on nothing, test the final weights once on the task's full test split. To choose options,
 # train on train800 and validate on val200 instead, never on test.
+#
+# Images are read from data/vtab-1k, or from vtab-1k in the folder that GLEAM_DATA names.
+# docs/data.md tells how they get there.
 data_preprocessor = dict(
     num_classes=None,  # each task's file says
-    # ImageNet statistics. Public codes differ: mean = std = [127.5, 127.5, 127.5] is what the
-    # ImageNet-21k ViT saw; mean = [0, 0, 0], std = [255, 255, 255] is no normalisation.
+    # ImageNet statistics. Public codes differ; `data_preprocessor.normalize=half` is what the
+    # ImageNet-21k ViT saw, `none` is no normalisation, and `imagenet` this.
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,
 )
 
 pipeline = [
-    dict(type='LoadImageFromFile'),
+    # Pillow refuses truncated files, which OpenCV fills with grey.
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='Resize', scale=(224, 224), backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
@@ -20,7 +24,11 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=4,
     dataset=dict(
-        type='VTAB1K', data_root='data/vtab-1k', split='train800val200', pipeline=pipeline
+        type='VTAB1K',
+        data_root=None,
+        split='train800val200',
+        cache=True,  # 1,000 images take 144 MiB, which the workers share
+        pipeline=pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -32,7 +40,8 @@ val_evaluator = None
 test_dataloader = dict(
     batch_size=128,
     num_workers=4,
-    dataset=dict(type='VTAB1K', data_root='data/vtab-1k', split='test', pipeline=pipeline),
+    # Read once, so not cached: up to 73,728 images would take 10 GiB.
+    dataset=dict(type='VTAB1K', data_root=None, split='test', pipeline=pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_cfg = dict()

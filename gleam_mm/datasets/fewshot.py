@@ -1,0 +1,150 @@
+"""The five few-shot sets of fine-grained visual classification (FGVC) that PETL papers use."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, data_folder, read_list
+from gleam_mm.datasets.vtab import resolve_task
+from gleam_mm.registry import DATASETS
+
+__all__ = ['FGVC_SEEDS', 'FGVC_SHOTS', 'FGVC_TASKS', 'FGVCTask', 'FewShotFGVC', 'fgvc_task']
+
+FOLDER = 'fgvc'
+FGVC_SHOTS = (1, 2, 4, 8, 16)
+FGVC_SEEDS = (0, 1, 2)
+SPLITS = ('train', 'val', 'test')
+
+
+class FGVCTask(NamedTuple):
+    """A few-shot set.
+
+    Attributes:
+        num_classes: Number of classes.
+        val_size: Lines of the published ``val_meta.list``.
+        test_size: Lines of the published ``test_meta.list``.
+        folders: Names that the folder has in public codes; the first is ours.
+    """
+
+    num_classes: int
+    val_size: int
+    test_size: int
+    folders: tuple[str, ...]
+
+
+FGVC_TASKS = {
+    'fgvc_aircraft': FGVCTask(100, 3333, 3333, ('fgvc_aircraft', 'fgvc-aircraft')),
+    'food-101': FGVCTask(101, 20200, 30300, ('food-101', 'food101')),
+    'oxford_flowers': FGVCTask(102, 1633, 2463, ('oxford_flowers', 'oxford-flowers102')),
+    'oxford_pets': FGVCTask(37, 736, 3669, ('oxford_pets', 'oxford-pets')),
+    'stanford_cars': FGVCTask(
+        196, 1635, 8041, ('stanford_cars', 'stanford-cars', 'standford-cars')
+    ),
+}
+# The published lists write paths relative to the folder with the images of the original data.
+_IMAGE_FOLDERS = ('images', 'jpg', '', 'data/images')
+
+_ALIASES = {
+    'fgvc_aircraft': 'aircraft fgvcaircraft100',
+    'food-101': 'food',
+    'oxford_flowers': 'flowers flowers102 oxfordflowers102',
+    'oxford_pets': 'pets oxfordiiitpet',
+    'stanford_cars': 'cars standfordcars stanfordcars196',
+}
+
+
+def fgvc_task(name: str) -> str:
+    """Our folder name of a few-shot set: ``cars`` -> ``stanford_cars``."""
+    return resolve_task(name, FGVC_TASKS, _ALIASES, 'few-shot FGVC task')
+
+
+def task_folder(task: str, root: Path) -> Path:
+    """The folder of a set, under whichever of its names exists."""
+    candidates = [root / folder for folder in FGVC_TASKS[task].folders]
+    return next((folder for folder in candidates if folder.is_dir()), candidates[0])
+
+
+def list_file(folder: Path, split: str, shots: int | None = None, seed: int | None = None) -> Path:
+    """The list of a split inside the folder of a set."""
+    tail = f'.num_shot_{shots}.seed_{seed}' if split == 'train' else ''
+    return folder / 'annotations' / f'{split}_meta.list{tail}'
+
+
+def image_folder(folder: Path, first_image: str) -> Path:
+    """The folder that a list's paths are relative to: the one that has its first image."""
+    candidates = [folder / name for name in _IMAGE_FOLDERS]
+    return next((place for place in candidates if (place / first_image).is_file()), candidates[0])
+
+
+@DATASETS.register_module()
+class FewShotFGVC(ImageList):
+    """A few-shot set of fine-grained classification, with the splits of NOAH (Zhang et al., 2022).
+
+    Expects ``<data_root>/<task>/annotations/`` with the published lists
+    ``train_meta.list.num_shot_<shots>.seed_<seed>``, ``val_meta.list`` and ``test_meta.list``,
+    whose lines are ``<path> <label>``. Paths are relative to ``images/``, ``jpg/`` (as the flowers
+    are unpacked) or the task's folder itself, whichever has the list's first image.
+
+    Args:
+        task: ``fgvc_aircraft``, ``food-101``, ``oxford_flowers``, ``oxford_pets`` or
+            ``stanford_cars``, or another usual name, such as ``cars``.
+        shots: Images a class of the training split; lists for 1, 2, 4, 8 and 16 are published. The
+            other splits do not depend on it.
+        seed: Which choice of those images; lists for 0, 1 and 2 are published.
+        split: ``train``, ``val`` or ``test``.
+        data_root: The folder that holds the tasks. By default ``fgvc`` in the folder that the
+            environment variable ``GLEAM_DATA`` names, else ``data/fgvc``.
+        cache: Keeps what the pipeline's first, deterministic transforms make in memory that the
+            workers share. It needs images of one size: a ``Resize`` before anything random.
+        **kwargs: Further arguments of MMPretrain's ``BaseDataset``.
+
+    Raises:
+        ValueError: Unknown task or split, no shots or seed for the training split, or a list with
+            a malformed line or a label out of range.
+        FileNotFoundError: The list of the split does not exist.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        shots: int | None = None,
+        seed: int | None = None,
+        split: str = 'train',
+        data_root: str | None = None,
+        cache: bool = False,
+        **kwargs: object,
+    ) -> None:
+        self.task = fgvc_task(task)
+        if split not in SPLITS:
+            raise ValueError(f'unknown split {split!r}; few-shot FGVC has: {", ".join(SPLITS)}')
+        if split == 'train' and (shots is None or seed is None):
+            raise ValueError(
+                'the training split of FewShotFGVC needs `shots` and `seed`, such as shots=16, '
+                'seed=0'
+            )
+        self.split, self.shots, self.seed = split, shots, seed
+        folder = task_folder(self.task, data_folder(FOLDER, data_root))
+        file = list_file(folder, split, shots, seed)
+        first = next(read_list(file), None) if file.is_file() else None
+        super().__init__(
+            file=file,
+            image_root=image_folder(folder, first.image) if first else folder,
+            num_classes=FGVC_TASKS[self.task].num_classes,
+            cache=cache,
+            **kwargs,
+        )
+
+    def _title(self) -> str:
+        return self.task
+
+    def _missing(self, file: Path) -> str:
+        there = sorted(other.name for other in file.parent.glob('train_meta.list.num_shot_*'))
+        if self.split == 'train' and there:
+            return (
+                f'{file} does not exist: set `shots` and `seed` to a list that does: '
+                f'{", ".join(name.removeprefix("train_meta.list.") for name in there)}'
+            )
+        return (
+            f'{file} does not exist: put the set there, set {DATA_VARIABLE} to the folder that '
+            f'holds {FOLDER}/, or set `data_root` of the dataset to the folder that holds the '
+            'folders of its tasks'
+        )
