@@ -2,6 +2,7 @@
 
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
+from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
@@ -18,6 +19,7 @@ __all__ = [
     'LINEAR_ROLES',
     'VPT',
     'Adapter',
+    'BitFit',
     'ConvMoE',
     'FacT',
     'ForwardReplacement',

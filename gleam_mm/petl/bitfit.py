@@ -1,0 +1,29 @@
+"""BitFit: the biases learn."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from gleam_mm.petl.base import PETLMethod
+from gleam_mm.registry import MODELS
+
+# How layers, and Swin's attention, name what they add.
+BIASES = ('bias', 'relative_position_bias_table')
+
+
+@MODELS.register_module()
+class BitFit(PETLMethod):
+    """Trains every bias of the backbone, and adds nothing (Ben Zaken et al., ACL 2022).
+
+    That is the biases of the Linears, of the norms and of the patch embedding, and Swin's relative
+    position biases, without which Swin-B has not the 0.20 M parameters that papers print.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(sites=())
+
+    def adopted_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The backbone's biases, by the names that their modules give them."""
+        for name, parameter in self.layout.backbone.named_parameters():
+            if name.rpartition('.')[2] in BIASES:
+                yield name, parameter
