@@ -12,11 +12,13 @@ from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.petl.slora import SLoRA
+from gleam_mm.petl.ssf import SSF
 from gleam_mm.petl.vpt import VPT
 
 __all__ = [
     'GLEAM',
     'LINEAR_ROLES',
+    'SSF',
     'VPT',
     'Adapter',
     'BitFit',
