@@ -1,18 +1,23 @@
 """PETL methods, and the layouts that tell them where to plug in."""
 
 from gleam_mm.petl.adapter import Adapter
+from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
 from gleam_mm.petl.bitfit import BitFit
+from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
+from gleam_mm.petl.glora import GLoRA
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.layouts import Grid, Layout, Site, find_layout
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.moe import ConvMoE
+from gleam_mm.petl.repadapter import RepAdapter
 from gleam_mm.petl.slora import SLoRA
 from gleam_mm.petl.ssf import SSF
+from gleam_mm.petl.supernet import Supernet
 from gleam_mm.petl.vpt import VPT
 
 __all__ = [
@@ -20,12 +25,15 @@ __all__ = [
     'LINEAR_ROLES',
     'SSF',
     'VPT',
+    'AdaptFormer',
     'Adapter',
     'BitFit',
     'ConvMoE',
+    'Convpass',
     'FacT',
     'ForwardReplacement',
     'FullTuning',
+    'GLoRA',
     'Grid',
     'LadderMethod',
     'Layout',
@@ -33,7 +41,9 @@ __all__ = [
     'LoRA',
     'MergeError',
     'PETLMethod',
+    'RepAdapter',
     'SLoRA',
     'Site',
+    'Supernet',
     'find_layout',
 ]

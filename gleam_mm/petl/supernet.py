@@ -1,0 +1,206 @@
+"""Supernets: methods that hold many, of which a search chooses one."""
+
+import json
+import random
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gleam_mm.petl.base import Handle, MergeError, PETLMethod
+
+Genes = dict[str, tuple]
+"""The name of each choice -> its options, from the one with most parameters to the least."""
+
+Genotype = Mapping[str, Any]
+"""The name of each choice -> the chosen option."""
+
+
+class _ZeroGradients(torch.autograd.Function):
+    """Passes a tensor on, and gives each of the parameters a gradient of zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
+
+
+class Supernet(PETLMethod):
+    """A method with choices: where the chosen subnet is given an ordinary one, and else a supernet.
+
+    A supernet has the parameters of its largest subnet, and every other subnet is a slice of them.
+    Each training step runs one subnet, drawn at random with a seed that depends on nothing but
+    ``seed`` and the number of the step: it is the same one in every process of a distributed run,
+    and a resumed run goes on as an uninterrupted one. Parameters that a step does not use get a
+    gradient of zeros, so that DistributedDataParallel needs no ``find_unused_parameters``.
+    Evaluation runs the subnet of :meth:`activate`, or else the largest.
+
+    With a subnet, the method has that subnet's parameters alone. :meth:`slices` gives them out of a
+    trained supernet.
+
+    Args:
+        sites: As in :class:`~gleam_mm.petl.PETLMethod`.
+        subnet: None for a supernet; the subnet; or the path of a JSON file with it.
+        seed: Seed of the drawn subnets.
+
+    Attributes:
+        step (Tensor): A buffer of supernets, which counts training steps.
+
+    Raises:
+        ValueError: ``subnet`` is no JSON file.
+    """
+
+    def __init__(
+        self, sites: Sequence[str], subnet: Mapping | str | Path | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(sites)
+        self.seed = seed
+        self.subnet = read_subnet(subnet)
+        self._active: Any = None
+        self._current: Any = None
+        if self.subnet is None:
+            self.register_buffer('step', torch.zeros((), dtype=torch.long))
+
+    @property
+    def is_supernet(self) -> bool:
+        """Whether no subnet is chosen yet."""
+        return self.subnet is None
+
+    @abstractmethod
+    def genes(self) -> Genes:
+        """The choices of an attached supernet."""
+
+    @abstractmethod
+    def express(self, genotype: Genotype) -> dict:
+        """The subnet that choices stand for, as ``subnet`` takes it and JSON can say it."""
+
+    @abstractmethod
+    def count(self, subnet: Mapping) -> int:
+        """The number of parameters of a subnet."""
+
+    @abstractmethod
+    def slices(self, subnet: Mapping) -> dict[str, Tensor]:
+        """The state dict of the method with the given subnet, cut out of this supernet's."""
+
+    @abstractmethod
+    def check(self, subnet: Mapping) -> dict:
+        """Completes and checks a subnet for the backbone that the method is attached to.
+
+        Raises:
+            ValueError: It does not fit.
+        """
+
+    def largest(self) -> dict:
+        """The subnet with all parameters."""
+        return self.express({name: options[0] for name, options in self.genes().items()})
+
+    def draw(self, generator: random.Random) -> dict:
+        """A random subnet."""
+        return self.express(draw(self.genes(), generator))
+
+    def activate(self, subnet: Mapping | None) -> None:
+        """Sets what an attached supernet runs in evaluation: a subnet or, with None, the largest.
+
+        Raises:
+            RuntimeError: The subnet was chosen when the method was built.
+            ValueError: The subnet does not fit the backbone.
+        """
+        if not self.is_supernet:
+            raise RuntimeError(f'this {type(self).__name__} is no supernet: its subnet is fixed')
+        self._active = self.largest() if subnet is None else self.check(subnet)
+        self._current = self._active
+
+    def attach(self, backbone: nn.Module) -> None:
+        """Plugs the method in, as in :class:`~gleam_mm.petl.PETLMethod`.
+
+        Raises:
+            RuntimeError: The method is attached already.
+            ValueError: The backbone or the subnet does not fit.
+        """
+        super().attach(backbone)
+        if self.is_supernet:
+            self.activate(None)
+
+    def track(self) -> list[Handle]:
+        """Chooses the subnet whenever a supernet's backbone is called."""
+        if not self.is_supernet:
+            return []
+        backbone = self.layout.backbone
+        return [
+            backbone.register_forward_pre_hook(self._choose),
+            backbone.register_forward_hook(self._reach),
+        ]
+
+    def merge(self) -> None:
+        """Folds the method into the backbone's weights, as in :class:`~gleam_mm.petl.PETLMethod`.
+
+        Raises:
+            MergeError: This is a supernet, or the method cannot be folded.
+        """
+        if self.is_supernet:
+            raise MergeError(
+                f'{type(self).__name__} cannot be merged: it is a supernet, many models in one. '
+                'Choose a subnet with tools/search.py, and merge that'
+            )
+        super().merge()
+
+    def _choose(self, module: nn.Module, args: tuple) -> None:
+        if not self.training:
+            self._current = self._active
+            return
+        # Text, for Python hashes what it seeds with in the same way everywhere only if it is that.
+        self._current = self.draw(random.Random(f'{self.seed} {self.step.item()}'))
+        self.step += 1
+
+    def _reach(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        return self._reached(output) if self.training and torch.is_grad_enabled() else None
+
+    def _reached(self, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+            return _ZeroGradients.apply(output, *trained)
+        if isinstance(output, tuple | list):
+            return type(output)(self._reached(part) for part in output)
+        return output
+
+
+def draw(genes: Genes, generator: random.Random) -> dict[str, Any]:
+    """Draws every choice independently and uniformly."""
+    return {name: generator.choice(options) for name, options in genes.items()}
+
+
+def read_subnet(subnet: Mapping | str | Path | None) -> dict | None:
+    """Reads a subnet where its file is given.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds something else.
+    """
+    if subnet is None or isinstance(subnet, Mapping):
+        return subnet if subnet is None else _plain(subnet)
+    path = Path(subnet).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'subnet={str(subnet)!r}: no such file; tools/search.py writes one')
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path}: no JSON file with a subnet ({error})') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: holds no subnet, but a {type(content).__name__}')
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """Configs' own dicts and lists as plain ones."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
