@@ -1,10 +1,8 @@
 """PETL methods, and the layouts that tell them where to plug in."""
 
 from gleam_mm.petl.adapter import Adapter
-from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
 from gleam_mm.petl.bitfit import BitFit
-from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
@@ -25,11 +23,9 @@ __all__ = [
     'LINEAR_ROLES',
     'SSF',
     'VPT',
-    'AdaptFormer',
     'Adapter',
     'BitFit',
     'ConvMoE',
-    'Convpass',
     'FacT',
     'ForwardReplacement',
     'FullTuning',
