@@ -1,6 +1,7 @@
 """PETL methods, and the layouts that tell them where to plug in."""
 
 from gleam_mm.petl.adapter import Adapter
+from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
 from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.fact import FacT
@@ -23,6 +24,7 @@ __all__ = [
     'LINEAR_ROLES',
     'SSF',
     'VPT',
+    'AdaptFormer',
     'Adapter',
     'BitFit',
     'ConvMoE',
