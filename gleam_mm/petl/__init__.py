@@ -4,6 +4,7 @@ from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
 from gleam_mm.petl.bitfit import BitFit
+from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
@@ -28,6 +29,7 @@ __all__ = [
     'Adapter',
     'BitFit',
     'ConvMoE',
+    'Convpass',
     'FacT',
     'ForwardReplacement',
     'FullTuning',

@@ -1,0 +1,107 @@
+"""Convpass: convolutional bypasses beside the sublayers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gleam_mm.petl.base import Handle, PETLMethod, check_rank
+from gleam_mm.petl.bottleneck import Bottleneck
+from gleam_mm.petl.layouts import Grid, Site
+from gleam_mm.registry import MODELS
+
+
+class ConvBottleneck(Bottleneck):
+    """A bottleneck with a 3x3 convolution in its middle, which starts as the identity.
+
+    Args:
+        width: Token width d.
+        bottleneck: Inner width r.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__(width, bottleneck)
+        self.conv = nn.Conv2d(bottleneck, bottleneck, 3, padding=1)
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.dirac_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def mix(self, z: Tensor, grid: Grid) -> Tensor:
+        """Convolves tokens of shape (B, N, r) over their grid, each prefix token on its own."""
+        prefix, height, width = grid
+        # In the order of memory, the tokens are an image whose channels come last.
+        image = z[:, prefix:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        mixed = self.conv(image).permute(0, 2, 3, 1).flatten(1, 2)
+        if not prefix:
+            return mixed
+        # An image of 1x1 meets nothing but the centre of the kernel.
+        own = F.linear(z[:, :prefix], self.conv.weight[:, :, 1, 1], self.conv.bias)
+        return torch.cat([own, mixed], dim=1)
+
+
+@MODELS.register_module()
+class Convpass(PETLMethod):
+    r"""Convolutional bypasses (Jie and Deng, 2022).
+
+    .. math::
+        h = y + s \, (U \sigma(\mathrm{Conv}_{3 \times 3}(\sigma(D x + b_D))) + b_U)
+
+    with x the input and y the output of the attention or of the FFN, :math:`\sigma` the QuickGELU
+    :math:`x \, \mathrm{sigmoid}(1.702 x)`, and the convolution on the patch grid. Prefix tokens
+    pass through it as images of 1x1. U starts at zero, the convolution as the identity, as in the
+    official code. A site has :math:`2 d r + r + d + 9 r^2 + r` parameters.
+
+    In Swin's attention the grid is the window; the official code convolves the whole feature map
+    there. It also drops bypasses by a drop path of their own, where here a bypass shares what
+    drop path the backbone puts on the site's output.
+
+    Args:
+        bottleneck: Inner width r.
+        scale: Factor s, chosen for each task.
+        drop_rate: Dropout in front of U.
+        sites: Roles to adapt. ``('attn',)`` is the paper's Convpass-attn.
+
+    Raises:
+        ValueError: ``bottleneck`` is out of range, or a site is no whole sublayer.
+    """
+
+    obstacle = (
+        'its bypasses convolve neighbouring tokens and have nonlinearities inside, which no weight '
+        'of a Linear does'
+    )
+
+    def __init__(
+        self,
+        bottleneck: int = 8,
+        scale: float = 1.0,
+        drop_rate: float = 0.1,
+        sites: Sequence[str] = ('attn', 'ffn'),
+    ) -> None:
+        super().__init__(sites)
+        if strange := set(self.roles) - {'attn', 'ffn'}:
+            raise ValueError(f'Convpass adapts the roles attn and ffn, not {sorted(strange)}')
+        self.bottleneck = check_rank(bottleneck, 'bottleneck')
+        self.scale = scale
+        self.drop_rate = drop_rate
+
+    def build(self, sites: list[Site]) -> None:
+        """Creates one bypass a site."""
+        for site in sites:
+            self.local[site.key] = ConvBottleneck(site.width, self.bottleneck)
+
+    def track(self) -> list[Handle]:
+        """Follows the token grid."""
+        return self.layout.track_grid()
+
+    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Adds what the bypass makes of the sublayer's input."""
+        own = self.local[site.key]
+        z = _quick_gelu(own.down(x))
+        z = _quick_gelu(own.mix(z, self.layout.grid(site)))
+        z = own.up(F.dropout(z, self.drop_rate, self.training))
+        return torch.add(y, z, alpha=self.scale)
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * F.sigmoid(1.702 * x)

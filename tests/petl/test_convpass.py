@@ -1,0 +1,101 @@
+"""Convpass against its formula, its parameter counts and its start."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gleam_mm import params, recipes
+from gleam_mm.petl import Convpass, MergeError
+
+
+def quick_gelu(x):
+    return x * torch.sigmoid(1.702 * x)
+
+
+def literal_bypass(own, x, prefix, side):
+    """The bypass image by image, each prefix token as an image of 1x1."""
+    z = quick_gelu(x @ own.down.weight.T + own.down.bias)
+    rows = []
+    for tokens in z:
+        images = [token.view(-1, 1, 1) for token in tokens[:prefix]]
+        images.append(tokens[prefix:].T.reshape(-1, side, side))
+        mixed = [
+            F.conv2d(image[None], own.conv.weight, own.conv.bias, padding=1)[0].flatten(1).T
+            for image in images
+        ]
+        rows.append(torch.cat(mixed))
+    return quick_gelu(torch.stack(rows)) @ own.up.weight.T + own.up.bias
+
+
+def test_every_site_follows_the_formula(backbone, images):
+    """h = y + s U act(Conv(act(D x))), beside the whole sublayer."""
+    method = Convpass(3, scale=0.5).eval()
+    method.attach(backbone)
+    for parameter in method.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    sites = method.layout.sites(('attn', 'ffn'))
+    plain, adapted = {}, {}
+    for site in sites:
+        site.module.register_forward_hook(
+            lambda module, args, output, site=site: plain.update({site: output.clone()}),
+            prepend=True,
+        )
+        site.module.register_forward_hook(
+            lambda module, args, output, site=site: adapted.update({site: (args[0], output)})
+        )
+    swin = 'Swin' in type(method.layout).__name__
+    with torch.no_grad():
+        backbone(images)
+        assert len(adapted) == len(sites) > 0
+        for site in sites:
+            # Windows of 4 x 4; feature maps of 16 x 16 and 8 x 8 in Swin, and of 4 x 4 in ViT.
+            side = 16 // 2**site.stage if swin and site.role == 'ffn' else 4
+            x, output = adapted[site]
+            expected = plain[site] + 0.5 * literal_bypass(
+                method.local[site.key], x, 0 if swin else 1, side
+            )
+            torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(('sites', 'sublayers'), [(['attn', 'ffn'], 24), (['attn'], 12)])
+def test_parameters_on_vit_b(sites, sublayers):
+    options = {'model.petl.sites': sites}
+    counted = params.count_config(recipes.load('vit-b_convpass_vtab-cifar', options))
+    count = sublayers * ((8 * 768 + 8) + (9 * 8 * 8 + 8) + (8 * 768 + 768))
+    assert counted.trainable == counted.local == count
+    assert sublayers != 24 or count == 327_552
+
+
+def test_the_convolution_starts_as_the_identity(vit):
+    method = Convpass(5)
+    method.attach(vit)
+    image = torch.randn(2, 5, 4, 4)
+    for own in method.local.values():
+        torch.testing.assert_close(own.conv(image), image)
+        assert not own.up.weight.any()
+
+
+def test_dropout_acts_in_training_only(vit, images):
+    method = Convpass(drop_rate=0.5)
+    method.attach(vit)
+    for parameter in method.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    method.eval()
+    assert torch.equal(vit(images)[0], vit(images)[0])
+    method.train()
+    assert not torch.equal(vit(images)[0], vit(images)[0])
+
+
+def test_it_cannot_be_merged(vit):
+    method = Convpass()
+    method.attach(vit)
+    with pytest.raises(MergeError, match='Convpass cannot be merged: its bypasses convolve'):
+        method.merge()
+
+
+def test_bad_bottleneck_and_bad_site_are_named():
+    with pytest.raises(ValueError, match='bottleneck=0'):
+        Convpass(bottleneck=0)
+    with pytest.raises(ValueError, match=r"roles attn and ffn, not \['qkv'\]"):
+        Convpass(sites=('attn', 'qkv'))
