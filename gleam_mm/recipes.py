@@ -2,7 +2,8 @@
 
 A recipe is composed of the files in ``configs/_base_``, so that twenty methods, two dozen datasets
 and five backbones need no thousand config files. A real file always wins over composing one. The
-schedule is ``petl_100e``, unless there is one with the dataset's name.
+schedule is ``petl_100e``, unless there is one with the name of the dataset or of its family, which
+is what comes before the first hyphen (``mini`` of ``mini-digits``).
 
 >>> cfg = load('vit-b_gleam-l_vtab-dtd')
 >>> cfg.model.petl.rank
@@ -147,7 +148,8 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
 def compose(name: str) -> Config:
     """Composes the config of a recipe, whether or not there is a file of that name."""
     recipe = parse(name)
-    cfg = Config.fromstring(_config_text(_base_files(recipe)), '.py')
+    text = f'{_bases_text(_base_files(recipe))}\nmodel = dict(petl=_base_.method)\n'
+    cfg = Config.fromstring(text, '.py')
     return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{recipe}.py')
 
 
@@ -170,16 +172,21 @@ def export(name: str, file: str | Path) -> Path:
         raise RecipeError(f'{file}: a config file ends in .py')
     if file.exists():
         raise RecipeError(f'{file} exists already: name another file, or remove it')
-    checkout = config_root().parent
-    bases = [
-        # Inside a checkout the file may move with it; from outside it must find the way.
-        os.path.relpath(base, file.parent)
-        if file.is_relative_to(checkout) and base.is_relative_to(checkout)
-        else str(base)
-        for base in _base_files(recipe)
-    ]
-    write_bytes(file, f'# The recipe {recipe}.\n{_config_text(bases)}'.encode())
+    text = f'{bases_text(name, file.parent)}\nmodel = dict(petl=_base_.method)\n'
+    write_bytes(file, f'# The recipe {recipe}.\n{text}'.encode())
     return file
+
+
+def bases_text(name: str, folder: Path) -> str:
+    """The ``_base_`` of a recipe, as a config file in some folder has it."""
+    checkout = config_root().parent
+    return _bases_text(
+        # Inside a checkout the file may move with it; from outside it must find the way.
+        os.path.relpath(base, folder)
+        if folder.is_relative_to(checkout) and base.is_relative_to(checkout)
+        else str(base)
+        for base in _base_files(parse(name))
+    )
 
 
 def listing() -> str:
@@ -216,11 +223,12 @@ def _base_files(recipe: Recipe) -> list[Path]:
 
 
 def _schedule(dataset: str) -> Path:
-    """The schedule with the dataset's name or, as nearly always, the one for all datasets."""
-    for base in reversed(_bases()):
-        file = base / 'schedules' / f'{dataset}.py'
-        if file.is_file():
-            return file
+    """The schedule with the name of the dataset or its family, or else the one for all datasets."""
+    for name in (dataset, dataset.partition('-')[0]):
+        for base in reversed(_bases()):
+            file = base / 'schedules' / f'{name}.py'
+            if file.is_file():
+                return file
     return config_root() / '_base_' / 'schedules' / f'{SCHEDULE}.py'
 
 
@@ -229,9 +237,9 @@ def _bases() -> list[Path]:
     return [config_root() / '_base_', Path.cwd() / 'configs' / '_base_']
 
 
-def _config_text(bases: Iterable[str | Path]) -> str:
+def _bases_text(bases: Iterable[str | Path]) -> str:
     lines = ''.join(f'    {str(base)!r},\n' for base in bases)
-    return f'_base_ = [\n{lines}]\n\nmodel = dict(petl=_base_.method)\n'
+    return f'_base_ = [\n{lines}]\n'
 
 
 def _read(path: Path) -> Config:
@@ -253,7 +261,8 @@ def _find_file(name: str) -> Path | None:
 
 def _files() -> list[Path]:
     root = config_root()
-    return sorted(f for f in root.rglob('*.py') if '_base_' not in f.relative_to(root).parts)
+    others = {'_base_', 'sweeps'}
+    return sorted(f for f in root.rglob('*.py') if not others & {*f.relative_to(root).parts})
 
 
 def _file_names() -> list[str]:

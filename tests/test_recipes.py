@@ -76,7 +76,7 @@ def test_families_of_the_current_directory_join(elsewhere):
     assert recipes.load('vit-b_slora_my_flowers').data_preprocessor.num_classes == 12
 
 
-def test_a_schedule_with_the_name_of_the_dataset(elsewhere):
+def test_a_schedule_with_the_name_of_the_dataset_or_its_family(elsewhere):
     assert recipes.load('vit-mini_linear_mini-digits').train_cfg.max_epochs == 15
     own_dataset(elsewhere, 'quick', 3)
     assert recipes.load('vit-b_lora_quick').train_cfg.max_epochs == 100
@@ -84,6 +84,9 @@ def test_a_schedule_with_the_name_of_the_dataset(elsewhere):
     schedule.parent.mkdir()
     schedule.write_text('train_cfg = dict(by_epoch=True, max_epochs=7)\n')
     assert recipes.load('vit-b_lora_quick').train_cfg.max_epochs == 7
+    dataset = elsewhere / 'configs' / '_base_' / 'datasets' / 'quick.py'
+    dataset.rename(dataset.with_name('quick-one.py'))
+    assert recipes.load('vit-b_lora_quick-one').train_cfg.max_epochs == 7
 
 
 def test_another_configs_folder(elsewhere, monkeypatch):

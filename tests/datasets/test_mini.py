@@ -83,7 +83,7 @@ def test_image_size_is_an_option():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(task='digit'), "no task 'digit'. Did you mean 'digits'?"),
+        (dict(task='digit'), "no task 'digit'. Did you mean 'digits' or "),
         (dict(split='train80'), "no split 'train80'. Did you mean .*'train800'"),
         (dict(split='x'), "no split 'x'. It has: train800, val200, train800val200, test"),
     ],

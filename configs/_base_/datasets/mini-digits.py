@@ -1,29 +1,6 @@
-# Scikit-learn's handwritten digits in the splits of VTAB-1K: train on 800, choose on 200, test once
-# on the remaining 797.
-# RGB in memory; from -1 to 1, as vit-mini was pre-trained.
-data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False)
-
-pipeline = [dict(type='PackInputs')]
-
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=0,  # the images are in memory already
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='MiniVTAB', task='digits', split='train800', pipeline=pipeline),
-)
-val_dataloader = dict(
-    batch_size=100,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='MiniVTAB', task='digits', split='val200', pipeline=pipeline, test_mode=True),
-)
-test_dataloader = dict(
-    batch_size=100,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='MiniVTAB', task='digits', split='test', pipeline=pipeline, test_mode=True),
-)
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator
+# Scikit-learn's handwritten digits, whose test has the remaining 797.
+_base_ = '_mini.py'
+data_preprocessor = dict(num_classes=10)
+train_dataloader = dict(dataset=dict(task='digits'))
+val_dataloader = dict(dataset=dict(task='digits'))
+test_dataloader = dict(dataset=dict(task='digits'))

@@ -1,29 +1,15 @@
 """MiniVTAB: small transfer tasks that need no download, split the way VTAB-1K splits its own."""
 
-from collections.abc import Callable
 from difflib import get_close_matches
-from typing import NamedTuple
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from gleam_mm.datasets.mini.tasks import MINI_TASKS, load
 from gleam_mm.registry import DATASETS
-
-__all__ = ['MiniVTAB']
 
 _SPLITS = ('train800', 'val200', 'train800val200', 'test')
 _SPLIT_SEED = 0
-
-
-class _Task(NamedTuple):
-    """A task: the names of its classes, and what makes its images, before splitting.
-
-    ``load(img_size)`` returns RGB images, uint8 ``(N, img_size, img_size, 3)``, and their labels,
-    int64 ``(N,)``.
-    """
-
-    classes: tuple[str, ...]
-    load: Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 @DATASETS.register_module()
@@ -34,13 +20,14 @@ class MiniVTAB(BaseDataset):
     ``val200`` choose hyper-parameters, ``train800val200`` is what a final model may train on, and
     ``test`` is everything else.
 
-    Tasks:
-
-    - ``digits``: the 1,797 handwritten digits that come with scikit-learn, 8 x 8 pixels enlarged by
-      cubic interpolation; 797 of them are the test.
+    ``digits`` are the 1,797 handwritten digits that come with scikit-learn, 8 x 8 pixels enlarged
+    by cubic interpolation; 797 of them are the test. All other tasks are drawn by formulas, bit for
+    bit the same on every machine, and have 2,000 test images; ``docs/minivtab.md`` describes them.
+    They are drawn on first use, which takes seconds, and kept in the folder that ``$GLEAM_CACHE``
+    names, or else in the user's cache.
 
     Args:
-        task (str): Name of the task. Defaults to ``'digits'``.
+        task (str): A key of :data:`MINI_TASKS`. Defaults to ``'digits'``.
         split (str): ``'train800'``, ``'val200'``, ``'train800val200'`` or ``'test'``.
         img_size (int): Pixels a side. Defaults to 32.
         **kwargs: Further arguments of ``mmpretrain.datasets.BaseDataset``, such as ``pipeline``.
@@ -50,18 +37,18 @@ class MiniVTAB(BaseDataset):
     """
 
     def __init__(self, task: str = 'digits', split: str = 'train800', img_size: int = 32, **kwargs):
-        _check('task', task, tuple(_TASKS))
+        _check('task', task, tuple(MINI_TASKS))
         _check('split', split, _SPLITS)
         if img_size < 8:
             raise ValueError(f'MiniVTAB: img_size must be at least 8, got {img_size}')
         self.task, self.split, self.img_size = task, split, img_size
-        metainfo = dict(classes=_TASKS[task].classes)
+        metainfo = dict(classes=MINI_TASKS[task].classes)
         metainfo.update(kwargs.pop('metainfo', None) or {})
         super().__init__(ann_file='', metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Lists the split: ``img`` is RGB, uint8 ``(H, W, 3)``, and ``gt_label`` an int."""
-        images, labels = _TASKS[self.task].load(self.img_size)
+        images, labels = load(self.task, self.img_size)
         return [
             dict(img=images[i], gt_label=int(labels[i]), sample_idx=int(i))
             for i in _split(labels)[self.split]
@@ -98,45 +85,3 @@ def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
         train800val200=order[:1000],
         test=order[1000:],
     )
-
-
-def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
-    """Cubic interpolation of ``(N, h, h)`` to ``(N, size, size)``, in float64.
-
-    At a power of two the weights are dyadic fractions, so that the result is exact and its
-    checksum the same on every machine.
-    """
-    old = images.shape[-1]
-    position = (np.arange(size) + 0.5) * old / size - 0.5
-    left = np.floor(position).astype(int)
-    t = position - left
-    # Keys' kernel with a = -1/2, for the neighbours at -1, 0, 1 and 2.
-    weights = np.stack(
-        [
-            -0.5 * t + t**2 - 0.5 * t**3,
-            1 - 2.5 * t**2 + 1.5 * t**3,
-            0.5 * t + 2 * t**2 - 1.5 * t**3,
-            -0.5 * t**2 + 0.5 * t**3,
-        ]
-    )
-    matrix = np.zeros((size, old))
-    for shift, weight in zip(range(-1, 3), weights, strict=True):
-        np.add.at(matrix, (np.arange(size), np.clip(left + shift, 0, old - 1)), weight)
-    return matrix @ images @ matrix.T
-
-
-def _digits(img_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scikit-learn's handwritten digits: white on black, 17 grey levels."""
-    from sklearn.datasets import load_digits  # takes a second to import
-
-    data = load_digits()
-    grey = np.clip(_enlarge(data.images * 255 / 16, img_size), 0, 255)
-    images = np.repeat(np.floor(grey + 0.5).astype(np.uint8)[..., None], 3, axis=-1)
-    return images, data.target.astype(np.int64)
-
-
-_TASKS = {
-    'digits': _Task(
-        ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'), _digits
-    ),
-}
