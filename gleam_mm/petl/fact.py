@@ -1,28 +1,109 @@
 """FacT: factor-tuning of a whole vision transformer."""
 
+import math
 from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
 
 from gleam_mm.petl.base import LINEAR_ROLES
 from gleam_mm.petl.ladder import LadderMethod
+from gleam_mm.petl.layouts import Site
 from gleam_mm.registry import MODELS
+
+
+class Core(nn.Module):
+    """The core tensor of a Tucker decomposition, indexed (channel out, channel in, k).
+
+    Args:
+        rank: Inner width r of all three dimensions.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rank, rank, rank))
+        nn.init.xavier_uniform_(self.weight)
+
+
+class Columns(nn.Module):
+    """A site's columns of the third factor, indexed (block out, block in, k).
+
+    Args:
+        blocks_in: Number of d-wide blocks that the site reads.
+        blocks_out: Number of d-wide blocks that the site writes.
+        rank: Inner width r.
+    """
+
+    def __init__(self, blocks_in: int, blocks_out: int, rank: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(blocks_out, blocks_in, rank))
 
 
 @MODELS.register_module()
 class FacT(LadderMethod):
-    r"""Factor-tuning in its tensor-train form, FacT-TT (Jie and Deng, AAAI 2023).
+    r"""Factor-tuning (Jie and Deng, AAAI 2023).
 
-    The updates of all d x d matrices of the network form one tensor, factorised as
-    :math:`\Delta W_s = \alpha U \Sigma_s V^\top` with U and V shared. That is the ladder's second
-    rung, :math:`y = W_0 x + \alpha B L_s A x`. A ViT of width d and depth L gets
+    The updates of all d x d matrices of the network form one tensor, which is factorised. Both
+    forms are the ladder's second rung, :math:`y = W_0 x + \alpha B L_s A x` with A and B shared.
+    They differ in what a site's :math:`L_s` is made of.
+
+    FacT-TT, a tensor train: :math:`L_s` is free. A ViT of width d and depth L gets
     :math:`2 d r + 12 L r^2` parameters.
+
+    FacT-TK, a Tucker decomposition: :math:`L_s = \sum_k P_{ks} C_k` combines the r slices of a core
+    C that all sites share; the site owns r numbers a matrix, its column of the factor P. A ViT gets
+    :math:`2 d r + 12 L r + r^3` parameters.
+
+    In Swin each stage has a tensor of its own. The official code also has dropout in front of B.
 
     Args:
         rank: Inner width r.
         alpha: Scale of the update.
         sites: Roles to adapt.
+        form: ``'tt'`` or ``'tk'``.
+
+    Raises:
+        ValueError: ``rank`` is out of range, or ``form`` is unknown.
     """
 
     def __init__(
-        self, rank: int = 16, alpha: float = 1.0, sites: Sequence[str] = LINEAR_ROLES
+        self,
+        rank: int = 16,
+        alpha: float = 1.0,
+        sites: Sequence[str] = LINEAR_ROLES,
+        form: str = 'tt',
     ) -> None:
         super().__init__(rank, alpha, sites, local=True)
+        if form not in ('tt', 'tk'):
+            raise ValueError(f"form={form!r}: FacT has the forms 'tt' and 'tk'")
+        self.form = form
+
+    def build(self, sites: list[Site]) -> None:
+        """Creates the factors; for the Tucker form, a core a stage as well."""
+        super().build(sites)
+        if self.form == 'tt':
+            return
+        matrices: dict[str, list[Tensor]] = {}
+        for site in sites:
+            matrices.setdefault(str(site.stage), []).append(self.local[site.key].weight)
+        self.shared['cores'] = nn.ModuleDict({stage: Core(self.rank) for stage in matrices})
+        for columns in matrices.values():
+            # As Xavier's initialisation of the whole factor P, r x (number of matrices).
+            number = sum(weight.shape[:2].numel() for weight in columns)
+            bound = math.sqrt(6 / (self.rank + number))
+            for weight in columns:
+                nn.init.uniform_(weight, -bound, bound)
+
+    def build_local(self, site: Site) -> nn.Module:
+        """Creates a site's transform or its columns of P."""
+        if self.form == 'tt':
+            return super().build_local(site)
+        return Columns(site.blocks_in, site.blocks_out, self.rank)
+
+    def local_weight(self, site: Site) -> Tensor:
+        """A site's transform: the core's slices, combined by the site's columns of P."""
+        weight = super().local_weight(site)
+        if self.form == 'tt':
+            return weight
+        core = self.shared['cores'][str(site.stage)].weight
+        return torch.einsum('oik,abk->oiab', weight, core)

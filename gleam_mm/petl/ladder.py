@@ -7,7 +7,7 @@ which of the parts it has:
 method                    A, B   L_s  MoE
 ========================  =====  ===  ====
 SLoRA (GLEAM, eq. 7)      yes    no   no
-FacT-TT                   yes    yes  no
+FacT, either form         yes    yes  no
 GLEAM                     yes    yes  yes
 ========================  =====  ===  ====
 """
@@ -118,7 +118,15 @@ class LadderMethod(PETLMethod):
                     f'rank={self.rank} exceeds the token width {site.width} at {site.name!r}'
                 )
             if self.has_local:
-                self.local[site.key] = LocalTransform(site.blocks_in, site.blocks_out, self.rank)
+                self.local[site.key] = self.build_local(site)
+
+    def build_local(self, site: Site) -> nn.Module:
+        """Creates what is a site's own in its local transform."""
+        return LocalTransform(site.blocks_in, site.blocks_out, self.rank)
+
+    def local_weight(self, site: Site) -> Tensor:
+        """The local transform of one site, of shape (c_o, c_i, r, r)."""
+        return self.local[site.key].weight
 
     def track(self) -> list[Handle]:
         """Follows the token grid where there is a mixture that needs it."""
@@ -134,11 +142,11 @@ class LadderMethod(PETLMethod):
         down, up = projection.down, projection.up
         if site.blocks_in > 1:
             if self.has_local:
-                local = self.local[site.key].weight[0]  # (c_i, r, r)
+                local = self.local_weight(site)[0]  # (c_i, r, r)
                 return (local @ down).transpose(0, 1).flatten(1), up
             return down.repeat(1, site.blocks_in), up
         if self.has_local:
-            local = self.local[site.key].weight[:, 0]  # (c_o, r, r)
+            local = self.local_weight(site)[:, 0]  # (c_o, r, r)
             return down, (up @ local).flatten(0, 1)
         return down, up.repeat(site.blocks_out, 1)
 
