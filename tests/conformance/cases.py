@@ -132,7 +132,7 @@ CASES = [
     Case(
         'BitFit',
         dict(type='BitFit'),
-        lambda shape: shape.each_block(lambda d: 11 * d) + shape.biases,
+        lambda shape: shape.each_block(lambda d: 11 * d + shape.block_extra) + shape.biases,
         merges=True,
     ),
     Case(
@@ -178,6 +178,18 @@ CASES = [
         dict(type='SSF'),
         lambda shape: shape.each_block(lambda d: 22 * d) + 2 * shape.first + 2 * shape.last,
         identity=False,
+        merges=True,
+    ),
+    Case(
+        'GLoRA, supernet',
+        dict(type='GLoRA', rank=2),
+        lambda shape: shape.each_block(lambda d: 2 * (39 * d + 4) + 18 * d),
+        gaps={'gradients': 'a supernet trains one of its subnets in a step, three in three'},
+    ),
+    Case(
+        'GLoRA, a subnet',
+        dict(type='GLoRA', rank=2, subnet=dict(A='vector', B='low-rank', C='vector', E='scalar')),
+        lambda shape: shape.each_block(lambda d: 9 * d + 2 * 16 * d + 7 * d + 4),
         merges=True,
     ),
     Case('SLoRA', dict(type='SLoRA', rank=4), ladder(4), merges=True),
