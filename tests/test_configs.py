@@ -9,7 +9,7 @@ from gleam_mm.datasets.vtab import VTAB_TASKS
 from gleam_mm.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS
 
 CONFIGS = recipes.config_root()
-FILES = sorted(file for file in CONFIGS.rglob('*.py') if '_base_' not in file.parts)
+FILES = sorted(file for file in CONFIGS.rglob('*.py') if not {'_base_', 'sweeps'} & {*file.parts})
 FAMILIES = recipes.families()
 
 # Dataset file -> folder, classes, images of the test split.

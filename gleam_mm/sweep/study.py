@@ -13,6 +13,7 @@ import json
 import random
 import sqlite3
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,7 @@ MOST_LOST = 5  # a training that so many workers died of has failed
 MISSED_BEATS = 3
 
 _SETTINGS = 'gleam_sweep'  # attribute of the study
+_IDENTITY = 'gleam_id'  # another one: what tells the study from a deleted one of the same name
 _JOB = 'job'  # attributes of a trial
 _WORKER = 'worker'
 _ERROR = 'error'
@@ -98,12 +100,16 @@ class SweepStudy:
         url: What to call it in messages.
         name: Name of the study.
         sweep: The settings of the sweep.
+
+    Attributes:
+        identity: What tells the study from others of the same name.
     """
 
     def __init__(self, storage: RDBStorage, url: str, name: str, sweep: Sweep) -> None:
         self.storage, self.url, self.name, self.sweep = storage, url, name, sweep
         self._study = optuna.load_study(study_name=name, storage=storage)  # caches what is finished
         self._id = storage.get_study_id_from_name(name)
+        self.identity = storage.get_study_user_attrs(self._id)[_IDENTITY]
         storage.heartbeat_interval = sweep.heartbeat
         storage.grace_period = MISSED_BEATS * sweep.heartbeat
 
@@ -370,6 +376,7 @@ def begin_study(storage: str, name: str, sweep: Sweep) -> SweepStudy:
         if _SETTINGS not in rdb.get_study_user_attrs(study_id):
             if rdb.get_n_trials(study_id):
                 raise UserError(f'{url}: study {name!r} is not one of a sweep: give another --name')
+            rdb.set_study_user_attr(study_id, _IDENTITY, uuid.uuid4().hex)
             rdb.set_study_user_attr(study_id, _SETTINGS, ours)
         theirs = rdb.get_study_user_attrs(study_id)[_SETTINGS]
         differing = [
@@ -397,7 +404,7 @@ def open_study(storage: str, name: str | None = None, read_only: bool = False) -
     Raises:
         UserError: There is no such storage or study, or it is not one of a sweep.
     """
-    rdb, url = _connect(_find(storage), create=False, read_only=read_only)
+    rdb, url = _connect(find(storage), create=False, read_only=read_only)
     with _explained(url):
         names = optuna.get_all_study_names(storage=rdb)
         if name is None and len(names) == 1:
@@ -417,7 +424,7 @@ def is_url(storage: str) -> bool:
     return '://' in storage
 
 
-def _find(storage: str) -> str:
+def find(storage: str) -> str:
     """The file of a sweep that is given by its name or folder."""
     if is_url(storage):
         return storage

@@ -1,0 +1,75 @@
+"""The commands of ``tools/sweep.py``."""
+
+import argparse
+import os
+import sys
+
+from rich.console import Console
+
+from gleam_mm import cli
+from gleam_mm.sweep import configure, supervise, survey
+from gleam_mm.sweep import export as exports
+from gleam_mm.sweep import study as studies
+
+
+def begin(args: argparse.Namespace) -> None:
+    """Begins a sweep, or joins it, and runs it."""
+    with cli.setup():
+        settings = configure.read_file(args.file) if args.file else {}
+        for key in configure.KEYS:
+            if getattr(args, key) is not None:
+                settings[key] = getattr(args, key)
+        if args.grid is not None:
+            settings['grid'] = configure.parse_grid(args.grid)
+        if args.seeds is not None:
+            settings['seeds'] = configure.parse_seeds(args.seeds)
+        name, sweep = configure.make_sweep(settings)
+        storage = args.storage or str(studies.SWEEPS / name / studies.DATABASE)
+        configure.check(sweep)
+        study = studies.begin_study(storage, name, sweep)
+    _work(args, study, storage)
+
+
+def resume(args: argparse.Namespace) -> None:
+    """Goes on with a sweep."""
+    with cli.setup():
+        study = studies.open_study(args.study, args.name)
+        storage = studies.find(args.study)
+        configure.check(study.sweep)
+    if args.retry_failed:
+        print(f'{study.retry_failed()} failed trainings wait again')
+    _work(args, study, storage)
+
+
+def _work(args: argparse.Namespace, study: studies.SweepStudy, storage: str) -> None:
+    """Runs workers until nothing is left."""
+    gpus = configure.parse_gpus(args.gpus)
+    workers = args.workers if args.workers is not None else max(1, len(gpus))
+    if workers < 1:
+        raise cli.UserError(f'--workers {workers}: at least 1')
+    root = args.work_dir or studies.SWEEPS / study.name
+    cells = supervise.run(study, storage, root.absolute(), workers, gpus)
+    Console().print(survey.status(cells), soft_wrap=True)
+    if survey.counts(cells)['failed']:
+        sys.exit(1)
+
+
+def status(args: argparse.Namespace) -> None:
+    """Tells how far a sweep is."""
+    with cli.setup():
+        study = studies.open_study(args.study, args.name, read_only=True)
+        Console().print(survey.status(study.cells()), soft_wrap=True)
+
+
+def export(args: argparse.Namespace) -> None:
+    """Writes the tuned values as config files."""
+    with cli.setup():
+        study = studies.open_study(args.study, args.name, read_only=True)
+        files, missing = exports.export(study, args.folder)
+    for file in files:
+        print(f'python tools/train.py {os.path.relpath(file)}')
+    if missing:
+        print(f'not chosen yet: {", ".join(missing)}')
+
+
+COMMANDS = dict(run=begin, resume=resume, status=status, export=export)

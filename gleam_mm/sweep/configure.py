@@ -1,0 +1,250 @@
+"""From a sweep's file and the command line's flags to the settings of a sweep, checked."""
+
+import ast
+import inspect
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from gleam_mm import launch, recipes
+from gleam_mm.cli import UserError
+from gleam_mm.engine import fill_num_classes
+from gleam_mm.registry import DATASETS, MODELS
+from gleam_mm.sweep import protocol, training
+from gleam_mm.sweep.groups import expand
+from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep
+
+FOLDER = 'sweeps'  # in the configs folder
+KEYS = ('name', 'backbone', 'methods', 'datasets', 'grid', 'seeds', 'options', 'heartbeat')
+
+
+def read_file(file: str) -> dict[str, Any]:
+    """Reads the settings of a sweep from a config file.
+
+    Args:
+        file: A path, or the stem of a file in ``configs/sweeps``.
+
+    Raises:
+        UserError: There is no such file, or it is broken or has a key that no sweep has.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        folder = recipes.config_root() / FOLDER
+        path = folder / f'{path.stem}.py'
+        if not path.is_file():
+            there = ', '.join(sorted(found.stem for found in folder.glob('*.py')))
+            raise UserError(f'{file}: no such file, and no sweep of {folder} ({there})')
+    try:
+        settings = Config.fromfile(path).to_dict()
+    except Exception as error:  # a config is a program: anything can happen in it
+        raise UserError(f'{path}: {type(error).__name__}: {error}') from error
+    if unknown := sorted(settings.keys() - set(KEYS)):
+        raise UserError(f'{path}: unknown key {unknown[0]!r}; a sweep has: {", ".join(KEYS)}')
+    return {'name': path.stem, **settings}
+
+
+def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
+    """Makes a sweep of settings: expands groups, and gives each method the part of the grid it has.
+
+    Args:
+        settings: By the names in :data:`KEYS`. ``seeds`` is a number of seeds or a list of them.
+
+    Returns:
+        The sweep's name, which by default is made of the backbone and the datasets, and the sweep.
+
+    Raises:
+        UserError: Something is missing, unknown or does not fit.
+    """
+    known = recipes.families()
+    for key in ('backbone', 'methods', 'datasets'):
+        if not settings.get(key):
+            raise UserError(f'--{key}: give it as a flag or in the file of the sweep')
+    try:
+        (backbone,) = expand([settings['backbone']], list(known['backbones']), 'backbone')
+        methods = expand(_names(settings['methods']), list(known['methods']), 'method')
+        datasets = expand(_names(settings['datasets']), list(known['datasets']), 'dataset')
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    sweep = Sweep(
+        backbone=backbone,
+        methods=tuple(methods),
+        datasets=tuple(datasets),
+        seeds=_seeds(settings.get('seeds', 1)),
+        grid=_grids(backbone, methods, datasets[0], settings.get('grid') or {}),
+        options=dict(settings.get('options') or {}),
+        heartbeat=_positive('heartbeat', settings.get('heartbeat', 20)),
+    )
+    name = settings.get('name') or f'{backbone}_{"-".join(_names(settings["datasets"]))}'
+    return name.replace('*', '').replace('/', '-'), sweep
+
+
+def parse_grid(words: Iterable[str]) -> dict[str, list]:
+    """Reads ``alpha=0.1,1,10 top_k=1,2``; a value may be a list: ``sites=[qkv],[qkv,fc1]``.
+
+    Raises:
+        UserError: A word is not of this form.
+    """
+    grid = {}
+    for word in words:
+        name, equals, values = word.partition('=')
+        if not (name and equals and values):
+            raise UserError(f'--grid {word}: expected NAME=VALUE,VALUE, such as alpha=0.1,1,10')
+        grid[name] = [_value(text) for text in _split(values)]
+        if '' in grid[name]:
+            raise UserError(f'--grid {word}: a value is empty')
+    return grid
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """Reads a number of seeds, or the seeds as ``0,1,7``.
+
+    Raises:
+        UserError: It is neither.
+    """
+    try:
+        return [int(seed) for seed in text.split(',')] if ',' in text else int(text)
+    except ValueError as error:
+        raise UserError(f'--seeds {text}: give a number of seeds, or seeds: 0,1,7') from error
+
+
+def parse_gpus(text: str | None) -> list[str]:
+    """Reads GPUs as ``0,1``: numbers among those that ``CUDA_VISIBLE_DEVICES`` lists, if it does.
+
+    Returns:
+        What ``CUDA_VISIBLE_DEVICES`` is to be for each of them.
+
+    Raises:
+        UserError: There is no such GPU.
+    """
+    if text is None:
+        return []
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    devices = visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
+    try:
+        return [devices[int(number)] for number in text.split(',')]
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f'--gpus {text}: give numbers such as 0,1; there are {len(devices)} GPUs here'
+        ) from error
+
+
+def check(sweep: Sweep) -> None:
+    """Finds before the first training what would make every training fail.
+
+    Every config is composed, every training and validation list read (the test split stays closed),
+    and one model is built with its weights.
+
+    Raises:
+        UserError: Something is wrong.
+    """
+    first = sweep.methods[0]
+    for method, dataset in sweep.pairs():
+        if method != first and dataset != sweep.datasets[0]:
+            continue
+        jobs = [Job(FINAL, method, dataset, sweep.seeds[0])]
+        if sweep.points(method):
+            jobs.append(Job(SELECT, method, dataset, sweep.seeds[0]))
+        for job in jobs:
+            cfg, splits = training.make_config(sweep, job)
+            launch.check_schedule(cfg)
+            if method == first:
+                _open_lists(cfg, splits)
+    cfg, splits = training.make_config(sweep, Job(FINAL, first, sweep.datasets[0], sweep.seeds[0]))
+    with _scope(cfg), protocol.only(splits.final):
+        fill_num_classes(cfg)
+        MODELS.build(cfg.model)
+
+
+def _open_lists(cfg: Config, splits: protocol.Splits) -> None:
+    with _scope(cfg), protocol.only(splits.select, splits.validate, splits.final):
+        for key in ('train_dataloader', 'val_dataloader'):
+            if cfg.get(key) is not None:
+                DATASETS.build(cfg[key].dataset)
+
+
+def _scope(cfg: Config) -> Any:
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm'))
+
+
+def _grids(
+    backbone: str, methods: Sequence[str], dataset: str, grid: Mapping[str, Sequence]
+) -> dict[str, dict[str, list]]:
+    """The grid of every method: of options of methods, those that it has."""
+    for name, values in grid.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise UserError(f'grid.{name}: expected a list of values, found {values!r}')
+        if any(value in list(values)[:index] for index, value in enumerate(values)):
+            raise UserError(f'grid.{name}: a value is there twice: {list(values)}')
+    grids = {}
+    for method in methods:
+        petl = recipes.load(f'{backbone}_{method}_{dataset}').model.petl
+        options = {*petl, *_arguments(MODELS.get(petl.type))}
+        grids[method] = {
+            name: list(values) for name, values in grid.items() if '.' in name or name in options
+        }
+    for name in grid:
+        if not any(name in own for own in grids.values()):
+            raise UserError(
+                f'grid.{name}: none of {", ".join(methods)} has an option {name!r}; other keys of '
+                'the config are named in full, such as optim_wrapper.optimizer.lr'
+            )
+    return {method: own for method, own in grids.items() if own}
+
+
+def _arguments(method: type) -> set[str]:
+    """Names of the arguments of a class and the classes that it is made of."""
+    return {
+        name
+        for base in inspect.getmro(method)
+        if '__init__' in vars(base)
+        for name, parameter in inspect.signature(base.__init__).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    } - {'self'}
+
+
+def _names(value: str | Iterable[str]) -> list[str]:
+    words = [value] if isinstance(value, str) else value
+    return [name for word in words for name in word.split(',') if name]
+
+
+def _seeds(value: int | Sequence[int]) -> tuple[int, ...]:
+    seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f'--seeds {value}: give at least one, each once, and none below 0')
+    return seeds
+
+
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f'--{name} {value}: expected a whole number of seconds, at least 1')
+    return value
+
+
+def _split(text: str) -> list[str]:
+    """Splits at the commas outside of brackets and quotes."""
+    parts, depth, quote = [''], 0, ''
+    for character in text:
+        if quote:
+            quote = '' if character == quote else quote
+        elif character in '\'"':
+            quote = character
+        depth += 0 if quote else (character in '([{') - (character in ')]}')
+        if character == ',' and not depth and not quote:
+            parts.append('')
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _value(text: str) -> Any:
+    if text.startswith('[') and text.endswith(']'):
+        return [_value(part.strip()) for part in _split(text[1:-1])]
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

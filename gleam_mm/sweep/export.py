@@ -1,0 +1,103 @@
+"""Tuned values as small config files that ``tools/train.py`` runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gleam_mm import recipes
+from gleam_mm.cli import UserError
+from gleam_mm.fileio import write_bytes
+from gleam_mm.sweep import training
+from gleam_mm.sweep.plan import FINAL, SELECT, Job, options_text
+from gleam_mm.sweep.study import Cell, SweepStudy, best_options
+
+
+def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
+    """Writes a config for every method and dataset whose options are chosen.
+
+    It is the config of the final training: the recipe by ``_base_``, and what the sweep changed.
+
+    Args:
+        study: The sweep.
+        folder: Where to write ``<backbone>_<method>_<dataset>.py``.
+
+    Returns:
+        The files, and the methods and datasets that are not chosen yet.
+
+    Raises:
+        UserError: A file exists and says something else, or there is nothing to write.
+    """
+    sweep = study.sweep
+    selection: dict[tuple[str, str], list[Cell]] = {pair: [] for pair in sweep.pairs()}
+    for cell in study.cells():
+        if cell.job.phase == SELECT:
+            selection[cell.job.method, cell.job.dataset].append(cell)
+    texts, missing = {}, []
+    for (method, dataset), cells in selection.items():
+        name = f'{sweep.backbone}_{method}_{dataset}'
+        options = best_options(cells)
+        if options is None:
+            missing.append(f'{method} on {dataset}')
+        elif options:
+            job = Job(FINAL, method, dataset, sweep.seeds[0], options)
+            texts[name] = _text(study, name, job, cells, folder.absolute())
+    if not texts:
+        reason = f'not chosen yet: {", ".join(missing)}' if missing else 'the sweep has no grid'
+        raise UserError(f'{study.name}: no tuned values to export; {reason}')
+    files = {folder.absolute() / f'{name}.py': text for name, text in texts.items()}
+    for file, text in files.items():
+        if file.exists() and file.read_text() != text:
+            raise UserError(f'{file} exists already and differs: name another folder')
+    for file, text in files.items():
+        write_bytes(file, text.encode())
+    return list(files), missing
+
+
+def _text(study: SweepStudy, name: str, job: Job, cells: Sequence[Cell], folder: Path) -> str:
+    recipe = recipes.load(name).to_dict()
+    final = training.make_config(study.sweep, job)[0].to_dict()
+    changes = _changes(recipe, final)
+    changes.pop('randomness', None)
+    petl = changes.get('model', {}).pop('petl', {})
+    arguments = ''.join(f', {key}={_literal(value)}' for key, value in petl.items())
+    model = [f'petl=dict(_base_.method{arguments})']
+    model += [f'{key}={_literal(value)}' for key, value in changes.pop('model', {}).items()]
+    best = max(cell.accuracy for cell in cells)
+    lines = [
+        f'# {options_text(job.options)}: {best:.2f} % on the validation split, the best of '
+        f'{len(cells)} points that',
+        f'# the sweep {study.name!r} tried. Trains on all images for training and tests once.',
+        recipes.bases_text(name, folder),
+        f'model = dict({", ".join(model)})',
+    ]
+    lines += [f'{key} = {_literal(value)}' for key, value in changes.items()]
+    return '\n'.join(lines) + '\n'
+
+
+def _changes(old: dict, new: dict) -> dict[str, Any]:
+    """What must be merged into one config to get another."""
+    changes = {}
+    for key, value in new.items():
+        if key not in old:
+            changes[key] = value
+        elif (
+            isinstance(value, dict)
+            and isinstance(old[key], dict)
+            and old[key].keys() <= value.keys()
+        ):
+            if inner := _changes(old[key], value):
+                changes[key] = inner
+        elif value != old[key]:
+            changes[key] = {**value, '_delete_': True} if isinstance(value, dict) else value
+    return changes
+
+
+def _literal(value: Any) -> str:
+    """A value as configs are written."""
+    if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
+        return f'dict({", ".join(f"{key}={_literal(inner)}" for key, inner in value.items())})'
+    if isinstance(value, list):
+        items = [_literal(item) for item in value]
+        line = f'[{", ".join(items)}]'
+        return line if len(line) < 80 else '[\n' + ''.join(f'    {item},\n' for item in items) + ']'
+    return repr(value)

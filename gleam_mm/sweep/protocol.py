@@ -1,0 +1,148 @@
+"""The protocol of VTAB-1K in force: what a phase trains on, and that it sees nothing else.
+
+Options are chosen without the test split. That is not left to configs: while a select training
+runs, a dataset of any other split than the two of its phase refuses to load, whoever builds it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
+
+from gleam_mm.sweep.plan import SELECT
+
+_TEST_KEYS = ('test_dataloader', 'test_cfg', 'test_evaluator')
+_VAL_KEYS = ('val_dataloader', 'val_cfg', 'val_evaluator')
+
+
+class ProtocolError(ValueError):
+    """A dataset was about to be opened in a phase that it is not for."""
+
+
+class Splits(NamedTuple):
+    """Names of splits: what options are chosen on, and what the final models see."""
+
+    select: str
+    validate: str
+    final: str
+    test: str
+
+
+PROTOCOLS = (
+    Splits('train800', 'val200', 'train800val200', 'test'),  # VTAB-1K and MiniVTAB
+    Splits('train', 'val', 'train', 'test'),  # few-shot FGVC has no further images for the end
+)
+
+
+def prepare(cfg: Config, phase: str, seed: int) -> Splits:
+    """Makes a config that of a phase: its splits, its evaluation, and its seed.
+
+    A select config has no test dataloader. A final one does not validate. Datasets that draw their
+    shots by a seed (``shots`` and ``seed`` among their arguments) draw them by that of the job.
+
+    Args:
+        cfg: The whole config of a recipe; changed in place.
+        phase: ``select`` or ``final``.
+        seed: Seed of everything random.
+
+    Returns:
+        The names of the splits.
+
+    Raises:
+        ValueError: The config's datasets have no splits that the protocol knows.
+    """
+    splits = _splits(cfg)
+    evaluation = 'val_dataloader' if phase == SELECT and cfg.get('val_dataloader') else None
+    evaluated = deepcopy(cfg.get(evaluation or 'test_dataloader'))
+    if evaluated is None:
+        raise ValueError(f'{cfg.filename}: a sweep needs a test_dataloader in the config')
+    metric = cfg.get('val_evaluator' if evaluation else 'test_evaluator')
+    _set_split(cfg.train_dataloader, splits.select if phase == SELECT else splits.final, seed)
+    _set_split(evaluated, splits.validate if phase == SELECT else splits.test, seed)
+    used, unused = (_VAL_KEYS, _TEST_KEYS) if phase == SELECT else (_TEST_KEYS, _VAL_KEYS)
+    for key, value in zip(used, (evaluated, ConfigDict(), deepcopy(metric)), strict=True):
+        if key != used[1] or cfg.get(key) is None:
+            cfg[key] = value
+    for key in unused:
+        cfg[key] = None
+    cfg.setdefault('randomness', ConfigDict())['seed'] = seed
+    if phase == SELECT:
+        check_untested(cfg, splits)
+    return splits
+
+
+def check_untested(cfg: Config, splits: Splits) -> None:
+    """Refuses the config of a select training that names the test split anywhere.
+
+    Raises:
+        ProtocolError: It does; the message has the key.
+    """
+    for key, part in _dicts(cfg.to_dict(), ''):
+        if part.get('split') == splits.test:
+            raise ProtocolError(
+                f'{key}split is {splits.test!r}: options are chosen on {splits.validate!r}; the '
+                'test split stays closed until the final trainings'
+            )
+
+
+@contextlib.contextmanager
+def only(*splits: str) -> Iterator[None]:
+    """Within it, no dataset of another split can be loaded, in this process and its forks.
+
+    Args:
+        *splits: The splits that may be loaded. Datasets without a ``split`` always may.
+
+    Raises:
+        ProtocolError: From within, where another one is loaded.
+    """
+    full_init = BaseDataset.full_init
+
+    def checked(dataset: BaseDataset) -> None:
+        split = getattr(dataset, 'split', None)
+        if split is not None and split not in splits:
+            raise ProtocolError(
+                f'{type(dataset).__name__}: the split {split!r} is closed now; this part of the '
+                f'protocol may open {" and ".join(map(repr, splits))}'
+            )
+        full_init(dataset)
+
+    BaseDataset.full_init = checked
+    try:
+        yield
+    finally:
+        BaseDataset.full_init = full_init
+
+
+def _splits(cfg: Config) -> Splits:
+    loader = cfg.get('train_dataloader')
+    names = {part['split'] for _, part in _dicts(loader.dataset.to_dict(), '') if 'split' in part}
+    for splits in PROTOCOLS:
+        if names and names <= {splits.select, splits.final}:
+            return splits
+    known = ' or '.join(sorted({splits.final for splits in PROTOCOLS}))
+    raise ValueError(
+        f'{cfg.filename}: the training dataset has the split {", ".join(sorted(names)) or "None"}; '
+        f'a sweep needs datasets with a `split` that is called {known}'
+    )
+
+
+def _set_split(loader: ConfigDict, split: str, seed: int) -> None:
+    for _, part in _dicts(loader['dataset'], ''):
+        if 'split' in part:
+            part['split'] = split
+            if 'shots' in part and 'seed' in part:
+                part['seed'] = seed
+
+
+def _dicts(value: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """All dicts in a config with the keys that lead to them."""
+    if isinstance(value, dict):
+        yield key, value
+        for name, inner in value.items():
+            yield from _dicts(inner, f'{key}{name}.')
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _dicts(inner, f'{key}{index}.')

@@ -1,0 +1,269 @@
+"""Starts workers, shows how the sweep goes on, and ends them cleanly."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gleam_mm.cli import UserError
+from gleam_mm.engine.console_hook import on_terminal
+from gleam_mm.sweep.plan import SELECT
+from gleam_mm.sweep.study import Cell, SweepStudy
+from gleam_mm.sweep.survey import clock, counts, remaining_seconds
+from gleam_mm.sweep.worker import identity
+
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 60  # for workers that were asked to stop
+LOGS = 'workers'
+
+
+def run(
+    study: SweepStudy, storage: str, root: Path, workers: int, gpus: Sequence[str] = ()
+) -> list[Cell]:
+    """Runs a sweep until nothing is left to run.
+
+    Args:
+        study: The sweep.
+        storage: Path or URL of its storage, for the workers.
+        root: Where trainings and logs are written.
+        workers: How many processes train at the same time on this machine.
+        gpus: GPUs to share among them, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Returns:
+        All trainings as they stand at the end.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; no worker is left, and what was running waits
+            again.
+        UserError: All workers ended before their time.
+    """
+    study.register()
+    view = _View(study, workers)
+    processes = [_Process(study, storage, root, gpus, workers, index) for index in range(workers)]
+    with _terminated_as_interrupted(), view:
+        try:
+            for process in processes:
+                process.start()
+            while any(process.alive() for process in processes):
+                started = time.monotonic()
+                _replace_dead(study, processes, view)
+                view.update(study.cells())
+                # Looking at a large study takes a while: that is left to the workers mostly.
+                time.sleep(max(_POLL_SECONDS, 10 * (time.monotonic() - started)))
+            _replace_dead(study, processes, view)
+        except KeyboardInterrupt:
+            view.say('stopping: what is running goes back to waiting (Ctrl-C again: at once)')
+            _stop(study, processes)
+            view.update(study.cells())
+            raise
+        except BaseException:
+            _stop(study, processes)
+            raise
+        cells = study.cells()
+        view.update(cells)
+    left = [cell for cell in cells if cell.ready and cell.state in ('waiting', 'running')]
+    if left and all(process.broken for process in processes):
+        raise UserError(f'all workers have ended too early; see {processes[0].log}')
+    return cells
+
+
+class _Process:
+    """A worker process, which may be started several times."""
+
+    def __init__(
+        self,
+        study: SweepStudy,
+        storage: str,
+        root: Path,
+        gpus: Sequence[str],
+        workers: int,
+        index: int,
+    ) -> None:
+        self.told = json.dumps(
+            {'storage': storage, 'study': study.name, 'root': str(root), 'parent': os.getpid()}
+        )
+        host = identity(0)['host']
+        self.log = root / LOGS / f'{host}-{os.getpid()}-{index}.log'
+        self.broken = False
+        self.identity: dict | None = None
+        self._process: subprocess.Popen | None = None
+        self._environment = dict(os.environ)
+        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+            self._environment.setdefault(variable, str(threads))
+        self._environment.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+        self._environment['PYTHONSAFEPATH'] = '1'  # the current folder's modules hide no others
+        if gpus:
+            self._environment['CUDA_VISIBLE_DEVICES'] = gpus[index % len(gpus)]
+
+    def start(self) -> None:
+        """Starts the process, in a session of its own: Ctrl-C reaches only this one."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open('ab') as log:
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', 'gleam_mm.sweep.worker'],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self.identity = identity(self._process.pid)
+        self._process.stdin.write(self.told.encode())
+        self._process.stdin.close()
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit status."""
+        return None if self._process is None else self._process.returncode
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, to a process that runs."""
+        if self.alive():
+            self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end; returns whether it has come."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return not self.alive()
+
+
+def _replace_dead(study: SweepStudy, processes: Sequence[_Process], view: '_View') -> None:
+    """Gives the trials of killed workers to others at once, and starts new workers."""
+    for process in processes:
+        if process.alive() or not process.code or process.broken:
+            continue
+        how = f'signal {-process.code}' if process.code < 0 else f'status {process.code}'
+        ended = study.end_trials_of([process.identity])
+        study.register()
+        if ended and process.code < 0:
+            process.start()
+            view.say(f'a worker died ({how}); its training waits again, and a new worker starts')
+        else:  # not of a training: it would die again
+            process.broken = True
+            view.say(f'a worker ended with {how}; see {process.log}')
+
+
+def _stop(study: SweepStudy, processes: Sequence[_Process]) -> None:
+    """Ends all workers. What they were running waits again."""
+    try:
+        for process in processes:
+            process.send(signal.SIGTERM)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for process in processes:
+            if process.identity is not None:
+                process.wait(max(0, deadline - time.monotonic()))
+    except KeyboardInterrupt:
+        pass
+    stubborn = [process for process in processes if process.alive()]
+    for process in stubborn:
+        process.send(signal.SIGKILL)
+        process.wait(_PATIENCE_SECONDS)
+    if stubborn:
+        study.end_trials_of([process.identity for process in stubborn])
+        study.register()
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the sweep as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _View(contextlib.AbstractContextManager):
+    """One line a finished training; on a terminal also a bar with the ETA and what is running."""
+
+    def __init__(self, study: SweepStudy, workers: int) -> None:
+        self._workers = workers
+        self._host = identity(0)['host']
+        self._console = Console(highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False) if on_terminal() else None
+        cells = study.cells()
+        self._told = {cell.job.key for cell in cells if cell.state in ('complete', 'failed')}
+        number = counts(cells)
+        before = f', {number["complete"]} of them are done' if number['complete'] else ''
+        failed = f', {number["failed"]} have failed' if number['failed'] else ''
+        self.say(f'{study.name}: {len(cells)} trainings{before}{failed}; in {study.url}')
+
+    def __enter__(self) -> '_View':
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def update(self, cells: Sequence[Cell]) -> None:
+        """Tells what is new."""
+        for cell in cells:
+            if cell.state in ('complete', 'failed') and cell.job.key not in self._told:
+                self._told.add(cell.job.key)
+                self.say(f'[{len(self._told)}/{len(cells)}] {self._line(cell)}')
+        if self._live is not None:
+            self._live.update(self._picture(cells), refresh=True)
+
+    def _line(self, cell: Cell) -> str:
+        if cell.state == 'failed':
+            return f'{cell.job}  FAILED: {cell.error.splitlines()[0]} (see {cell.attribute("log")})'
+        split = 'val' if cell.job.phase == SELECT else 'test'
+        host = (cell.attribute('worker') or {}).get('host')
+        where = '' if host == self._host else f'  on {host}'
+        took = clock(cell.attribute('seconds') or 0)
+        return f'{cell.job}  {split} {cell.accuracy:.2f} %  in {took}{where}'
+
+    def _picture(self, cells: Sequence[Cell]) -> Group:
+        number = counts(cells)
+        done = number['complete'] + number['failed']
+        head = Table.grid(padding=(0, 1), expand=True)
+        head.add_column()
+        head.add_column(ratio=1)
+        head.add_column()
+        seconds = remaining_seconds(cells, self._workers)
+        eta = 'ETA -:--' if seconds is None else f'ETA {clock(seconds)}'
+        failed = f', {number["failed"]} failed' if number['failed'] else ''
+        head.add_row(
+            f'{done}/{len(cells)} trainings{failed}',
+            ProgressBar(total=len(cells), completed=done),
+            eta,
+        )
+        running = Table.grid(padding=(0, 2))
+        for cell in cells:
+            if cell.state == 'running':
+                epochs = cell.attribute('progress')
+                running.add_row(
+                    f'  {cell.job}', f'epoch {epochs[0]}/{epochs[1]}' if epochs else 'starting'
+                )
+        return Group(head, running)

@@ -1,0 +1,113 @@
+"""What a person wants to know of a sweep: how far it is, what is best so far, how long it takes."""
+
+import datetime
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gleam_mm.sweep.groups import over_seeds
+from gleam_mm.sweep.plan import FINAL, SELECT, options_text
+from gleam_mm.sweep.study import Cell
+
+
+def counts(cells: Sequence[Cell]) -> Counter:
+    """How many trainings are in each state."""
+    return Counter(cell.state for cell in cells)
+
+
+def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
+    """How long the rest takes, from what trainings of the same method and phase took so far.
+
+    Args:
+        cells: All trainings.
+        workers: Workers that are known to run; by default as many as trainings are running.
+
+    Returns:
+        Seconds, or None where nothing runs or nothing is complete yet.
+    """
+    taken: dict[tuple, list[float]] = {}
+    for cell in cells:
+        if cell.state == 'complete':
+            seconds = (cell.trial.datetime_complete - cell.trial.datetime_start).total_seconds()
+            for key in ((), (cell.job.phase,), (cell.job.phase, cell.job.method)):
+                taken.setdefault(key, []).append(seconds)
+    running = sum(cell.state == 'running' for cell in cells)
+    if not taken or not max(running, workers):
+        return None
+    total = 0.0
+    for cell in cells:
+        if cell.state not in ('waiting', 'running'):
+            continue
+        phase, method = cell.job.phase, cell.job.method
+        known = taken.get((phase, method)) or taken.get((phase,)) or taken[()]
+        seconds = statistics.fmean(known)
+        if cell.state == 'running':
+            start = cell.trial.datetime_start
+            seconds -= (datetime.datetime.now() - start).total_seconds()
+        total += max(0.0, seconds)
+    return total / max(running, workers)
+
+
+def clock(seconds: float) -> str:
+    """A time as ``1:02:03`` or ``2:03``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+def status(cells: Sequence[Cell]) -> RenderableType:
+    """How far a sweep is: by method and dataset, then what has failed, then in all."""
+    table = Table('method', 'dataset', 'select', 'final', 'best so far', 'val', 'test', box=None)
+    for name in ('val', 'test'):
+        next(column for column in table.columns if column.header == name).justify = 'right'
+    pairs: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        pairs.setdefault((cell.job.method, cell.job.dataset), []).append(cell)
+    for (method, dataset), own in pairs.items():
+        select = [cell for cell in own if cell.job.phase == SELECT]
+        final = [cell for cell in own if cell.job.phase == FINAL]
+        selected = [cell for cell in select if cell.accuracy is not None]
+        best = max(selected, key=lambda cell: cell.accuracy, default=None)
+        tested = [cell.accuracy for cell in final if cell.accuracy is not None]
+        table.add_row(
+            method,
+            dataset,
+            _progress(select),
+            _progress(final),
+            options_text(best.job.options) if best else '',
+            f'{best.accuracy:.2f}' if best else '',
+            _mean(tested),
+        )
+    failed = [
+        Text(f'FAILED {cell.job}: {cell.error.splitlines()[0]} (see {cell.attribute("log")})')
+        for cell in cells
+        if cell.state == 'failed'
+    ]
+    number = counts(cells)
+    parts = [f'{number[state]} {state}' for state in ('complete', 'running', 'waiting', 'failed')]
+    seconds = remaining_seconds(cells)
+    eta = '' if seconds is None else f'; ETA {clock(seconds)}'
+    total = Text(f'{len(cells)} trainings: {", ".join(parts)}{eta}')
+    return Group(table, *failed, total)
+
+
+def _progress(cells: Sequence[Cell]) -> str:
+    if not cells:
+        return '-'
+    number = counts(cells)
+    text = f'{number["complete"]}/{len(cells)}'
+    for state, sign in (('running', ' running'), ('failed', ' failed')):
+        if number[state]:
+            text += f', {number[state]}{sign}'
+    return text
+
+
+def _mean(accuracies: Sequence[float]) -> str:
+    if not accuracies:
+        return ''
+    mean, deviation = over_seeds(accuracies)
+    return f'{mean:.2f}' if deviation is None else f'{mean:.2f} ± {deviation:.2f}'

@@ -1,0 +1,77 @@
+"""Trains methods x datasets x a grid x seeds by the protocol of VTAB-1K, on many workers.
+
+Options are chosen on the validation split; the best ones are trained with each seed and tested
+once. `run` begins a sweep or joins it; the same command on more machines, with the URL of a
+database that all of them reach, adds workers.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command and its flags."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest='command', required=True)
+
+    run = commands.add_parser('run', help='begin a sweep, or join one with the same settings')
+    run.add_argument('file', nargs='?', help='a file of settings, see configs/sweeps; flags win')
+    run.add_argument('--name', help='name of the study; default: <backbone>_<datasets>')
+    run.add_argument('--backbone', help='such as vit-b')
+    run.add_argument('--methods', help='such as gleam-l,lora or gleam-*')
+    run.add_argument('--datasets', help='such as vtab, vtab-natural, fgvc, vtab-cifar,vtab-dtd')
+    run.add_argument('--seeds', help='how many, or which: 3 is 0,1,2; default: 1')
+    run.add_argument(
+        '--grid', nargs='+', metavar='NAME=V,V', help='values to choose from: alpha=0.1,1 top_k=1,2'
+    )
+    run.add_argument(
+        '--options',
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override config values of all trainings: train_cfg.max_epochs=50',
+    )
+    run.add_argument(
+        '--storage',
+        help='an SQLite file, or the URL of a database that several machines reach; default: '
+        'work_dirs/sweeps/<name>/study.db',
+    )
+    run.add_argument(
+        '--heartbeat',
+        type=int,
+        metavar='SECONDS',
+        help='signs of life of workers; a worker that misses three is dead; default: 20',
+    )
+
+    resume = commands.add_parser('resume', help='go on with a sweep, with the settings it has')
+    resume.add_argument('--retry-failed', action='store_true', help='run what has failed again')
+    status = commands.add_parser('status', help='tell how far a sweep is, and what is best so far')
+    export = commands.add_parser('export', help='write the tuned values as config files')
+    for command in (resume, status, export):
+        command.add_argument(
+            'study', help='its name in work_dirs/sweeps, an SQLite file, or the URL of a database'
+        )
+        command.add_argument('--name', help='name of the study, if the database holds several')
+    export.add_argument('folder', type=Path, metavar='OUT_DIR', help='where to write the configs')
+    for command in (run, resume):
+        command.add_argument('--workers', type=int, help='processes; default: 1, or one a GPU')
+        command.add_argument('--gpus', help='GPUs that the workers share: 0,1')
+        command.add_argument('--work-dir', type=Path, help='default: work_dirs/sweeps/<name>')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # first: importing what follows takes seconds
+
+    from gleam_mm import cli
+
+    def main() -> None:
+        """Runs the command. Optuna is imported here, so that its absence is told in one line."""
+        with cli.setup():
+            from gleam_mm.sweep import commands
+        commands.COMMANDS[arguments.command](arguments)
+
+    cli.run(main)
