@@ -77,7 +77,8 @@ class AdapterCheckpointHook(CheckpointHook):
                 if name != checkpoints.FINGERPRINT
             }
             progress = {key: checkpoint['meta'][key] for key in ('epoch', 'iter')}
-            self._exported = tensors, _metadata(runner) | progress
+            metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
+            self._exported = tensors, metadata | progress
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keeps the best checkpoint, and exports the adapter with the metrics."""
@@ -183,6 +184,36 @@ class AdapterCheckpointHook(CheckpointHook):
             self._exported = None
 
 
+def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
+    """What an adapter file says about itself, but for metrics.
+
+    Args:
+        runner: The runner, with a :class:`~gleam_mm.models.PETLClassifier`.
+        dataset: The dataset that knows the names of the classes.
+    """
+    model = _model(runner)
+    config = runner.cfg.get('model') or {}
+    if hasattr(config, 'to_dict'):
+        config = config.to_dict()
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    classes = metainfo.get('classes')
+    return {
+        'method': config.get('petl', {'type': type(model.petl).__name__}),
+        'backbone': config.get('backbone', {'type': type(model.backbone).__name__}),
+        'neck': config.get('neck'),
+        'head': config.get('head'),
+        'data_preprocessor': runner.cfg.get('data_preprocessor'),
+        'classes': list(classes) if isinstance(classes, Sequence) else None,
+        'backbone_fingerprint': model.backbone_fingerprint(),
+        'versions': {
+            'gleam_mm': __version__,
+            'torch': torch.__version__,
+            'mmengine': mmengine.__version__,
+            'mmpretrain': mmpretrain.__version__,
+        },
+    }
+
+
 def find_resumable(work_dir: str | Path) -> Path | None:
     """Finds the newest checkpoint from which training can go on.
 
@@ -246,28 +277,3 @@ def _validated(runner: Runner) -> bool:
 
 def _model(runner: Runner) -> torch.nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
-def _metadata(runner: Runner) -> dict[str, Any]:
-    """What an adapter file says about itself."""
-    model = _model(runner)
-    config = runner.cfg.get('model') or {}
-    if hasattr(config, 'to_dict'):
-        config = config.to_dict()
-    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
-    classes = metainfo.get('classes')
-    return {
-        'method': config.get('petl', {'type': type(model.petl).__name__}),
-        'backbone': config.get('backbone', {'type': type(model.backbone).__name__}),
-        'neck': config.get('neck'),
-        'head': config.get('head'),
-        'data_preprocessor': runner.cfg.get('data_preprocessor'),
-        'classes': list(classes) if isinstance(classes, Sequence) else None,
-        'backbone_fingerprint': model.backbone_fingerprint(),
-        'versions': {
-            'gleam_mm': __version__,
-            'torch': torch.__version__,
-            'mmengine': mmengine.__version__,
-            'mmpretrain': mmpretrain.__version__,
-        },
-    }
