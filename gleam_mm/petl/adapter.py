@@ -30,7 +30,7 @@ class Adapter(PETLMethod):
         ValueError: ``bottleneck`` is out of range.
     """
 
-    obstacle = 'GELU stands between its two Linears, and no weight of the backbone has one inside'
+    obstacle = 'its two Linears have a GELU between them, which no weight of a Linear can hold'
 
     def __init__(self, bottleneck: int = 8, sites: Sequence[str] = ('fc2',)) -> None:
         super().__init__(sites)

@@ -33,8 +33,8 @@ class AdaptFormer(PETLMethod):
     """
 
     obstacle = (
-        'its bottleneck runs beside the FFN, on what the norm has not touched yet, and has a ReLU '
-        'inside; no weight of the backbone does that'
+        'its bottleneck reads the residual stream beside the FFN and has a ReLU inside, which no '
+        'weight of a Linear can hold'
     )
 
     def __init__(self, bottleneck: int = 8, scale: float = 0.1, drop_rate: float = 0.1) -> None:
@@ -42,8 +42,9 @@ class AdaptFormer(PETLMethod):
         self.bottleneck = check_rank(bottleneck, 'bottleneck')
         self.scale = scale
         self.drop_rate = drop_rate
-        # What the norm before the FFN read, by block, until the block is done.
-        self._residuals: dict[int, Tensor] = {}
+        # What the norm before the FFN read, by block, until the block is done; and whether
+        # autograd saw it.
+        self._residuals: dict[int, tuple[Tensor, bool]] = {}
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a block."""
@@ -65,8 +66,8 @@ class AdaptFormer(PETLMethod):
         Raises:
             RuntimeError: The block hides its inside from autograd.
         """
-        residual = self._residuals.pop(site.block)
-        if y.requires_grad and not residual.requires_grad:
+        residual, recorded = self._residuals.pop(site.block)
+        if torch.is_grad_enabled() and not recorded:
             raise RuntimeError(
                 f'AdaptFormer cannot be trained with checkpointing inside of {site.name!r}, which '
                 'recomputes what it reads there: set with_cp=False in the backbone'
@@ -76,4 +77,4 @@ class AdaptFormer(PETLMethod):
         return torch.add(y, own.up(z).view_as(y), alpha=self.scale)
 
     def _remember(self, block: int, module: nn.Module, args: tuple) -> None:
-        self._residuals[block] = args[0]
+        self._residuals[block] = args[0], torch.is_grad_enabled()

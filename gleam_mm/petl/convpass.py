@@ -68,7 +68,7 @@ class Convpass(PETLMethod):
 
     obstacle = (
         'its bypasses convolve neighbouring tokens and have nonlinearities inside, which no weight '
-        'of a Linear does'
+        'of a Linear can hold'
     )
 
     def __init__(

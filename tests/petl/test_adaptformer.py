@@ -114,7 +114,7 @@ def test_dropout_acts_in_training_only(vit, images):
 def test_it_cannot_be_merged(vit):
     method = AdaptFormer()
     method.attach(vit)
-    with pytest.raises(MergeError, match='AdaptFormer cannot be merged: its bottleneck runs'):
+    with pytest.raises(MergeError, match='AdaptFormer cannot be merged: its bottleneck reads'):
         method.merge()
 
 
