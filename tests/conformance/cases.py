@@ -194,6 +194,14 @@ CASES = [
     ),
     Case('SLoRA', dict(type='SLoRA', rank=4), ladder(4), merges=True),
     Case('FacT-TT', dict(type='FacT', rank=4), ladder(4, local=True), merges=True),
+    Case(
+        'FacT-TK',
+        dict(type='FacT', form='tk', rank=4),
+        lambda shape: (
+            ladder(4)(shape) + shape.each_block(lambda _: 12 * 4) + shape.each_stage(lambda _: 4**3)
+        ),
+        merges=True,
+    ),
     Case('GLEAM', dict(type='GLEAM', rank=4), ladder(4, local=True, experts=4)),
     Case(
         'GLEAM, k = 1',
