@@ -1,0 +1,211 @@
+"""Builds the whole report of studies and writes its files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from gleam_mm.cli import UserError
+from gleam_mm.fileio import write_bytes
+from gleam_mm.report import figures, formats, page, paper, tables
+from gleam_mm.report.suites import Suite, suites_of
+from gleam_mm.report.tables import Table
+from gleam_mm.report.trials import Row, Study, open_study, rows
+from gleam_mm.sweep.plan import FINAL, SELECT
+
+PAGE, MARKDOWN, LATEX, FINALS = 'report.html', 'report.md', 'report.tex', 'finals.csv'
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report: its tables, and what each file contains.
+
+    Attributes:
+        tables: All tables.
+        files: Name of the file -> its text.
+    """
+
+    tables: tuple[Table, ...]
+    files: dict[str, str]
+
+
+def build(studies: Sequence[Study]) -> Report:
+    """Builds a report.
+
+    Args:
+        studies: One or more studies; each table and figure covers all of them.
+
+    Raises:
+        UserError: The studies consist of no final trainings.
+    """
+    finals = [final for study in studies for final in study.finals]
+    if not finals:
+        names = ', '.join(study.name for study in studies)
+        raise UserError(f'{names}: no final trainings to report, not even waiting ones')
+    found: list[Table] = []
+    sections: list[str] = []
+    links: list[str] = []
+    for suite in suites_of(final.dataset for final in finals):
+        gathered = rows(studies, suite)
+        for backbone in dict.fromkeys(row.backbone for row in gathered):
+            own = [row for row in gathered if row.backbone == backbone]
+            made = _tables(suite, backbone, own)
+            found += made
+            anchor, name = f'{suite.key}-{backbone}', f'{suite.name}, {backbone}'
+            links.append(f'<a href="#{anchor}">{name}</a>')
+            sections.append(_section(anchor, suite, backbone, own, made))
+    names = ', '.join(dict.fromkeys(study.name for study in studies))
+    title = f'GLEAM-MM: {names if len(studies) == 1 else f"{len(studies)} studies"}'
+    lead = (
+        '<p class="lead">Measured accuracies of parameter-efficient methods'
+        + (', beside those that the GLEAM paper prints.' if _has_paper(found) else '.')
+        + (f' Studies: {escape(names)}.' if len(studies) > 1 else '')
+        + f'</p>\n{page.overrides_notice(studies)}\n<nav>{"".join(links)}</nav>'
+    )
+    files = {
+        PAGE: page.page(title, lead, _facts(studies), sections),
+        MARKDOWN: f'# {title}\n\n{names}: {_status(studies)}\n\n'
+        + '\n'.join(map(formats.markdown, found)),
+        LATEX: f'% {names}. Needs \\usepackage{{booktabs,graphicx}}.\n\n'
+        + '\n'.join(map(formats.latex, found)),
+        FINALS: formats.finals_csv(studies),
+        **{f'{table.key}.csv': formats.table_csv(table) for table in found},
+    }
+    return Report(tuple(found), files)
+
+
+def write(report: Report, folder: str | Path) -> list[Path]:
+    """Writes the files of a report; older ones of the same names are replaced.
+
+    Args:
+        report: The report.
+        folder: Where to; made if it does not exist.
+
+    Returns:
+        The paths of the files.
+    """
+    paths = []
+    for name, text in report.files.items():
+        paths.append(Path(folder) / name)
+        write_bytes(paths[-1], text.encode())
+    return paths
+
+
+def make(
+    storages: Sequence[str], names: Sequence[str] | None = None, folder: str | Path | None = None
+) -> tuple[Report, list[Path]]:
+    """Reads studies, builds their report and writes it.
+
+    Args:
+        storages: Names of sweeps, paths of SQLite files, or URLs of databases.
+        names: Names of the studies in a single storage; may be left out where it holds one.
+        folder: Where to write; may be left out for a single storage that is a file.
+
+    Returns:
+        The report, and the paths of its files.
+
+    Raises:
+        UserError: A study cannot be read, or the arguments do not fit each other.
+    """
+    if names and len(storages) > 1:
+        raise UserError('--study names studies in one storage; give a single STUDY with it')
+    folder = Path(folder) if folder else _beside(storages)
+    if names:
+        studies = [open_study(storages[0], name) for name in names]
+    else:
+        studies = [open_study(storage) for storage in storages]
+    report = build(studies)
+    return report, write(report, folder)
+
+
+def _beside(storages: Sequence[str]) -> Path:
+    """The folder of the report of a single storage that is a file."""
+    from gleam_mm.sweep.study import SWEEPS, is_url  # imports Optuna
+
+    if len(storages) == 1:
+        for path in (Path(storages[0]), SWEEPS / storages[0]):
+            if path.exists():
+                return (path if path.is_dir() else path.parent) / 'report'
+        if not is_url(storages[0]):
+            return SWEEPS / storages[0] / 'report'  # opening it tells that it does not exist
+    raise UserError('say where to write the report: --out FOLDER')
+
+
+def _tables(suite: Suite, backbone: str, own: Sequence[Row]) -> list[Table]:
+    made = [tables.tasks_table(suite, backbone, own)]
+    if suite.shots is None:
+        made += [
+            table
+            for make in (tables.groups_table, tables.search_table, tables.ablation_table)
+            if (table := make(suite, backbone, own))
+        ]
+    return made
+
+
+def _section(
+    anchor: str, suite: Suite, backbone: str, own: Sequence[Row], made: Sequence[Table]
+) -> str:
+    palette = figures.Palette(list(dict.fromkeys(row.name for row in own)))
+    names = [row.name for row in own]
+    done = sum(len(row.complete) for row in own)
+    parts = [
+        f'<section id="{anchor}">\n<h2>{tables.context(suite, backbone)}</h2>\n'
+        f'<p>{done} of {sum(len(row.finals) for row in own)} final trainings are done.</p>'
+    ]
+    parts += [page.table(made[0])]
+    if suite.shots is not None:
+        if charts := figures.shots(suite, own, palette):
+            parts += [
+                '<h3>Accuracy against shots</h3>',
+                page.legend(names, palette),
+                page.panels(charts),
+            ]
+    else:
+        if drawn := figures.trade_off(suite, backbone, own, palette):
+            number = ' (Figure 1 of the paper)' if suite.key == paper.VTAB else ''
+            parts += [f'<h3>Accuracy against parameters{number}</h3>', page.figure(*drawn)]
+        parts += map(page.table, made[1:])
+        if charts := figures.bars(suite, own, palette):
+            parts += ['<h3>Accuracy by task</h3>', _bars_caption(suite, own)]
+            for group, drawings in charts.items():
+                parts += [f'<h4>{group}</h4>', page.panels(drawings)]
+    if charts := figures.curves(suite, own, palette):
+        parts += [
+            '<h3>Training curves</h3>',
+            '<p class="caption">Loss on the training images, the mean of each epoch; a line for '
+            'each seed.</p>',
+            page.legend(names, palette),
+            page.panels(charts),
+        ]
+    return '\n'.join(parts) + '\n</section>'
+
+
+def _bars_caption(suite: Suite, own: Sequence[Row]) -> str:
+    text = 'Top-1 accuracy in %, mean and standard deviation over seeds.'
+    if any((published := row.paper(suite)) and published.tasks for row in own):
+        text += " Dashed marks: the paper's."
+    return f'<p class="caption">{text}</p>'
+
+
+def _has_paper(found: Sequence[Table]) -> bool:
+    return any(line.source == formats.PAPER for table in found for line in table.lines)
+
+
+def _facts(studies: Sequence[Study]) -> list[tuple[str, str]]:
+    results = [result for study in studies for result in study.results]
+    facts = []
+    for phase, name in ((FINAL, 'final trainings'), (SELECT, 'selection trainings')):
+        states = [result.state for result in results if result.phase == phase]
+        if states:
+            facts.append((name, f'{states.count("complete")} of {len(states)}'))
+    for state in ('running', 'waiting', 'failed'):
+        count = sum(result.state == state for result in results)
+        if count:
+            facts.append((state, str(count)))
+    hours = sum(result.seconds or 0 for result in results) / 3600
+    facts.append(('training time', f'{hours:.1f} h' if hours >= 1 else f'{hours * 60:.0f} min'))
+    return facts
+
+
+def _status(studies: Sequence[Study]) -> str:
+    return ', '.join(f'{name}: {value}' for name, value in _facts(studies)) + '.'

@@ -1,0 +1,243 @@
+"""What studies measured, gathered into rows of tables. Only final trainings count.
+
+A row is a method on a backbone. Seeds are averaged for each task; the average of a suite is the
+mean of its group means, as in the paper, and is there only if every task is.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gleam_mm.report import paper
+from gleam_mm.report.suites import Group, Suite
+from gleam_mm.sweep.groups import over_seeds
+from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX
+from gleam_mm.sweep.results import Result, read_results
+
+SHOTS = 'train_dataloader.dataset.shots'  # the override that sets images a class
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study.
+
+    Attributes:
+        name: What to call it.
+        results: Its trainings.
+        overrides: What it changed in every config, such as ``{'train_cfg.max_epochs': 2}``.
+    """
+
+    name: str
+    results: list[Result]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The overrides, the number of shots aside, which tables name."""
+        return {key: value for key, value in self.overrides.items() if key != SHOTS}
+
+    @property
+    def finals(self) -> list[Result]:
+        """The trainings that were, or will be, tested."""
+        return [result for result in self.results if result.phase == FINAL]
+
+
+def open_study(storage: str, name: str | None = None) -> Study:
+    """Reads a study.
+
+    Args:
+        storage: The name of a sweep, the path of an SQLite file, or the URL of a database.
+        name: Name of the study; may be left out where the storage holds one.
+
+    Raises:
+        UserError: See :func:`gleam_mm.sweep.read_results`.
+    """
+    from gleam_mm.sweep import study as studies  # imports Optuna
+
+    opened = studies.open_study(storage, name, read_only=True)
+    return Study(opened.name, read_results(storage, opened.name), dict(opened.sweep.options))
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy in %, averaged over seeds.
+
+    Attributes:
+        mean: Over seeds.
+        deviation: Sample standard deviation over seeds; None of a single one.
+        seeds: How many seeds were tested.
+        planned: How many there are to be.
+    """
+
+    mean: float
+    deviation: float | None
+    seeds: int
+    planned: int
+
+    @property
+    def partial(self) -> bool:
+        """Whether seeds are missing."""
+        return self.seeds < self.planned
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A method on a backbone, and what its final trainings came to.
+
+    Attributes:
+        backbone: Name of the backbone, as in recipes.
+        method: Name of the method, as in recipes.
+        finals: Its final trainings, done or not.
+        shots: Images a class, in suites that have such a choice.
+        overrides: What its study changed in every config.
+        remark: What tells it from other rows of the same method; mostly empty.
+    """
+
+    backbone: str
+    method: str
+    finals: tuple[Result, ...]
+    shots: int | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ''
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return paper.method_name(self.method) + (f' ({self.remark})' if self.remark else '')
+
+    @cached_property
+    def _accuracies(self) -> dict[str, dict[int, float]]:
+        """Dataset -> seed -> accuracy, of complete trainings."""
+        found: dict[str, dict[int, float]] = {}
+        for final in self.complete:
+            found.setdefault(final.dataset, {})[final.seed] = final.accuracy
+        return found
+
+    @cached_property
+    def complete(self) -> list[Result]:
+        """The final trainings that are done."""
+        return [final for final in self.finals if final.accuracy is not None]
+
+    def score(self, dataset: str) -> Score | None:
+        """The accuracy on a dataset, or None before a seed is tested."""
+        if not (found := self._accuracies.get(dataset)):
+            return None
+        planned = {final.seed for final in self.finals if final.dataset == dataset}
+        return Score(*over_seeds(list(found.values())), len(found), len(planned))
+
+    def done(self, suite: Suite) -> int:
+        """How many tasks of a suite were tested."""
+        return sum(dataset in self._accuracies for dataset in suite.tasks)
+
+    def group(self, group: Group) -> Score | None:
+        """The mean over the tasks of a group, or None where one is missing."""
+        return self._mean([list(group.tasks)])
+
+    def average(self, suite: Suite) -> Score | None:
+        """The mean of the group means, or None where a task is missing."""
+        return self._mean([list(group.tasks) for group in suite.groups])
+
+    def mean(self, datasets: Iterable[str]) -> Score | None:
+        """The plain mean over datasets, or None where one is missing."""
+        return self._mean([list(datasets)])
+
+    def _mean(self, groups: Sequence[Sequence[str]]) -> Score | None:
+        """The mean of group means; deviation over the seeds, if all tasks have the same ones."""
+        datasets = [dataset for group in groups for dataset in group]
+        scores = {dataset: self.score(dataset) for dataset in datasets}
+        if not datasets or None in scores.values():
+            return None
+        mean = statistics.fmean(
+            statistics.fmean(scores[dataset].mean for dataset in group) for group in groups
+        )
+        seeds = [set(self._accuracies[dataset]) for dataset in datasets]
+        deviation = None
+        if all(found == seeds[0] for found in seeds) and len(seeds[0]) > 1:
+            deviation = statistics.stdev(
+                statistics.fmean(
+                    statistics.fmean(self._accuracies[dataset][seed] for dataset in group)
+                    for group in groups
+                )
+                for seed in seeds[0]
+            )
+        return Score(
+            mean,
+            deviation,
+            min(score.seeds for score in scores.values()),
+            max(score.planned for score in scores.values()),
+        )
+
+    @cached_property
+    def parameters(self) -> float | None:
+        """Trained numbers, head excluded; the mean over tasks where tasks differ."""
+        by_dataset: dict[str, list[int]] = {}
+        for final in self.complete:
+            if final.parameters is not None:
+                by_dataset.setdefault(final.dataset, []).append(final.parameters)
+        if not by_dataset:
+            return None
+        mean = statistics.fmean(statistics.fmean(values) for values in by_dataset.values())
+        return int(mean) if mean == int(mean) else mean
+
+    def paper(self, suite: Suite) -> paper.PaperRow | None:
+        """The paper's row that this one is to be compared with, or None.
+
+        None as well where an override or an option other than those that the paper tunes changed
+        the method.
+        """
+        changed = {
+            key.removeprefix(OPTION_PREFIX)
+            for key in self.overrides
+            if key.startswith(OPTION_PREFIX)
+        }.union(*(final.options for final in self.finals))
+        if changed - paper.TUNED or suite.shots is not None:
+            return None
+        return paper.row(suite.key, self.backbone, self.method)
+
+
+def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
+    """Gathers the rows of a suite.
+
+    Studies with the same overrides are joined (one may hold the natural tasks and another the
+    rest), unless they tested the same method on the same dataset with the same seed: no choice is
+    made between test results, each study then has its own row.
+
+    Args:
+        studies: The studies.
+        suite: The suite.
+
+    Returns:
+        Rows in the order of the studies and their methods; of few-shot suites by rising shots.
+    """
+    gathered: dict[tuple, dict[int, list[Result]]] = {}
+    for index, study in enumerate(studies):
+        shots = study.overrides.get(SHOTS, suite.shots) if suite.shots is not None else None
+        for final in study.finals:
+            if final.dataset in suite.tasks:
+                key = (final.backbone, final.method, shots, repr(sorted(study.changes.items())))
+                gathered.setdefault(key, {}).setdefault(index, []).append(final)
+
+    found: list[tuple[int, Row]] = []
+    for (backbone, method, shots, _), by_study in gathered.items():
+        seen = [{(f.dataset, f.seed) for f in finals} for finals in by_study.values()]
+        parts = [by_study]
+        if len(set().union(*seen)) < sum(map(len, seen)):  # the same training in two studies
+            parts = [{index: finals} for index, finals in by_study.items()]
+        for part in parts:
+            first = min(part)
+            finals = tuple(final for finals in part.values() for final in finals)
+            found.append((first, Row(backbone, method, finals, shots, studies[first].changes)))
+
+    named = []
+    for index, row in found:
+        twins = [
+            other
+            for _, other in found
+            if (other.backbone, other.method, other.shots) == (row.backbone, row.method, row.shots)
+        ]
+        remark = studies[index].name if len(twins) > 1 else ''
+        named.append(Row(row.backbone, row.method, row.finals, row.shots, row.overrides, remark))
+    order = list(dict.fromkeys((row.backbone, row.method) for row in named))
+    return sorted(named, key=lambda row: (order.index((row.backbone, row.method)), row.shots or 0))
