@@ -9,6 +9,7 @@ from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
 from gleam_mm.petl.glora import GLoRA
+from gleam_mm.petl.hf_peft import HFPeft
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.layouts import Grid, Layout, Site, find_layout
 from gleam_mm.petl.linear_probe import LinearProbe
@@ -35,6 +36,7 @@ __all__ = [
     'FullTuning',
     'GLoRA',
     'Grid',
+    'HFPeft',
     'LadderMethod',
     'Layout',
     'LinearProbe',

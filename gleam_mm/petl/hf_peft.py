@@ -1,0 +1,338 @@
+"""The tuners of HF PEFT, on any backbone that has a layout."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gleam_mm.petl.base import ForwardReplacement, Handle, MergeError, PETLMethod
+from gleam_mm.petl.layouts import Site
+from gleam_mm.registry import MODELS
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+_ADAPTER = 'default'  # what PEFT calls an adapter that nobody named
+
+_OURS = {
+    'target_modules': 'name roles in `sites`',
+    'exclude_modules': 'name roles in `sites`',
+    'target_parameters': 'name roles in `sites`',
+    'layers_to_transform': 'all blocks are adapted; `rank_pattern` can vary the rank',
+    'layers_pattern': 'all blocks are adapted; `rank_pattern` can vary the rank',
+    'layer_replication': 'the backbone keeps its blocks',
+    'modules_to_save': 'the head is always trained',
+    'trainable_token_indices': 'images have no vocabulary',
+    'task_type': 'the classifier has its own head',
+    'inference_mode': 'the method is trained',
+}
+"""Options of PEFT that have no meaning here -> what to do instead."""
+
+_UNFIT = {
+    'ADAPTION_PROMPT': 'it extends the attention of language models',
+    'ADALORA': 'the training loop would have to tell it when to reassign its ranks',
+    'LN_TUNING': "it trains the backbone's own norms",
+    'OSF': "it splits the backbone's own weights",
+    'POLY': 'its inputs come with the index of a task',
+    'SHADOW': 'it runs beside the blocks of a language model',
+    'TRAINABLE_TOKENS': 'images have no vocabulary',
+    'XLORA': 'it mixes finished adapters, by the hidden states of a language model',
+}
+
+
+class BaseLinear(nn.Linear):
+    """The frozen Linear of a site as the base layer of a tuner: it computes, and owns nothing.
+
+    Its weight and bias are those of the site's module, whichever these are at the time.
+
+    Args:
+        linear: The module of the site.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.link(linear)
+
+    def link(self, linear: nn.Linear | None) -> None:
+        """Refers to a module from now on, without registering it."""
+        self.__dict__['_linear'] = linear
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The weight of the site's module."""
+        return self._linear.weight
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The bias of the site's module."""
+        return self._linear.bias
+
+    @property
+    def in_features(self) -> int:
+        """The width that the site reads."""
+        return self._linear.in_features
+
+    @property
+    def out_features(self) -> int:
+        """The width that the site writes."""
+        return self._linear.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the site's module computes, its hooks apart."""
+        return type(self._linear).forward(self._linear, x)
+
+
+@MODELS.register_module()
+class HFPeft(PETLMethod):
+    """A tuner of HF PEFT (https://github.com/huggingface/peft): DoRA, VeRA, IA3, OFT and others.
+
+    The tuner adapts the Linears at the given sites, and names them as the backbone does, for
+    options such as ``rank_pattern``. PEFT puts its layers in the place of Linears; here they stand
+    beside the backbone, which keeps its modules and keys, and take the place of a Linear's forward
+    method only. What the tuner shares between layers, such as the vector bank of VB-LoRA, is owned
+    and saved once.
+
+    Needs the extra ``hf``: ``pip install 'gleam-mm[hf]'``.
+
+    Args:
+        config: Options of PEFT's config class with its ``peft_type``, such as
+            ``dict(peft_type='VERA', r=256)``. ``target_modules`` follows from ``sites``.
+            ``feedforward_modules`` of IA3 are roles as well.
+        sites: Roles to adapt, among ``qkv``, ``proj``, ``fc1`` and ``fc2``.
+
+    Raises:
+        ImportError: HF PEFT is not installed.
+        ValueError: The tuner is unknown, or needs more than Linears to adapt; or an option is
+            unknown, or has no meaning here.
+
+    Examples:
+        >>> HFPeft(dict(peft_type='LORA', r=8, use_dora=True), sites=['qkv', 'proj'])
+    """
+
+    def __init__(self, config: Mapping[str, Any], sites: Sequence[str] = ('qkv',)) -> None:
+        super().__init__(sites)
+        self.config = _check_config(dict(config), self.roles)
+        self._trained: frozenset[str] = frozenset()
+        self._register_state_dict_hook(_drop_aliases)
+        self._register_load_state_dict_pre_hook(self._add_aliases)
+
+    def build(self, sites: list[Site]) -> None:
+        """Lets PEFT make the tuner's layers, and takes them over."""
+        for site in sites:
+            if not isinstance(site.module, nn.Linear):
+                raise ValueError(
+                    f'HFPeft adapts Linears; {site.name!r} (role {site.role!r}) is a '
+                    f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
+                )
+        layers, shared = self._inject(sites)
+        for name, module in shared.items():
+            self.shared[name] = module
+        for site, layer in zip(sites, layers, strict=True):
+            layer.base_layer = BaseLinear(site.module)
+            for name, module in list(layer.named_children()):
+                if shared.get(name) is module:  # the layer may refer to it, and not own it
+                    delattr(layer, name)
+                    layer.__dict__[name] = module
+            self.local[site.key] = layer
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        self._trained = frozenset(trained)
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the tuner trains; some hold parameters that stay as they are."""
+        for name, parameter in self.named_parameters():
+            if name in self._trained:
+                yield name, parameter
+
+    def hook(self, site: Site) -> Handle:
+        """Lets the tuner's layer take the place of the Linear's forward method."""
+        self.local[site.key].base_layer.link(site.module)
+        return ForwardReplacement(site.module, partial(self._forward, site))
+
+    def detach(self) -> None:
+        """Unplugs the tuner, which keeps its parameters; the backbone is the original again."""
+        super().detach()
+        for layer in self.local.values():
+            layer.base_layer.link(None)
+
+    def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Merges a copy of the tuner's layer into a copy of the weights, as PEFT does."""
+        layer = self.local[site.key]
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device='meta')
+        linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        if bias is not None:
+            linear.bias = nn.Parameter(bias.clone(), requires_grad=False)
+        layer = copy.deepcopy(layer, {id(layer.base_layer): linear})
+        try:
+            layer.merge(safe_merge=True)
+        except Exception as error:  # every tuner has its own way to refuse
+            raise MergeError(
+                f"HFPeft cannot be merged: PEFT's {self.config['peft_type']} refuses: "
+                f'{error or type(error).__name__}'
+            ) from error
+        return linear.weight, linear.bias
+
+    def _inject(self, sites: list[Site]) -> tuple[list[nn.Module], dict[str, nn.Module]]:
+        """The tuner's layers, one a site, and what they share, by name."""
+        peft_type, stand_in = self.config['peft_type'], _stand_in(sites)
+        weights = [site.module.weight for site in sites]
+        before = [(weight.data, weight.data.clone()) for weight in weights]
+        frozen = [(p, p.requires_grad) for site in sites for p in site.module.parameters()]
+        try:
+            # Not inject_adapter_in_model: it refuses tuners that share state between layers.
+            tuner = _tuner_class(peft_type)(stand_in, self._peft_config(sites), _ADAPTER)
+        except Exception as error:  # every tuner has its own way to refuse
+            raise ValueError(
+                f'config of HFPeft: {peft_type} does not fit the sites {", ".join(self.roles)}: '
+                f'{error or type(error).__name__}'
+            ) from error
+        finally:
+            for parameter, requires_grad in frozen:
+                parameter.requires_grad_(requires_grad)
+            changed = [
+                _restore(weight, *data) for weight, data in zip(weights, before, strict=True)
+            ]
+        layers = [stand_in.get_submodule(site.name) for site in sites]
+        for site, layer in zip(sites, layers, strict=True):
+            if not hasattr(layer, 'base_layer'):
+                raise ValueError(f'config of HFPeft: {peft_type} leaves {site.name!r} as it is')
+        replaced = (
+            layer.get_base_layer().weight is not weight
+            for layer, weight in zip(layers, weights, strict=True)
+        )
+        if any(changed) or any(replaced):
+            raise ValueError(
+                f"config of HFPeft: {peft_type} with these options changes the backbone's own "
+                'weights when it starts; choose another initialisation (of LoRA, '
+                "init_lora_weights=True or 'gaussian')"
+            )
+        children = tuner.named_children()
+        return layers, {name: module for name, module in children if module is not stand_in}
+
+    def _forward(self, site: Site, x: Tensor) -> Tensor:
+        return self.local[site.key](x)
+
+    def _peft_config(self, sites: list[Site]) -> 'PeftConfig':
+        options = dict(self.config)
+        config_class = _config_class(options.pop('peft_type'))
+        if roles := options.get('feedforward_modules'):
+            options['feedforward_modules'] = [s.name for s in sites if s.role in roles]
+        elif 'feedforward_modules' in _options(config_class):
+            options['feedforward_modules'] = []
+        return config_class(target_modules=[site.name for site in sites], **options)
+
+    def _canonical(self) -> dict[int, str]:
+        """Identity of each parameter and buffer -> the name that it is saved under."""
+        tensors = [*self.named_parameters(), *self.named_buffers()]
+        return {id(tensor): name for name, tensor in tensors}
+
+    def _aliases(self) -> dict[str, str]:
+        """Further names of shared parameters and buffers -> the name that they are saved under."""
+        canonical = self._canonical()
+        tensors = [
+            *self.named_parameters(remove_duplicate=False),
+            *self.named_buffers(remove_duplicate=False),
+        ]
+        names = {name: canonical[id(tensor)] for name, tensor in tensors}
+        return {name: saved for name, saved in names.items() if name != saved}
+
+    def _add_aliases(self, state_dict: dict, prefix: str, *args: object) -> None:
+        for name, saved in self._aliases().items():
+            if prefix + saved in state_dict:
+                state_dict[prefix + name] = state_dict[prefix + saved]
+
+
+def _drop_aliases(method: HFPeft, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    for name in method._aliases():
+        state_dict.pop(prefix + name, None)
+
+
+def _restore(weight: nn.Parameter, data: Tensor, values: Tensor) -> bool:
+    """Gives a weight its own memory and values back; tells whether they had changed."""
+    changed = not weight.is_meta and not torch.equal(weight.data, values)
+    weight.data = data
+    if changed:
+        data.copy_(values)
+    return changed
+
+
+def _stand_in(sites: list[Site]) -> nn.Module:
+    """A tree of modules with, under the name of each site, a Linear of the same parameters."""
+    root = nn.Module()
+    for site in sites:
+        *path, leaf = site.name.split('.')
+        parent = root
+        for name in path:
+            if name not in parent._modules:
+                parent.add_module(name, nn.Module())
+            parent = parent._modules[name]
+        weight, bias = site.module.weight, site.module.bias
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device='meta')
+        linear.weight, linear.bias = weight, bias
+        parent.add_module(leaf, linear)
+    return root
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError(
+            f"HFPeft needs HF PEFT, the extra 'hf': pip install 'gleam-mm[hf]' ({error})"
+        ) from error
+    return peft
+
+
+def _config_class(peft_type: str) -> 'Callable[..., PeftConfig]':
+    return _peft().PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
+
+
+def _tuner_class(peft_type: str) -> Callable[..., nn.Module]:
+    return _peft().PEFT_TYPE_TO_TUNER_MAPPING[peft_type]
+
+
+def _options(config_class: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(config_class) if field.init}
+
+
+def _check_config(config: dict[str, Any], roles: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the config with its peft_type in capitals.
+
+    Raises:
+        ValueError: See :class:`HFPeft`.
+    """
+    peft_type = str(config.get('peft_type', '')).upper()
+    fitting = sorted(
+        name.value
+        for name, config_class in _peft().PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if 'target_modules' in _options(config_class) and name.value not in _UNFIT
+    )
+    if reason := _UNFIT.get(peft_type):
+        raise ValueError(f'config of HFPeft: peft_type={peft_type!r} does not fit here: {reason}')
+    if peft_type not in fitting:
+        raise ValueError(
+            f'config of HFPeft: peft_type={config.get("peft_type")!r} is no tuner that adapts '
+            f'Linears; this version of PEFT has {", ".join(fitting)}'
+        )
+    for name in config.keys() & _OURS:
+        raise ValueError(f'config of HFPeft: leave out {name!r}: {_OURS[name]}')
+    known = _options(_config_class(peft_type)) - _OURS.keys()
+    if unknown := sorted(config.keys() - known):
+        raise ValueError(
+            f'config of HFPeft: {peft_type} has no option {", ".join(map(repr, unknown))}; it has '
+            f'{", ".join(sorted(known))}'
+        )
+    if config.get('bias', 'none') != 'none':
+        raise ValueError(
+            f"config of HFPeft: bias={config['bias']!r} would train the backbone's biases; leave "
+            'it out, or use BitFit'
+        )
+    if outside := set(config.get('feedforward_modules', ())) - set(roles):
+        raise ValueError(
+            f'config of HFPeft: feedforward_modules takes roles among `sites` ({", ".join(roles)}),'
+            f' not {", ".join(sorted(outside))}'
+        )
+    return {**config, 'peft_type': peft_type}
