@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-_PREFIX = '.writing-'
+UNFINISHED_PREFIX = '.writing-'
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -17,7 +17,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{_PREFIX}{os.getpid()}-{path.name}')
+    temporary = path.with_name(f'{UNFINISHED_PREFIX}{os.getpid()}-{path.name}')
     try:
         with temporary.open('wb') as file:
             file.write(data)
@@ -38,7 +38,7 @@ def remove_unfinished(folder: str | Path) -> list[Path]:
     Returns:
         The files that were removed.
     """
-    unfinished = sorted(Path(folder).glob(f'{_PREFIX}*'))
+    unfinished = sorted(Path(folder).glob(f'{UNFINISHED_PREFIX}*'))
     for path in unfinished:
         path.unlink(missing_ok=True)
     return unfinished

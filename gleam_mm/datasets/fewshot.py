@@ -41,7 +41,7 @@ FGVC_TASKS = {
     ),
 }
 # The published lists write paths relative to the folder with the images of the original data.
-_IMAGE_FOLDERS = ('images', 'jpg', '', 'data/images')
+IMAGE_FOLDERS = ('images', 'jpg', '', 'data/images')
 
 _ALIASES = {
     'fgvc_aircraft': 'aircraft fgvcaircraft100',
@@ -71,7 +71,7 @@ def list_file(folder: Path, split: str, shots: int | None = None, seed: int | No
 
 def image_folder(folder: Path, first_image: str) -> Path:
     """The folder that a list's paths are relative to: the one that has its first image."""
-    candidates = [folder / name for name in _IMAGE_FOLDERS]
+    candidates = [folder / name for name in IMAGE_FOLDERS]
     return next((place for place in candidates if (place / first_image).is_file()), candidates[0])
 
 
