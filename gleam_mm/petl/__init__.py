@@ -15,6 +15,7 @@ from gleam_mm.petl.layouts import Grid, Layout, Site, find_layout
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.moe import ConvMoE
+from gleam_mm.petl.noah import NOAH
 from gleam_mm.petl.repadapter import RepAdapter
 from gleam_mm.petl.slora import SLoRA
 from gleam_mm.petl.ssf import SSF
@@ -24,6 +25,7 @@ from gleam_mm.petl.vpt import VPT
 __all__ = [
     'GLEAM',
     'LINEAR_ROLES',
+    'NOAH',
     'SSF',
     'VPT',
     'AdaptFormer',

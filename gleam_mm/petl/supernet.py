@@ -97,6 +97,10 @@ class Supernet(PETLMethod):
             ValueError: It does not fit.
         """
 
+    def switch(self, subnet: dict) -> None:
+        """Makes a complete subnet that of the coming forward passes."""
+        self._current = subnet
+
     def largest(self) -> dict:
         """The subnet with all parameters."""
         return self.express({name: options[0] for name, options in self.genes().items()})
@@ -115,7 +119,7 @@ class Supernet(PETLMethod):
         if not self.is_supernet:
             raise RuntimeError(f'this {type(self).__name__} is no supernet: its subnet is fixed')
         self._active = self.largest() if subnet is None else self.check(subnet)
-        self._current = self._active
+        self.switch(self._active)
 
     def attach(self, backbone: nn.Module) -> None:
         """Plugs the method in, as in :class:`~gleam_mm.petl.PETLMethod`.
@@ -153,10 +157,10 @@ class Supernet(PETLMethod):
 
     def _choose(self, module: nn.Module, args: tuple) -> None:
         if not self.training:
-            self._current = self._active
+            self.switch(self._active)
             return
         # Text, for Python hashes what it seeds with in the same way everywhere only if it is that.
-        self._current = self.draw(random.Random(f'{self.seed} {self.step.item()}'))
+        self.switch(self.draw(random.Random(f'{self.seed} {self.step.item()}')))
         self.step += 1
 
     def _reach(self, module: nn.Module, args: tuple, output: Any) -> Any:
