@@ -1,0 +1,203 @@
+"""Which rows and columns tables have, and what Markdown, CSV and LaTeX make of them."""
+
+import csv
+import io
+
+import pytest
+from report.made import VTAB, final, select, whole
+
+from gleam_mm.cli import UserError
+from gleam_mm.report import Study, build
+from gleam_mm.report.suites import SUITES
+
+
+def table(studies, key):
+    report = build(studies if isinstance(studies, list) else [studies])
+    (found,) = [table for table in report.tables if table.key == key]
+    return found
+
+
+def read_csv(report, name):
+    return list(csv.DictReader(io.StringIO(report.files[name])))
+
+
+def shown(line):
+    return [cell.text for cell in line.cells]
+
+
+def test_table_1_has_the_papers_columns():
+    found = table(whole(), 'vtab-vit-b-tasks')
+    assert 'Table 1' in found.title
+    assert [column.key for column in found.columns] == ['parameters', *VTAB, 'average']
+    groups = [column.group for column in found.columns]
+    assert groups == ['', *['Natural'] * 7, *['Specialized'] * 4, *['Structured'] * 8, '']
+    assert [(line.label, line.source) for line in found.lines] == [
+        ('LoRA', 'measured'),
+        ('LoRA', 'paper'),
+        ('GLEAM-L', 'measured'),
+        ('GLEAM-L', 'paper'),
+    ]
+    lora, gleam = found.lines[1], found.lines[3]
+    assert shown(lora) == ['0.29', *['—'] * 19, '74.5']
+    assert shown(gleam)[:4] == ['0.07', '73.2', '92.5', '72.2']
+    assert shown(gleam)[-2:] == ['42.0', '76.8']
+    assert shown(found.lines[2])[0] == '0.0708'
+
+
+def test_missing_cells_are_missing():
+    results = [final(dataset=task) for task in VTAB[:3]]
+    results += [final(dataset=VTAB[3], accuracy=None, state='failed')]
+    results += [select(dataset=VTAB[4], accuracy=99)]
+    line = table(Study('made', results), 'vtab-vit-b-tasks').lines[0]
+    assert shown(line) == ['0.295', '50.0', '50.0', '50.0', *['—'] * 16, '— 3/19']
+    assert line.cells[4].note == 'failed'
+    assert line.cells[5].note == 'not part of the study'
+    groups = table(Study('made', results), 'vtab-vit-b-groups').lines[0]
+    assert shown(groups) == ['0.295', '— 3/7', '— 0/4', '— 0/8', '— 3/19']
+
+
+def test_swins_group_means_are_table_4():
+    found = table(whole(('full', 'bitfit'), backbone='swin-b'), 'vtab-swin-b-groups')
+    assert 'Table 4' in found.title
+    assert [shown(line)[0] for line in found.lines if line.source == 'paper'] == ['86.7', '0.20']
+    assert all(set(shown(line)[1:]) == {'—'} for line in found.lines if line.source == 'paper')
+
+
+def test_glora_makes_table_3():
+    found = table(whole(('glora', 'lora', 'gleam-l')), 'vtab-vit-b-glora')
+    assert 'Table 3' in found.title
+    assert [line.label for line in found.lines] == ['GLoRA', 'GLEAM-L', 'GLEAM-L']
+
+
+def ablation():
+    """Experts, k, alpha and local transforms, each in a study of its own."""
+    tasks = SUITES[0].ablation
+    return [
+        Study(
+            name,
+            [final('gleam-l', task, accuracy=value, options=options) for task in tasks],
+            {f'model.petl.{key}': changed for key, changed in overrides.items()},
+        )
+        for name, value, options, overrides in (
+            ('base', 85, {'top_k': 1, 'alpha': 1.0}, {}),
+            ('two', 84, {'top_k': 1, 'alpha': 1.0}, {'num_experts': 2}),
+            ('none', 83, {'alpha': 1.0}, {'moe': False}),
+            ('k2', 82, {'top_k': 2, 'alpha': 1.0}, {}),
+            ('strong', 81, {'top_k': 1, 'alpha': 10}, {}),
+            ('shared', 80, {'top_k': 1}, {'local': False}),
+        )
+    ]
+
+
+def test_table_2_has_a_section_for_each_factor():
+    found = table(ablation(), 'vtab-vit-b-ablation')
+    assert 'Table 2' in found.title
+    sections, section = {}, ''
+    for line in found.lines:
+        section = line.section or section
+        sections.setdefault(section, []).append(shown(line))
+    experts = [cells[1:3] + cells[-1:] for cells in sections['Number of experts n']]
+    assert experts == [['—', '—', '83.0'], ['2', '1', '84.0'], ['4', '1', '85.0']]
+    chosen = [cells[2:3] + cells[-1:] for cells in sections['Selected experts k']]
+    assert chosen == [['1', '85.0'], ['2', '82.0']]
+    alpha = [cells[3:4] + cells[-1:] for cells in sections['Scaling factor alpha']]
+    assert alpha == [['1', '85.0'], ['10', '81.0']]
+    local = [cells[4:5] + cells[-1:] for cells in sections['Local transforms']]
+    assert local == [['no', '80.0'], ['yes', '85.0']]
+    assert [column.label for column in found.columns][6:] == [
+        'CIFAR-100',
+        'Caltech101',
+        'DTD',
+        'Flowers102',
+        'Pets',
+        'Mean',
+    ]
+
+
+def test_options_chosen_for_each_task_are_no_ablation():
+    tuned = [
+        final('gleam-l', task, options={'alpha': alpha})
+        for task, alpha in zip(SUITES[0].ablation, (1, 10, 1, 10, 1), strict=True)
+    ]
+    report = build([Study('tuned', tuned), whole(('gleam-t',))])
+    assert not [table for table in report.tables if table.key.endswith('ablation')]
+
+
+def test_the_ladder_is_an_ablation():
+    found = table(whole(('fact', 'gleam-l')), 'vtab-vit-b-ablation')
+    assert [shown(line)[:3] for line in found.lines] == [['16', '—', '—'], ['16', '4', '2']]
+
+
+def test_few_shot_tables_have_a_row_for_each_number_of_shots():
+    tasks = list(SUITES[2].tasks)
+    studies = [
+        whole(('lora',), tasks, name=f'{n}', overrides={'train_dataloader.dataset.shots': n})
+        for n in (4, 1)
+    ]
+    found = table(studies, 'fgvc-vit-b-tasks')
+    assert [line.label for line in found.lines] == ['LoRA, 1-shot', 'LoRA, 4-shot']
+
+
+def test_datasets_of_no_suite_are_reported():
+    found = table(whole(datasets=['birds', 'bees']), 'other-vit-b-tasks')
+    assert [column.key for column in found.columns] == ['parameters', 'birds', 'bees', 'average']
+
+
+def test_csv_has_unrounded_numbers():
+    study = whole(seeds=(0, 1, 2))
+    report = build([study])
+    lora, paper, *_ = read_csv(report, 'vtab-vit-b-tasks.csv')
+    values = [r.accuracy for r in study.results if (r.method, r.dataset) == ('lora', 'vtab-dtd')]
+    assert float(lora['vtab-dtd']) == pytest.approx(sum(values) / 3, abs=1e-12)
+    assert float(lora['parameters']) == 294_912
+    assert (lora['source'], paper['source']) == ('measured', 'paper')
+    assert (paper['vtab-dtd'], paper['average'], paper['vtab-dtd_std']) == ('', '74.5', '')
+
+
+def test_csv_leaves_out_what_is_missing():
+    report = build([Study('made', [final()])])
+    line = read_csv(report, 'vtab-vit-b-tasks.csv')[0]
+    assert (line['vtab-cifar'], line['vtab-dtd'], line['average']) == ('50.0', '', '')
+
+
+def test_every_final_training_is_in_a_csv():
+    results = [final(options={'alpha': 10}), final(seed=1, accuracy=None, state='running')]
+    study = Study('made', [*results, select()], {'train_cfg.max_epochs': 2})
+    one, two = read_csv(build([study]), 'finals.csv')
+    assert (one['study'], one['accuracy'], one['options']) == ('made', '50.0', 'alpha=10')
+    assert one['overrides'] == 'train_cfg.max_epochs=2'
+    assert (two['seed'], two['state'], two['accuracy']) == ('1', 'running', '')
+
+
+def test_markdown_rows_are_as_wide_as_their_head():
+    lines = [*ablation(), whole(name='all|of_it')]
+    for line in build(lines).files['report.md'].split('\n\n'):
+        rows = [row for row in line.splitlines() if row.startswith('|')]
+        assert len({row.replace('\\|', '').count('|') for row in rows}) <= 1
+
+
+def test_markdown_tells_means_and_deviations():
+    text = build([Study('made', [final(seed=s, accuracy=v) for s, v in ((0, 70), (1, 72))])]).files[
+        'report.md'
+    ]
+    assert '| LoRA | 0.295 | 71.0 ± 1.4 | — |' in text
+    assert '*paper*' in text
+
+
+def test_latex_rows_are_as_wide_as_their_columns():
+    text = build([*ablation(), whole(name='50%_&_more')]).files['report.tex']
+    for block in text.split(r'\begin{tabular}')[1:]:
+        columns, body = block.split('\n', 1)
+        width = columns.count('c') + columns.count('l')
+        for row in body.split(r'\bottomrule')[0].splitlines():
+            if row.endswith(r'\\') and 'multicolumn' not in row:
+                assert row.replace(r'\&', '').count('&') == width - 1
+    assert text.count(r'\begin{table*}') == text.count(r'\end{table*}') > 2
+    assert r'50\%\_\&\_more' in text
+    assert '±' not in text
+    assert '—' not in text
+
+
+def test_a_study_without_final_trainings_is_told():
+    with pytest.raises(UserError, match='empty: no final trainings'):
+        build([Study('empty', [select()])])
