@@ -1,46 +1,83 @@
 """VTAB-1K is read as the community lays it out."""
 
-import numpy as np
 import pytest
-from PIL import Image
+from vtab_tree import make_vtab_tree
 
 from gleam_mm.datasets import VTAB1K, VTAB_TASKS
+from gleam_mm.datasets.vtab import vtab_task
 
 SIZES = {'train800': 8, 'val200': 2, 'train800val200': 10, 'test': 3}
+PIPELINE = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='Resize', scale=(16, 16), backend='pillow', interpolation='bicubic'),
+    dict(type='PackInputs'),
+]
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A miniature of the cifar task, in the true layout."""
-    task = tmp_path / 'cifar'
-    for split, size in SIZES.items():
-        folder = task / 'images' / split
-        folder.mkdir(parents=True)
-        lines = []
-        for index in range(size):
-            image = np.full((8, 8, 3), index * 10, dtype=np.uint8)
-            Image.fromarray(image).save(folder / f'{index:06}.jpg')
-            lines.append(f'images/{split}/{index:06}.jpg {index % 100}')
-        (task / f'{split}.txt').write_text('\n'.join(lines) + '\n')
-    return tmp_path
+    """The cifar task in miniature."""
+    return make_vtab_tree(tmp_path, ['cifar'], train=8, val=2, test=3, size=8)
 
 
 @pytest.mark.parametrize('split', SIZES)
 def test_reads_images_and_labels(split, root):
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-    dataset = VTAB1K('cifar', split, str(root), pipeline=pipeline)
+    dataset = VTAB1K('cifar', split, str(root), pipeline=PIPELINE)
     assert len(dataset) == SIZES[split]
     assert len(dataset.metainfo['classes']) == 100
-    item = dataset[1]
-    assert item['inputs'].shape == (3, 8, 8)
-    assert abs(item['inputs'].float().mean() - 10) < 2
-    assert item['data_samples'].gt_label.item() == 1
+    item = dataset[0]
+    assert item['inputs'].shape == (3, 16, 16)
+    assert item['data_samples'].gt_label.item() == 0
+    assert dataset.get_gt_labels()[-1] == 99
+
+
+@pytest.mark.parametrize('task', VTAB_TASKS)
+def test_every_task_of_the_tree_is_read(task, tmp_path):
+    make_vtab_tree(tmp_path, [task], size=8)
+    for split in SIZES:
+        dataset = VTAB1K(task, split, str(tmp_path))
+        assert dataset.get_gt_labels().max() == VTAB_TASKS[task].num_classes - 1
 
 
 def test_all_19_tasks_in_three_groups():
     groups = [task.group for task in VTAB_TASKS.values()]
     counts = {group: groups.count(group) for group in groups}
     assert counts == {'natural': 7, 'specialized': 4, 'structured': 8}
+
+
+@pytest.mark.parametrize(
+    ('name', 'task'),
+    [
+        ('cifar100', 'cifar'),
+        ('CIFAR-100', 'cifar'),
+        ('flowers102', 'oxford_flowers102'),
+        ('pets', 'oxford_iiit_pet'),
+        ('caltech-101', 'caltech101'),
+        ('camelyon', 'patch_camelyon'),
+        ('retinopathy', 'diabetic_retinopathy'),
+        ('clevr-count', 'clevr_count'),
+        ('dSprites orientation', 'dsprites_ori'),
+        ('smallnorb-azi', 'smallnorb_azi'),
+        *((task, task) for task in VTAB_TASKS),
+    ],
+)
+def test_usual_names_resolve(name, task):
+    assert vtab_task(name) == task
+
+
+def test_data_root_is_the_configs_then_the_variables_then_data(root, monkeypatch, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / 'vtab-1k').symlink_to(root)
+    monkeypatch.setenv('GLEAM_DATA', str(tmp_path / 'elsewhere'))
+    assert len(VTAB1K('cifar', 'test')) == 3
+    with pytest.raises(FileNotFoundError, match=r'nowhere/cifar/test\.txt'):
+        VTAB1K('cifar', 'test', 'nowhere')
+    monkeypatch.delenv('GLEAM_DATA')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r'^data/vtab-1k/cifar/test.txt does not exist'):
+        VTAB1K('cifar', 'test')
+    (tmp_path / 'elsewhere').rename('data')
+    assert len(VTAB1K('cifar', 'test', pipeline=PIPELINE)[0]['inputs']) == 3
 
 
 def test_mistakes_are_named(root):
@@ -50,6 +87,8 @@ def test_mistakes_are_named(root):
         VTAB1K('cifar', 'train', str(root))
     with pytest.raises(FileNotFoundError, match=r'svhn/test.txt does not exist: put VTAB-1K there'):
         VTAB1K('svhn', 'test', str(root))
+    with pytest.raises(ValueError, match='cifar has 100 classes, but 2 names are given'):
+        VTAB1K('cifar', 'test', str(root), classes=('cat', 'dog'))
 
 
 @pytest.mark.parametrize(
@@ -64,4 +103,25 @@ def test_mistakes_are_named(root):
 def test_bad_lines_are_named(line, message, root):
     (root / 'cifar' / 'test.txt').write_text(f'images/test/000000.jpg 0\n{line}\n')
     with pytest.raises(ValueError, match=message):
+        VTAB1K('cifar', 'test', str(root))
+
+
+@pytest.mark.parametrize('cache', [False, True])
+def test_unreadable_images_are_named(cache, root):
+    images = root / 'cifar' / 'images' / 'test'
+    whole = (images / '000001.jpg').read_bytes()
+    (images / '000001.jpg').write_bytes(whole[: len(whole) * 2 // 3])  # OpenCV would pad with grey
+    (images / '000002.jpg').unlink()
+    dataset = VTAB1K('cifar', 'test', str(root), cache=cache, pipeline=PIPELINE)
+    with pytest.raises(
+        OSError, match=r'test/000001.jpg: cannot be read as an image: (?i:.*truncated)'
+    ):
+        dataset[1]
+    with pytest.raises(FileNotFoundError, match=r'000002.jpg does not exist, but .*test.txt lists'):
+        dataset[2]
+
+
+def test_an_empty_list_is_named(root):
+    (root / 'cifar' / 'test.txt').write_text('\n')
+    with pytest.raises(ValueError, match=r'test.txt: the list is empty'):
         VTAB1K('cifar', 'test', str(root))
