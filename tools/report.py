@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--study',
+        '--name',
         action='append',
         metavar='NAME',
         help='a study in a storage that holds several; may be given more than once',
