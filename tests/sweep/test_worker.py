@@ -1,0 +1,166 @@
+"""Trainings of a sweep, in this process."""
+
+import json
+import os
+import signal
+
+import pytest
+from mmengine.hooks import Hook
+from sweep_place import OPTIONS
+
+from gleam_mm import recipes
+from gleam_mm.datasets import VTAB1K
+from gleam_mm.engine import PETLRunner
+from gleam_mm.registry import HOOKS
+from gleam_mm.sweep import Job, Sweep, read_results, survey, training
+from gleam_mm.sweep.export import export
+from gleam_mm.sweep.plan import FINAL, SELECT
+from gleam_mm.sweep.study import begin_study
+from gleam_mm.sweep.worker import Worker
+
+
+@HOOKS.register_module(force=True)
+class Peek(Hook):
+    """Looks at the test split while options are chosen."""
+
+    def before_train_epoch(self, runner):
+        split = os.environ.get('PEEK')
+        if split and runner.cfg.val_dataloader is not None:
+            VTAB1K('kitti', split, data_root='data/vtab-1k')
+
+
+def sweep(epochs=1, **settings):
+    defaults = dict(
+        backbone='tiny',
+        methods=('lora',),
+        datasets=('vtab-kitti',),
+        seeds=(0, 1),
+        grid={'lora': {'alpha': [1, 8]}},
+        options={**OPTIONS, 'train_cfg.max_epochs': epochs, 'custom_hooks': [dict(type='Peek')]},
+    )
+    return Sweep(**{**defaults, **settings})
+
+
+def run(sweep, name='sweep'):
+    storage = f'{name}/study.db'
+    study = begin_study(storage, name, sweep)
+    Worker(study, study_folder := training.Path(name).absolute()).run()
+    return study, study_folder, read_results(storage)
+
+
+def test_a_whole_sweep(place, tmp_path):
+    study, folder, results = run(sweep(), 'whole')
+    assert [(result.phase, result.seed) for result in results] == [
+        (SELECT, 0),
+        (SELECT, 0),
+        (FINAL, 0),
+        (FINAL, 1),
+    ]
+    assert all(result.state == 'complete' for result in results)
+    select, final = results[:2], results[2:]
+    assert all(len(result.curve) == 1 for result in results)
+    assert [result.curve[0]['accuracy'] for result in select] == [r.accuracy for r in select]
+    assert all(result.accuracy * 4 % 100 == 0 for result in select)  # of 4 images
+    assert all('accuracy' not in result.curve[0] for result in final)
+    hits = [result.accuracy * 6 / 100 for result in final]  # of 6 images
+    assert hits == pytest.approx([round(number) for number in hits])
+    best = max(select, key=lambda result: result.accuracy)
+    assert all(result.options == best.options for result in final)
+    # LoRA of rank 8 on the fused qkv of two blocks of width 32.
+    assert {result.parameters for result in results} == {2 * 8 * (32 + 96)}
+    assert not list(folder.rglob('*.pth'))
+    assert len(list(folder.glob('final/*/*/adapter.safetensors'))) == 2
+    assert not list(folder.glob('select/**/adapter.safetensors'))
+    assert survey.remaining_seconds(study.cells()) is None
+
+    files, missing = export(study, tmp_path / 'out')
+    assert not missing
+    (file,) = files
+    exported = recipes.load(file)
+    assert exported.model.petl.alpha == best.options['alpha']
+    final_cfg = training.make_config(
+        study.sweep, Job(FINAL, 'lora', 'vtab-kitti', 0, dict(best.options))
+    )[0]
+    exported.randomness = final_cfg.randomness
+    assert exported.to_dict() == final_cfg.to_dict()
+    exported.work_dir = str(tmp_path / 'work')
+    runner = PETLRunner.from_cfg(_with_classes(exported))
+    runner.train()
+    assert runner.test()['accuracy/top1'] == final[0].accuracy
+
+
+def _with_classes(cfg):
+    training.launch.fill_num_classes(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize('split', ['test', 'train800val200'])
+def test_a_selection_that_opens_the_test_split_fails(place, monkeypatch, split):
+    monkeypatch.setenv('PEEK', split)
+    settings = sweep(datasets=('vtab-kitti',), methods=('lora', 'linear'), seeds=(0,))
+    _, _, results = run(settings, f'peek-{split}')
+    states = {(result.method, result.phase): result for result in results}
+    assert states['lora', SELECT].state == 'failed'
+    assert f'the split {split!r} is closed now' in states['lora', SELECT].error
+    assert states['lora', FINAL].state == 'waiting'
+    assert states['linear', FINAL].state == 'complete'  # the sweep goes on
+    text = (training.Path(states['lora', SELECT].log) / 'error.txt').read_text()
+    assert 'before_train_epoch' in text
+
+
+class Stop(BaseException):
+    pass
+
+
+def train(settings, folder, study='a', stop=None):
+    """Trains the first point; ``stop`` ends it in an epoch's first iteration."""
+    iterations = []
+
+    def on_iteration(epoch, epochs):
+        iterations.append((epoch, epochs))
+        if epoch == stop:
+            raise Stop
+
+    job = settings.select_jobs('lora', 'vtab-kitti')[0]
+    try:
+        return training.train(settings, job, folder, study, on_iteration), iterations
+    except Stop:
+        return None, iterations
+
+
+def test_an_interrupted_training_goes_on(place, tmp_path):
+    settings = sweep(epochs=3)
+    whole, iterations = train(settings, tmp_path / 'whole')
+    assert iterations == [(1, 3)] * 2 + [(2, 3)] * 2 + [(3, 3)] * 2
+    assert train(settings, tmp_path / 'cut', stop=3) == (None, iterations[:5])
+    resumed, rest = train(settings, tmp_path / 'cut')
+    assert rest == iterations[4:]
+    assert resumed.accuracy == whole.accuracy
+    for ours, theirs in zip(resumed.curve, whole.curve, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_folder_of_another_study_is_not_resumed(place, tmp_path):
+    settings = sweep(epochs=2)
+    train(settings, tmp_path / 'cut', stop=2)
+    assert list((tmp_path / 'cut').glob('*.pth'))
+    _, iterations = train(settings, tmp_path / 'cut', study='b')
+    assert iterations[0] == (1, 2)
+    assert json.loads((tmp_path / 'cut' / training.MARK).read_text())['study'] == 'b'
+
+
+def test_sigterm_gives_the_training_back(place, monkeypatch):
+    study = begin_study('stopped/study.db', 'stopped', sweep())
+    trained = []
+
+    def stopping(*args, **kwargs):
+        trained.append(args)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError('SIGTERM had no effect')
+
+    monkeypatch.setattr(training, 'train', stopping)
+    before = signal.getsignal(signal.SIGTERM)
+    Worker(study, place / 'stopped').run()
+    assert len(trained) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [cell.state for cell in study.cells()] == ['waiting'] * 4
