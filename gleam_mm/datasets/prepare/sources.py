@@ -38,7 +38,7 @@ class Pool:
     Attributes:
         labels: Label of each image.
         load: Opens the image of an index.
-        name: What identifies the image of an index in the source.
+        name: What identifies the image of an index in the whole source, not only in this pool.
     """
 
     labels: Sequence[int]
@@ -90,20 +90,20 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
     for split, names in _SPLIT_NAMES.items():
         folder = next((root / name for name in names if (root / name).is_dir()), None)
         if folder is not None:
-            pools[split] = _class_folders(folder)
-    return pools or {'train': _class_folders(root)}
+            pools[split] = _class_folders(folder, root)
+    return pools or {'train': _class_folders(root, root)}
 
 
-def _class_folders(root: Path) -> Pool:
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir())
+def _class_folders(folder: Path, root: Path) -> Pool:
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files, labels = [], []
     for label, name in enumerate(classes):
-        for file in sorted((root / name).rglob('*')):
+        for file in sorted((folder / name).rglob('*')):
             if file.suffix.lower() in _SUFFIXES:
                 files.append(file)
                 labels.append(label)
     if not files:
-        raise FileNotFoundError(f'{root}: there are no images in folders of classes')
+        raise FileNotFoundError(f'{folder}: there are no images in folders of classes')
     return _files_pool(root, files, labels)
 
 
