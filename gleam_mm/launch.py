@@ -19,6 +19,7 @@ from gleam_mm.engine import PETLRunner, fill_num_classes, headline
 from gleam_mm.engine.checkpoint_hook import ADAPTER, find_resumable
 from gleam_mm.engine.dist import init_dist
 from gleam_mm.models import PETLClassifier
+from gleam_mm.petl import Supernet
 from gleam_mm.registry import RUNNERS
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -250,8 +251,12 @@ def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
     try:
         recipe = recipes.parse(config.stem)
     except recipes.RecipeError:
-        pass
-    else:
+        recipe = None
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    petl = getattr(model, 'petl', None)
+    if adapter.is_file() and isinstance(petl, Supernet) and petl.is_supernet:
+        commands.append([python, tools / 'search.py', recipe or config, adapter])
+    elif recipe is not None:
         other = 'linear' if recipe.method != 'linear' else 'gleam-l'
         commands.append([python, tools / 'train.py', str(recipe._replace(method=other))])
     return [shlex.join(map(str, command)) for command in commands]
