@@ -6,6 +6,7 @@ import pytest
 from mmengine import Config
 
 from gleam_mm.engine import CheckClassesHook, fill_num_classes
+from gleam_mm.registry import DATASETS
 
 
 def config(head=None, preprocessor=None, dataset=None):
@@ -69,4 +70,18 @@ def test_validation_classes_are_compared_before_training(make_classifier):
         val_dataloader=loader('cat', 'hen'),
     )
     with pytest.raises(ValueError, match="the first has 'dog', the second has 'hen'"):
+        CheckClassesHook().before_train(runner)
+
+
+def test_labels_beyond_the_classes_stop_the_run(make_classifier, tmp_path):
+    (tmp_path / 'list.txt').write_text('a.jpg 0\nb.jpg 3\n')
+    dataset = DATASETS.build(
+        dict(type='CustomDataset', ann_file=str(tmp_path / 'list.txt'), classes=['cat', 'dog'])
+    )
+    runner = SimpleNamespace(
+        model=make_classifier(num_classes=2),
+        val_loop=None,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+    )
+    with pytest.raises(ValueError, match=r'label 3 of b.jpg is out of range; there are 2 classes'):
         CheckClassesHook().before_train(runner)
