@@ -85,14 +85,11 @@ def trade_off(
     quoted = {method: row.average for method, row in published.items()}
     complete = {row: score for row, score in measured.items() if score}
     if complete:
-        scores, left_out = complete, [row for row in rows if row not in complete]
+        scores = complete
         what, axis = 'the mean of the group means', 'Average accuracy (%)'
         if len(suite.groups) == 1:
             what = 'the mean of all tasks'
         caption = f'Accuracy is {what}.'
-        if left_out:
-            listed = ', '.join(f'{r.name} ({r.done(suite)}/{len(suite.tasks)})' for r in left_out)
-            caption += f' Not drawn, for tasks are missing: {listed}.'
     else:
         started = [row for row in measured if row.done(suite)]
         common = [task for task in suite.tasks if all(row.score(task) for row in started)]
@@ -102,7 +99,7 @@ def trade_off(
         axis = f'Mean accuracy of {len(common)} of {len(suite.tasks)} tasks (%)'
         caption = (
             f'No method has all {len(suite.tasks)} tasks yet. Accuracy is the mean of the '
-            f'{len(common)} that all methods have: '
+            f'{len(common)} that all methods drawn have: '
             f'{", ".join(suite.tasks[task] for task in common)}. This is not the '
             "suite's average."
         )
@@ -112,6 +109,10 @@ def trade_off(
             for method, row in published.items()
             if row.tasks
         }
+    left_out = [row for row in rows if row not in scores]
+    if left_out:
+        listed = ', '.join(f'{r.name} ({r.done(suite)}/{len(suite.tasks)})' for r in left_out)
+        caption += f' Not drawn, for tasks are missing: {listed}.'
     quoted = {method: value for method, value in quoted.items() if value is not None}
     if quoted:
         caption += " Hollow: the paper's numbers. Filled: measured."
@@ -146,8 +147,8 @@ def _scatter(marks: Sequence[_Mark], title: str, axis: str, palette: Palette) ->
     drawing = Drawing(960, 560, title, 'trade-off')
     left, right, top, bottom = 64, 940, 16, 504
     levels = ticks(
-        min(mark.accuracy - (mark.deviation or 0) for mark in marks) - 0.5,
-        max(mark.accuracy + (mark.deviation or 0) for mark in marks) + 0.5,
+        min(mark.accuracy - (mark.deviation or 0) for mark in marks) - 1,
+        max(mark.accuracy + (mark.deviation or 0) for mark in marks) + 1,
     )
     sizes = [mark.parameters for mark in marks if mark.parameters > 0] or [1e6]
     low, high = math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes)))
@@ -246,7 +247,7 @@ def bars(suite: Suite, rows: Sequence[Row], palette: Palette) -> dict[str, dict[
 def _bar_chart(
     suite: Suite, dataset: str, label: str, rows: Sequence[Row], palette: Palette
 ) -> str:
-    name_width = min(max(len(row.name) for row in rows) * 6.2 + 8, 130)
+    name_width = min(max(text_width(_clip(row.name), 11) for row in rows) + 8, 140)
     width, pitch, top = 300, 20, 6
     height = top + pitch * len(rows) + 20
     left, right = name_width, width - 66
@@ -263,38 +264,38 @@ def _bar_chart(
     for number, row in enumerate(rows):
         y = top + pitch * number
         drawing.text(left - 6, y + 14, _clip(row.name), 'bar-name', text_anchor='end')
-        published = row.paper(suite)
-        quoted = published.tasks[place] if published and published.tasks else None
         score = row.score(dataset)
         if score is None:
             drawing.text(left + 4, y + 14, '—', 'bar-value')
-        else:
-            text = f'{score.mean:.1f}'
-            deviation = '' if score.deviation is None else f' ± {score.deviation:.1f}'
-            drawing.add(
-                'rect',
-                f'{row.name}: {text}{deviation} % over {score.seeds} seeds',
-                x=left,
-                y=y + 3,
-                width=max(x_of(score.mean) - left, 0.5),
-                height=pitch - 6,
-                class_='mark measured',
-                fill=palette.colour(row.name),
-                data_name=row.name,
-                data_task=dataset,
-                data_value=text,
+            continue
+        text = f'{score.mean:.1f}'
+        deviation = '' if score.deviation is None else f' ± {score.deviation:.1f}'
+        drawing.add(
+            'rect',
+            f'{row.name}: {text}{deviation} % over {score.seeds} seeds',
+            x=left,
+            y=y + 3,
+            width=max(x_of(score.mean) - left, 0.5),
+            height=pitch - 6,
+            class_='mark measured',
+            fill=palette.colour(row.name),
+            data_name=row.name,
+            data_task=dataset,
+            data_value=text,
+        )
+        if score.deviation:
+            middle = y + pitch / 2
+            drawing.line(
+                x_of(score.mean - score.deviation),
+                middle,
+                x_of(score.mean + score.deviation),
+                middle,
+                'whisker dark',
             )
-            if score.deviation:
-                middle = y + pitch / 2
-                drawing.line(
-                    x_of(score.mean - score.deviation),
-                    middle,
-                    x_of(score.mean + score.deviation),
-                    middle,
-                    'whisker dark',
-                )
-            drawing.text(right + 6, y + 14, f'{text}{deviation}', 'bar-value')
-        if quoted is not None:
+        drawing.text(right + 6, y + 14, f'{text}{deviation}', 'bar-value')
+        published = row.paper(suite)
+        if published and published.tasks:
+            quoted = published.tasks[place]
             drawing.add(
                 'line',
                 f'{row.name}, paper: {quoted:.1f} %',

@@ -77,8 +77,8 @@ svg .name { font-size: 12.5px; paint-order: stroke; stroke: #fff; stroke-width: 
 svg .name.measured { font-weight: 650; } svg .name.paper { fill: var(--soft); }
 svg .leader { stroke: #b6bdc6; } svg .link { stroke-dasharray: 2 3; opacity: 0.8; }
 svg .whisker { stroke-width: 1.6; } svg .whisker.dark { stroke: #1b1f24; stroke-width: 1.2; }
-svg circle.paper { fill: #fff; stroke: #8b939e; stroke-width: 1.6; }
-svg circle.paper[stroke] { stroke: revert-layer; }
+svg circle.paper { fill: #fff; stroke-width: 1.6; }
+svg circle.paper:not([stroke]) { stroke: #8b939e; }
 svg circle.measured { stroke: #fff; stroke-width: 1.2; }
 svg line.paper { stroke: #1b1f24; stroke-width: 2; stroke-dasharray: 2 1.5; }
 svg path { fill: none; } svg .curve { stroke-width: 1.6; stroke-linejoin: round; opacity: 0.85; }

@@ -61,13 +61,15 @@ def test_where_no_method_has_all_tasks_the_figure_says_which_it_shows():
             final('lora', 'vtab-cifar', accuracy=70),
             final('lora', 'vtab-dtd', accuracy=60),
             final('gleam-l', 'vtab-dtd', accuracy=66),
+            final('fact', 'vtab-svhn', accuracy=None),
         ],
     )
     found = rows([study], VTAB)
     drawing, caption = figures.trade_off(VTAB, 'vit-b', found, palette(found))
     values = {node.get('data-name'): node.get('data-value') for node in marks(drawing, 'measured')}
     assert values == {'LoRA': '60.0', 'GLEAM-L': '66.0'}
-    assert 'the mean of the 1 that all methods have: DTD' in caption
+    assert 'the mean of the 1 that all methods drawn have: DTD' in caption
+    assert 'Not drawn, for tasks are missing: FacT-TT (0/19)' in caption
     assert 'Mean accuracy of 1 of 19 tasks' in drawing
     published = {node.get('data-name'): node.get('data-value') for node in marks(drawing, 'paper')}
     assert published['GLEAM-L'] == '72.2'
