@@ -114,6 +114,28 @@ def ladder(rank: int, local: bool = False, experts: int = 0) -> Callable[[Shape]
     return count
 
 
+def lokr(rank: int) -> Callable[[Shape], int]:
+    """LoKr on qkv: the Kronecker product of a small full matrix and a large low-rank one.
+
+    Widths are split in two factors as close to each other as they come, the small one first.
+    """
+
+    def split(width: int) -> tuple[int, int]:
+        small = max(n for n in range(1, width + 1) if width % n == 0 and n * n <= width)
+        return small, width // small
+
+    def count(width: int) -> int:
+        (small_in, large_in), (small_out, large_out) = split(width), split(3 * width)
+        return small_out * small_in + rank * (large_out + large_in)
+
+    return lambda shape: shape.each_block(count)
+
+
+def hf_peft(**config: object) -> dict:
+    """A tuner of HF PEFT on qkv."""
+    return dict(type='HFPeft', config=config, sites=['qkv'])
+
+
 def whole(shape: Shape) -> int:
     """All of a backbone."""
     blocks = shape.each_block(lambda d: 12 * d * d + 13 * d + shape.block_extra)
@@ -190,6 +212,63 @@ CASES = [
         'GLoRA, a subnet',
         dict(type='GLoRA', rank=2, subnet=dict(A='vector', B='low-rank', C='vector', E='scalar')),
         lambda shape: shape.each_block(lambda d: 9 * d + 2 * 16 * d + 7 * d + 4),
+        merges=True,
+    ),
+    Case(
+        'NOAH, supernet',
+        dict(type='NOAH', sizes=[1, 3]),
+        lambda shape: shape.each_block(lambda d: 3 * d + 4 * 3 * d + 2 * 3 * d + 3 + d),
+        identity=False,
+        gaps={'gradients': 'a supernet trains one of its subnets in a step, three in three'},
+    ),
+    Case(
+        'NOAH, a subnet',
+        dict(type='NOAH', subnet=dict(prompts=2, lora=3, adapter=1)),
+        lambda shape: shape.each_block(lambda d: 2 * d + 4 * 3 * d + 2 * d + 1 + d),
+        identity=False,
+    ),
+    Case(
+        'HF PEFT: DoRA',
+        hf_peft(peft_type='LORA', r=4, use_dora=True),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d) + 3 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: VeRA',
+        hf_peft(peft_type='VERA', r=8),
+        lambda shape: shape.each_block(lambda d: 8 + 3 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: IA3',
+        hf_peft(peft_type='IA3'),
+        lambda shape: shape.each_block(lambda d: 3 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: OFT',
+        hf_peft(peft_type='OFT', r=0, oft_block_size=8),
+        lambda shape: shape.each_block(lambda d: d // 8 * (8 * 7 // 2)),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: LoHa',
+        hf_peft(peft_type='LOHA', r=4),
+        lambda shape: shape.each_block(lambda d: 2 * 4 * (d + 3 * d)),
+        merges=True,
+    ),
+    Case('HF PEFT: LoKr', hf_peft(peft_type='LOKR', r=2), lokr(2), merges=True),
+    Case(
+        'HF PEFT: RandLoRA',
+        hf_peft(peft_type='RANDLORA', r=8, randlora_alpha=8),
+        lambda shape: shape.each_block(lambda d: 8 * (d // 8) + d // 8 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: VB-LoRA',
+        hf_peft(peft_type='VBLORA', r=2, num_vectors=8, vector_length=16),
+        lambda shape: 8 * 16 + shape.each_block(lambda d: 2 * (d + 3 * d) // 16 * 8),
+        identity=False,
         merges=True,
     ),
     Case('SLoRA', dict(type='SLoRA', rank=4), ladder(4), merges=True),
