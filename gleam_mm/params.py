@@ -12,8 +12,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from gleam_mm import recipes
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import MODELS
+from gleam_mm.report import paper
 
 
 class ParameterCount(NamedTuple):
@@ -79,6 +81,58 @@ def count(model: PETLClassifier) -> ParameterCount:
     )
 
 
+PAPER_BACKBONE = 'vit-b'
+PAPER_ORDER = (
+    'full',
+    'linear',
+    'bitfit',
+    'vpt-shallow',
+    'vpt-deep',
+    'adapter',
+    'adaptformer',
+    'lora',
+    'noah',
+    'fact-tk',
+    'ssf',
+    'repadapter',
+    'gleam-t',
+    'gleam-b',
+    'gleam-l',
+)
+PAPER_REMARKS = {
+    'vpt-shallow': 'p d for p prompts; the print is a mean over tasks, each with its own p',
+    'vpt-deep': 'L p d for p prompts a block; the print is a mean over tasks',
+    'noah': 'the supernet; the print is a mean over the subnets found for the tasks',
+    'fact-tk': 'at the largest rank; the print is a mean over tasks, each with its own rank',
+    'ssf': 'the print counts the heads of the tasks too',
+    'repadapter': 'the print leaves the biases out',
+}
+"""Why a count is not what the paper prints."""
+
+
+def paper_table() -> str:
+    """The parameter column of the paper's Table 1, counted, beside what the paper prints.
+
+    Returns:
+        Lines of text.
+    """
+    rows = [('method', 'preset', 'parameters', 'M', 'paper', 'remark')]
+    for method in PAPER_ORDER:
+        printed = paper.row(paper.VTAB, PAPER_BACKBONE, method)
+        counted = count_config(recipes.load(f'{PAPER_BACKBONE}_{method}_vtab-cifar')).trainable
+        rows.append(
+            (
+                paper.method_name(method),
+                method,
+                f'{counted:,}',
+                f'{counted / 1e6:.3f}',
+                printed.parameters,
+                PAPER_REMARKS.get(method, ''),
+            )
+        )
+    return _lay_out(rows, text_columns=(0, 1, 5))
+
+
 def table(rows: Sequence[tuple[str, ParameterCount]]) -> str:
     """Lays out a table of recipes.
 
@@ -99,15 +153,7 @@ def table(rows: Sequence[tuple[str, ParameterCount]]) -> str:
         )
         for name, counted in rows
     ]
-    widths = [max(len(row[column]) for row in (header, *cells)) for column in range(len(header))]
-    rule = tuple('-' * width for width in widths)
-    return '\n'.join(
-        '  '.join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (header, rule, *cells)
-    )
+    return _lay_out([header, *cells], text_columns=(0,))
 
 
 def size_text(size: int) -> str:
@@ -125,6 +171,19 @@ def _quiet_log() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _lay_out(rows: Sequence[Sequence[str]], text_columns: Sequence[int]) -> str:
+    """Lines of text, as wide as they need to be, with a rule under the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ['-' * width for width in widths]
+    return '\n'.join(
+        '  '.join(
+            cell.ljust(width) if column in text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (rows[0], rule, *rows[1:])
+    )
 
 
 def _trained(modules: Iterable[nn.Module]) -> int:

@@ -2,7 +2,7 @@
 
 Trainable is what the method trains, of that shared by several sites and local to one. The head
 comes extra, as in papers; it is '?' where only the data can tell the number of classes. Needs
-neither weights nor data.
+neither weights nor data. --table1 counts the methods of the paper's Table 1 beside what it prints.
 """
 
 import argparse
@@ -13,7 +13,10 @@ from mmengine.config import DictAction
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('configs', nargs='+', metavar='config', help='config files or recipes')
+    parser.add_argument('configs', nargs='*', metavar='config', help='config files or recipes')
+    parser.add_argument(
+        '--table1', action='store_true', help="the parameter column of the paper's Table 1"
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -22,13 +25,19 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override values of all configs, such as model.petl.rank=20',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.table1 == bool(args.configs) or (args.table1 and args.cfg_options):
+        parser.error('give configs or recipes, or else --table1 alone')
+    return args
 
 
 def main(args: argparse.Namespace) -> None:
     """Prints the table."""
     rows = []
     with cli.setup():
+        if args.table1:
+            print(params.paper_table())
+            return
         for config in args.configs:
             cfg = recipes.load(config, args.cfg_options)
             rows.append((recipes.name_of(cfg), params.count_config(cfg)))

@@ -74,3 +74,40 @@ def test_mistakes_take_one_line_and_exit_with_2(call, arguments, told):
     assert done.err.startswith('params.py: error: ')
     assert told in done.err
     assert 'Traceback' not in done.err
+
+
+def test_the_papers_table(call):
+    done = call('params.py', '--table1')
+    assert done.code == 0
+    header, _, *lines = done.out.splitlines()
+    start = header.index('preset')
+    rows = {line[start:].split()[0]: line[start:].split()[1:4] for line in lines}
+    # Preset -> our count, and what the paper prints, in millions.
+    assert {preset: (row[0], row[2]) for preset, row in rows.items()} == {
+        'full': ('85,798,656', '85.8'),
+        'linear': ('0', '0'),
+        'bitfit': ('102,912', '0.10'),
+        'vpt-shallow': ('38,400', '0.06'),
+        'vpt-deep': ('460,800', '0.53'),
+        'adapter': ('156,768', '0.16'),
+        'adaptformer': ('156,768', '0.16'),
+        'lora': ('294,912', '0.29'),
+        'noah': ('654,456', '0.36'),
+        'fact-tk': ('86,528', '0.07'),
+        'ssf': ('205,824', '0.24'),
+        'repadapter': ('239,808', '0.22'),
+        'gleam-t': ('9,056', '0.009'),
+        'gleam-b': ('23,872', '0.02'),
+        'gleam-l': ('70,784', '0.07'),
+    }
+    # Where the two differ by more than rounding, the table says why.
+    for line, (count, millions, printed) in zip(lines, rows.values(), strict=True):
+        digits = len(printed.partition('.')[2])
+        assert round(float(millions), digits) == float(printed) or line.endswith(
+            ('tasks', 'own p', 'own rank', 'too', 'out')
+        ), count
+
+
+def test_the_papers_table_stands_alone(call):
+    assert 'give configs or recipes, or else --table1' in call('params.py').err
+    assert call('params.py', '--table1', 'vit-b_lora_vtab-dtd').code == 2
