@@ -61,27 +61,26 @@ def _enlarge(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def draw_letters(labels: np.ndarray, u: Draws, size: int) -> np.ndarray:
-    """A capital or small letter in one of 16 fonts, distorted, often with neighbours that intrude.
+    """A capital letter in one of 16 fonts, distorted, often with neighbours that intrude.
 
     The neighbours are letters too; the class is that of the one in the middle.
     """
     x, y = grid(size)
-    small = u.integer(2)
     fonts = u.integer(len(FONTS))
-    ink = _letter(u, x, y, fonts, labels + 26 * small, u.uniform(-0.15, 0.15), u.uniform(0.5, 0.8))
+    ink = _letter(u, x, y, fonts, labels, u.uniform(-0.1, 0.1), u.uniform(0.6, 0.85))
     for side in (-1, 1):
-        letter = u.integer(52)
-        other = _letter(u, x, y, fonts, letter, side * u.uniform(0.75, 1.1), u.uniform(0.5, 0.8))
-        ink = np.maximum(ink, other * broad(np.where(u.chance(0.6), 1.0, 0.0)))
-    back, front = two_colours(u, 0.2, 0.7)
+        letter = u.integer(26)
+        other = _letter(u, x, y, fonts, letter, side * u.uniform(0.85, 1.15), u.uniform(0.6, 0.85))
+        ink = np.maximum(ink, other * broad(np.where(u.chance(0.4), 1.0, 0.0)))
+    back, front = two_colours(u, 0.35, 0.8)
     image = mix(back + light(u, x, y, 0.3), front, ink)
     # A stroke across, as of a pen.
     start, end = u.uniform(-1.2, 1.2, (2, 2)).swapaxes(0, 1)
     line, _ = to_segment(x, y, start, end)
     colour = u.uniform(size=(3,))[:, None, None]
-    seen = cover(line - 0.03, 0.06) * broad(np.where(u.chance(0.5), u.uniform(0.3, 0.8), 0.0))
+    seen = cover(line - 0.03, 0.06) * broad(np.where(u.chance(0.4), u.uniform(0.3, 0.8), 0.0))
     image = mix(image, colour, seen)
-    return image + broad(u.uniform(0.02, 0.2), 3) * u.grain(size)
+    return image + broad(u.uniform(0.0, 0.12), 3) * u.grain(size)
 
 
 def _letter(
@@ -94,11 +93,9 @@ def _letter(
     scale: np.ndarray,
 ) -> np.ndarray:
     """Ink, 0 to 1, of one letter an image, turned, sheared, stretched and bent."""
-    a, b = rotate(
-        x - broad(centre), y - broad(u.uniform(-0.15, 0.15)), broad(u.uniform(-0.07, 0.07))
-    )
-    a, b = warp(u, a, b, u.uniform(0, 0.2))
-    a = (a + broad(u.uniform(-0.35, 0.35)) * b) / broad(scale * u.uniform(0.7, 1.1))
+    a, b = rotate(x - broad(centre), y - broad(u.uniform(-0.1, 0.1)), broad(u.uniform(-0.05, 0.05)))
+    a, b = warp(u, a, b, u.uniform(0, 0.12))
+    a = (a + broad(u.uniform(-0.25, 0.25)) * b) / broad(scale * u.uniform(0.7, 1.1))
     b = b / broad(scale * u.uniform(0.8, 1.2))
     cells = glyphs()[fonts, letters].astype(np.float64) / 255
     # Bilinear; the rim of a cell is empty.
@@ -155,10 +152,10 @@ def draw_textures(labels: np.ndarray, u: Draws, size: int) -> np.ndarray:
             value[rows] = kind(u.take(rows), a[rows], b[rows])
     # Wear: the pattern fades here and there.
     wear = np.clip(0.6 + fractal(u, x, y, (3, 6)), 0, 1)
-    value = 0.5 + (value - 0.5) * (1 - broad(u.uniform(0.0, 0.9)) * wear)
-    back, front = two_colours(u, 0.2, 0.7)
-    image = mix(back, front, value) + light(u, x, y, 0.4)
-    return image + broad(u.uniform(0.03, 0.3), 3) * u.grain(size)
+    value = 0.5 + (value - 0.5) * (1 - broad(u.uniform(0.0, 0.6)) * wear)
+    back, front = two_colours(u, 0.3, 0.8)
+    image = mix(back, front, value) + light(u, x, y, 0.3)
+    return image + broad(u.uniform(0.0, 0.15), 3) * u.grain(size)
 
 
 def _cells(

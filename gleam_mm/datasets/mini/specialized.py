@@ -289,7 +289,7 @@ def draw_defects(labels: np.ndarray, u: Draws, size: int) -> np.ndarray:
         values = u.uniform(-1, 1, (4, cells))
         brush = brush + noise(values, a / 1.5, b / 1.5)
     surface = 0.5 + broad(u.uniform(-0.15, 0.15))
-    surface = surface + broad(u.uniform(0.02, 0.09)) * brush
+    surface = surface + broad(u.uniform(0.01, 0.06)) * brush
     surface = surface + broad(u.uniform(0.0, 0.12)) * fractal(u, x, y, (4, 8))
     mark = np.zeros((len(labels), size, size))
     kinds = (None, _crack, _scratch, _pits, _inclusion, _stain, _crazing)
@@ -297,11 +297,11 @@ def draw_defects(labels: np.ndarray, u: Draws, size: int) -> np.ndarray:
         rows = np.flatnonzero(labels == label)
         if len(rows) and kind is not None:
             mark[rows] = kind(u.take(rows), x, y)
-    depth = u.uniform(0.14, 0.36) * np.where(u.chance(0.75), -1.0, 1.0)
+    depth = u.uniform(0.2, 0.45) * np.where(u.chance(0.75), -1.0, 1.0)
     grey = surface + broad(depth) * mark
     tint = 1 + u.uniform(-0.08, 0.08, (3,))[:, None, None]
     image = grey[..., None] * tint + light(u, x, y, 0.3)
-    return image + broad(u.uniform(0.02, 0.12), 3) * u.grain(size, 1)
+    return image + broad(u.uniform(0.0, 0.08), 3) * u.grain(size, 1)
 
 
 def _walk(u: Draws, points: int, stride: float, wander: float) -> np.ndarray:

@@ -60,7 +60,16 @@ _DRAW: dict[str, Callable[[np.ndarray, Draws, int], np.ndarray]] = {
 }
 
 #: SHA-256 of a drawn task's images, first 16 digits. Other sizes are drawn too, but not checked.
-CHECKSUMS: dict[tuple[str, int], str] = {}
+CHECKSUMS: dict[tuple[str, int], str] = {
+    ('textures', 32): '27888f58129b47ba',
+    ('letters', 32): 'fa2e3a06937bb390',
+    ('cells', 32): 'a659bf297642e28d',
+    ('land', 32): '710701d6a704d816',
+    ('defects', 32): 'de8129bb1c068de7',
+    ('count', 32): '1d462f8ee458e2a0',
+    ('distance', 32): '11b619a0eed674bd',
+    ('orientation', 32): '8ef329c92ceebcc8',
+}
 
 
 @lru_cache(maxsize=2)
