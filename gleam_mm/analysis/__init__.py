@@ -1,0 +1,1 @@
+"""What a trained method does inside of its backbone: numbers as JSON, and figures."""

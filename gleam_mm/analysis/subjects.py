@@ -1,0 +1,286 @@
+"""What is analysed: trained models, and the images that they see."""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from gleam_mm import cli, recipes
+from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, resolve_path
+from gleam_mm.engine import fill_num_classes
+from gleam_mm.engine.console_hook import on_terminal
+from gleam_mm.models import PETLClassifier
+from gleam_mm.registry import DATASETS, MODELS
+
+SPLITS = ('train', 'val', 'test')
+_WEIGHTS = ('.safetensors', '.pth')
+
+
+class AnalysisError(ValueError):
+    """Something that cannot be analysed; the message says why and what to do."""
+
+
+@dataclass
+class Subject:
+    """A model to analyse, in evaluation mode.
+
+    Attributes:
+        name: What figures call it.
+        cfg: Its config.
+        model: The model, with the weights of the checkpoint.
+        twin: The backbone as it was before training, without the method.
+        checkpoint: Where the weights come from; None for a method at its start.
+        metrics: The metrics that an adapter file holds, as split -> name -> value.
+    """
+
+    name: str
+    cfg: Config
+    model: PETLClassifier
+    twin: nn.Module
+    checkpoint: Path | None = None
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The class of the method."""
+        return type(self.model.petl).__name__
+
+    def describe(self) -> dict[str, Any]:
+        """What the JSON says of it."""
+        return {
+            'name': self.name,
+            'config': recipes.name_of(self.cfg),
+            'checkpoint': None if self.checkpoint is None else str(self.checkpoint),
+            'method': {'class': self.method, **_plain(self.cfg.model.get('petl', {}))},
+            'metrics': {split: dict(values) for split, values in self.metrics.items()},
+        }
+
+
+def load_subject(
+    text: str,
+    options: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    device: str = 'cpu',
+) -> Subject:
+    """Loads what a user named on the command line.
+
+    Args:
+        text: ``[NAME=]CONFIG:CHECKPOINT``; ``[NAME=]CHECKPOINT``, whose config lies beside it, as
+            training leaves it, or else in the metadata of the adapter; or ``[NAME=]CONFIG``, the
+            method at its start.
+        options: Overrides of the config.
+        data: A config or recipe whose dataloaders replace those of the subject.
+        device: Where the model goes.
+
+    Raises:
+        FileNotFoundError: A file does not exist.
+        CheckpointError: The checkpoint does not fit the config.
+        ValueError: There is no config for a checkpoint, or no method in the config.
+    """
+    name, config, checkpoint = _split(text)
+    metadata: dict[str, Any] = {}
+    if checkpoint is not None and resolve_path(checkpoint).suffix == '.safetensors':
+        _, metadata = read_adapter(checkpoint)
+    if config is None:
+        config = _config_beside(Path(checkpoint))
+    if config is not None:
+        cfg = recipes.load(config, options)
+    elif metadata and data is not None:
+        cfg = _config_in(metadata, Path(checkpoint))
+    else:
+        raise ValueError(
+            f'{checkpoint}: there is no config beside it; give CONFIG:{checkpoint}'
+            + (', or --data CONFIG for the images' if metadata else '')
+        )
+    if data is not None:
+        _lend_data(cfg, recipes.load(data))
+    if 'petl' not in cfg.model:
+        raise ValueError(
+            f'{config or checkpoint}: the config has no PETL method in model.petl to analyse'
+        )
+
+    tensors = None
+    if checkpoint is not None:
+        content = load_from_local(str(checkpoint))
+        if 'state_dict' not in content:
+            raise CheckpointError(f'{checkpoint}: no checkpoint of a training')
+        tensors = content['state_dict']
+        if cfg.model.get('head') is not None and 'head.fc.weight' in tensors:
+            cfg.model.head.num_classes = len(tensors['head.fc.weight'])
+    fill_num_classes(cfg)
+    model, twin = _build(cfg, tensors, str(checkpoint))
+    model.to(device)
+    twin.to(device)
+    return Subject(
+        name=name or _default_name(cfg, checkpoint),
+        cfg=cfg,
+        model=model,
+        twin=twin,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        metrics=metadata.get('metrics') or {},
+    )
+
+
+def make_twin(model: PETLClassifier) -> nn.Module:
+    """Copies the backbone of a model, without the method, in evaluation mode.
+
+    What is frozen is shared with the model and needs no further memory; what the method trains of
+    the backbone itself is copied as it is now.
+    """
+    shared = {id(p): p for p in model.backbone.parameters() if not p.requires_grad}
+    model.petl.detach()
+    twin = copy.deepcopy(model.backbone, dict(shared))
+    model.petl.attach(model.backbone)
+    twin.requires_grad_(False)
+    twin.eval()
+    return twin
+
+
+def build_dataset(cfg: Config, split: str) -> Dataset:
+    """Builds the dataset of a split, prepared as for a test.
+
+    Raises:
+        UserError: The config has no such split, or its data are not there.
+    """
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        raise cli.UserError(f"{cfg.filename}: the config has no '{split}_dataloader'")
+    described = copy.deepcopy(loader.dataset)
+    test = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if split == 'train' and test is not None and 'pipeline' in test.dataset:
+        described.pipeline = test.dataset.pipeline  # no augmentation
+    with DefaultScope.overwrite_default_scope(_scope(cfg)), cli.setup():
+        dataset = DATASETS.build(described)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()  # a lazy one reads its lists now
+        return dataset
+
+
+def choose(length: int, most: int | None) -> list[int]:
+    """At most so many indices, evenly spaced: many datasets are sorted by class."""
+    if most is None or most >= length:
+        return list(range(length))
+    return [index * length // most for index in range(most)]
+
+
+def batches(
+    subject: Subject,
+    dataset: Dataset,
+    indices: Sequence[int],
+    batch_size: int,
+    title: str = 'analysing',
+) -> Iterator[tuple[Tensor, list]]:
+    """Streams images, with a progress bar on a terminal.
+
+    Yields:
+        Preprocessed images of shape (B, 3, H, W) on the model's device, and their data samples.
+    """
+    described = subject.cfg.get('test_dataloader') or {}
+    loader = DataLoader(
+        Subset(dataset, list(indices)),
+        batch_size=batch_size,
+        num_workers=described.get('num_workers', 0),
+        collate_fn=pseudo_collate,
+    )
+    with Progress(disable=not on_terminal()) as progress:
+        for batch in progress.track(loader, description=f'{title} {subject.name}'):
+            data = subject.model.data_preprocessor(batch, training=False)
+            yield data['inputs'], data['data_samples']
+
+
+def describe_data(cfg: Config, dataset: Dataset, split: str, images: int) -> dict[str, Any]:
+    """What the JSON says of the images that were seen."""
+    task = cfg[f'{split}_dataloader'].dataset.get('task')  # of a suite of datasets
+    name = type(dataset).__name__
+    return {
+        'dataset': f'{name} {task}' if task else name,
+        'split': split,
+        'images': images,
+        'of': len(dataset),
+    }
+
+
+def class_names(dataset: Dataset, number: int) -> list[str]:
+    """Names of the classes, or their numbers where the dataset has none."""
+    names = getattr(dataset, 'metainfo', {}).get('classes')
+    return list(map(str, names)) if names else list(map(str, range(number)))
+
+
+def _split(text: str) -> tuple[str, str | None, str | None]:
+    """Name, config and checkpoint; the name may be empty, and one of the others None."""
+    name, equals, rest = text.partition('=')
+    if not equals or '/' in name:
+        name, rest = '', text
+    config, _, last = rest.rpartition(':')
+    if config:
+        return name, config, last
+    return (name, None, rest) if Path(rest).suffix in _WEIGHTS else (name, rest, None)
+
+
+def _config_beside(checkpoint: Path) -> Path | None:
+    configs = sorted(checkpoint.parent.glob('*.py'))
+    if len(configs) > 1:
+        raise ValueError(
+            f'{checkpoint}: there are several configs beside it; give CONFIG:{checkpoint}'
+        )
+    return configs[0] if configs else None
+
+
+def _config_in(metadata: Mapping[str, Any], checkpoint: Path) -> Config:
+    parts = {key: metadata[key] for key in ('backbone', 'neck', 'head')}
+    model = dict(type='PETLClassifier', petl=metadata['method'], **parts)
+    described = dict(
+        default_scope='gleam_mm', model=model, data_preprocessor=metadata['data_preprocessor']
+    )
+    # Without a text, MMEngine would read the file.
+    name = f'{checkpoint.resolve().parent.name}.py'
+    return Config(described, cfg_text=f'# of {checkpoint}', filename=name)
+
+
+def _lend_data(cfg: Config, data: Config) -> None:
+    for split in SPLITS:
+        cfg[f'{split}_dataloader'] = data.get(f'{split}_dataloader')
+
+
+def _build(
+    cfg: Config, tensors: Mapping[str, Tensor] | None, origin: str
+) -> tuple[PETLClassifier, nn.Module]:
+    described = {**cfg.model}
+    if cfg.get('data_preprocessor') is not None:
+        described.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(_scope(cfg)):
+        model = MODELS.build(described)
+    if not isinstance(model, PETLClassifier):
+        raise ValueError(f'{cfg.filename}: model.type is no PETLClassifier')
+    twin = make_twin(model)
+    if tensors is not None:
+        try:
+            model.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f'{origin}: {error}') from error
+    model.eval()
+    return model, twin
+
+
+def _default_name(cfg: Config, checkpoint: str | None) -> str:
+    name = recipes.name_of(cfg)
+    with contextlib.suppress(recipes.RecipeError):
+        name = recipes.parse(name).method
+    return name if checkpoint is not None else f'{name}-untrained'
+
+
+def _scope(cfg: Config) -> str:
+    return cfg.get('default_scope', 'gleam_mm')
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if hasattr(value, 'to_dict') else dict(value)
