@@ -47,7 +47,8 @@ _UNFIT = {
 class BaseLinear(nn.Linear):
     """The frozen Linear of a site as the base layer of a tuner: it computes, and owns nothing.
 
-    Its weight and bias are those of the site's module, whichever these are at the time.
+    Its weight and bias are those of the site's module, whichever these are at the time. They come
+    as plain tensors: torch.compile cannot follow how PEFT asks parameters for quantisation.
 
     Args:
         linear: The module of the site.
@@ -62,14 +63,15 @@ class BaseLinear(nn.Linear):
         self.__dict__['_linear'] = linear
 
     @property
-    def weight(self) -> nn.Parameter:
+    def weight(self) -> Tensor:
         """The weight of the site's module."""
-        return self._linear.weight
+        return self._linear.weight.detach()
 
     @property
-    def bias(self) -> nn.Parameter | None:
+    def bias(self) -> Tensor | None:
         """The bias of the site's module."""
-        return self._linear.bias
+        bias = self._linear.bias
+        return None if bias is None else bias.detach()
 
     @property
     def in_features(self) -> int:
