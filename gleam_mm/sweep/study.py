@@ -166,6 +166,11 @@ class SweepStudy:
                         )
                     )
 
+    def has_run(self, worker: Mapping[str, Any]) -> bool:
+        """Whether a worker has ever claimed a trial."""
+        trials = patiently(lambda: self._study.get_trials(deepcopy=False))
+        return any(trial.user_attrs.get(_WORKER) == worker for trial in trials)
+
     def _trial_id(self, trial: FrozenTrial) -> int:
         return patiently(
             lambda: self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)

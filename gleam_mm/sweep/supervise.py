@@ -151,12 +151,12 @@ def _replace_dead(study: SweepStudy, processes: Sequence[_Process], view: '_View
         if process.alive() or not process.code or process.broken:
             continue
         how = f'signal {-process.code}' if process.code < 0 else f'status {process.code}'
-        ended = study.end_trials_of([process.identity])
+        study.end_trials_of([process.identity])
         study.register()
-        if ended and process.code < 0:
+        if process.code < 0 and study.has_run(process.identity):
             process.start()
             view.say(f'a worker died ({how}); its training waits again, and a new worker starts')
-        else:  # not of a training: it would die again
+        else:  # not of a training: the next one would die as well
             process.broken = True
             view.say(f'a worker ended with {how}; see {process.log}')
 
