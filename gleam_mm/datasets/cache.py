@@ -26,8 +26,10 @@ class ImageCache:
     is left behind however the processes end. Two processes that make the same image at once write
     the same bytes.
 
-    All images have the shape of the first one. Beside the pixels a small record is kept of what
-    else the transforms found out (``ori_shape``, ``scale_factor``, ...).
+    All images have the shape of the first one. They are kept channel by channel, as tensors are,
+    and given as views of that, so that packing one into a tensor need not turn it around. Beside
+    the pixels a small record is kept of what else the transforms found out (``ori_shape``,
+    ``scale_factor``, ...).
 
     Args:
         keys: What tells images apart, in most cases their paths. Equal keys share a place.
@@ -42,17 +44,18 @@ class ImageCache:
         self._places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         first = make(keys[0])
         image = first.pop('img')
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        if image.dtype != np.uint8 or image.ndim != 3:
             raise CacheError(
-                f'cache=True keeps uint8 images, but those of {keys[0]} come as '
-                f'{getattr(image, "dtype", type(image).__name__)} out of the first transforms'
+                f'cache=True keeps uint8 images (H, W, C), but {keys[0]} comes as {image.dtype} '
+                f'{image.shape} out of the first transforms'
             )
         number = len(self._places)
         self._record_size = 2 * len(pickle.dumps(first)) + 256
         size = number * (image.size + self._record_size)
         _check_free(size)
         try:
-            self._images = torch.empty((number, *image.shape), dtype=torch.uint8).share_memory_()
+            shape = (number, *image.transpose(2, 0, 1).shape)
+            self._images = torch.empty(shape, dtype=torch.uint8).share_memory_()
             records = torch.zeros((number, self._record_size), dtype=torch.uint8)
             self._records = records.share_memory_()
             self._sizes = torch.zeros(number, dtype=torch.int32).share_memory_()
@@ -78,11 +81,12 @@ class ImageCache:
         place = self._places[key]
         if size := int(self._sizes[place]):
             result = pickle.loads(self._records[place, :size].numpy().tobytes())
-            result['img'] = self._images[place].numpy().copy()
+            result['img'] = self._images[place].numpy().copy().transpose(1, 2, 0)
             return result
         result = make(key)
         image = result['img']
-        shape = tuple(self._images.shape[1:])
+        channels, *sides = self._images.shape[1:]
+        shape = (*sides, channels)
         if image.shape != shape or image.dtype != np.uint8:
             raise CacheError(
                 f'cache=True needs images of one size, but {key} is {image.shape} where the first '
@@ -94,7 +98,7 @@ class ImageCache:
             raise CacheError(
                 f'{key}: the first transforms add too much beside the image for cache=True'
             )
-        self._images[place] = torch.from_numpy(np.ascontiguousarray(image))
+        self._images[place].numpy()[:] = image.transpose(2, 0, 1)
         self._records[place, : len(record)] = torch.frombuffer(bytearray(record), dtype=torch.uint8)
         self._sizes[place] = len(record)  # last: from here on others read it
         return result

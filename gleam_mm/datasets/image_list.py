@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
@@ -124,6 +125,8 @@ class ImageList(BaseDataset):
             if type(transform).__name__ not in DETERMINISTIC:
                 break
             self._first += 1
+        rest = transforms[self._first :]
+        self._packs_next = bool(rest) and type(rest[0]).__name__ == 'PackInputs'
         if self.cache and len(self):
             self._make_cache()
 
@@ -177,6 +180,8 @@ class ImageList(BaseDataset):
         data = self.get_data_info(idx)
         if self._image_cache is not None:
             data.update(self._image_cache.get(data['img_path'], self._decode))
+            if not self._packs_next:  # OpenCV wants pixel by pixel
+                data['img'] = np.ascontiguousarray(data['img'])
         elif self._first:
             data = self._begin(data)
         for transform in self.pipeline.transforms[self._first :]:
