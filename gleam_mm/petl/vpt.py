@@ -53,7 +53,9 @@ class VPT(PETLMethod):
     the shallow form, patch merging takes each of them for a patch of four equal tokens, as the
     paper's code does (the paper leaves them out there). That code mixes up images and windows when
     it hands the prompts of a batch to the windows, and it pools over prompts as well; this does
-    neither. Under drop path, tokens and prompts of an image are dropped independently.
+    neither. Under drop path, tokens and prompts of an image are dropped independently. Gradient
+    checkpointing runs blocks again out of order, when the prompts are gone: it is an error in a
+    Swin, and in a ViT in the shallow form.
 
     Args:
         num_prompts: The number of prompts p; in the deep form also one number a block, where 0

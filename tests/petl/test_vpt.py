@@ -286,6 +286,14 @@ def test_a_block_alone_is_an_error(vit, images):
         vit.layers[1](torch.randn(2, 17, 32))
 
 
+def test_gradient_checkpointing_is_an_error(images):
+    arch = dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2])
+    swin = SwinTransformer(arch, 32, 2, window_size=4, out_indices=(1,), with_cp=True)
+    attached(swin, 4)
+    with pytest.raises(RuntimeError, match='without gradient checkpointing'):
+        swin(images.requires_grad_())[0].sum().backward()
+
+
 def test_merging_says_why_not(backbone):
     with pytest.raises(MergeError, match='prompts take part in the attention'):
         attached(backbone).merge()
