@@ -1,12 +1,14 @@
 """Layouts are built losslessly from what users have, and an interruption costs nothing."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from gleam_mm.datasets import VTAB1K, FewShotFGVC
 from gleam_mm.datasets.prepare.build import build, build_published, find_published
@@ -288,6 +290,95 @@ def test_a_torchvision_copy(tmp_path):
         open_torchvision('dtd', tmp_path)
     with pytest.raises(ValueError, match='dmlab cannot be read from a torchvision copy'):
         open_torchvision('dmlab', tmp_path)
+
+
+def fill(folder, names):
+    """Writes a picture under each name; its seed is the place in the list."""
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(folder / name)
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def dtd_copy(root):
+    fill(root / 'dtd/dtd/images', ['a/a_1.jpg', 'b/b_1.jpg', 'b/b_2.jpg'])
+    lists = {'train': 'a/a_1.jpg\nb/b_2.jpg', 'val': 'a/a_1.jpg', 'test': 'b/b_1.jpg'}
+    for split, text in lists.items():
+        write(root / f'dtd/dtd/labels/{split}1.txt', text + '\n')
+    return 'dtd', {'train': [0, 1], 'val': [0], 'test': [0]}
+
+
+def food_copy(root):
+    fill(root / 'food-101/images', ['pie/2.jpg', 'pie/1.jpg', 'soup/7.jpg'])
+    write(root / 'food-101/meta/train.json', json.dumps({'soup': ['soup/7'], 'pie': ['pie/2']}))
+    write(root / 'food-101/meta/test.json', json.dumps({'pie': ['pie/1']}))
+    return 'food-101', {'train': [0, 1], 'test': [0]}
+
+
+def aircraft_copy(root):
+    data = root / 'fgvc-aircraft-2013b/data'
+    fill(data / 'images', ['11.jpg', '12.jpg', '13.jpg'])
+    write(data / 'variants.txt', '707-320\nA 300B4\n')
+    for split, text in (('train', '12 A 300B4\n11 707-320'), ('val', '13 A 300B4'), ('test', '')):
+        write(data / f'images_variant_{split}.txt', text)
+    return 'fgvc_aircraft', {'train': [0, 1], 'val': [1], 'test': []}
+
+
+def sun_copy(root):
+    fill(root / 'SUN397', ['a/abbey/sun_b.jpg', 'a/abbey/sun_a.jpg', 'b/bar/indoor/sun_c.jpg'])
+    write(root / 'SUN397/ClassName.txt', '/a/abbey\n/b/bar/indoor\n')
+    return 'sun397', {'train': [0, 0, 1]}
+
+
+def flowers_copy(root):
+    folder = root / 'flowers-102'
+    fill(folder / 'jpg', [f'image_{number:05}.jpg' for number in (1, 2, 3, 4)])
+    savemat(folder / 'setid.mat', {'trnid': [4, 1], 'valid': [2, 2], 'tstid': [3, 3]})
+    savemat(folder / 'imagelabels.mat', {'labels': [77, 1, 102, 5]})
+    return 'oxford_flowers102', {'train': [76, 4], 'val': [0, 0], 'test': [101, 101]}
+
+
+def svhn_copy(root):
+    for split, digits in (('train', [10, 3]), ('test', [9, 10])):
+        pixels = np.stack([np.asarray(picture(seed, (32, 32))) for seed in range(2)], axis=3)
+        savemat(root / f'{split}_32x32.mat', {'X': pixels, 'y': np.uint8(digits)[:, None]})
+    return 'svhn', {'train': [0, 3], 'test': [9, 0]}
+
+
+def cifar_copy(root):
+    folder = root / 'cifar-100-python'
+    folder.mkdir()
+    for split, labels in (('train', [99, 4]), ('test', [7])):
+        pixels = [np.asarray(picture(seed, (32, 32))) for seed in range(len(labels))]
+        flat = np.stack([image.transpose(2, 0, 1).reshape(-1) for image in pixels])
+        (folder / split).write_bytes(pickle.dumps({'data': flat, 'fine_labels': labels}))
+    (folder / 'meta').write_bytes(pickle.dumps({'fine_label_names': list(map(str, range(100)))}))
+    return 'cifar', {'train': [99, 4], 'test': [7]}
+
+
+@pytest.mark.parametrize(
+    'make',
+    [dtd_copy, food_copy, aircraft_copy, sun_copy, flowers_copy, svhn_copy, cifar_copy],
+)
+def test_other_torchvision_copies(make, tmp_path, monkeypatch):
+    for module in ('cifar', 'svhn', 'flowers102'):  # which compare checksums of the originals
+        name = f'torchvision.datasets.{module}.check_integrity'
+        monkeypatch.setattr(name, lambda *arguments: True)
+    task, labels = make(tmp_path)
+    pools = open_torchvision(task, tmp_path)
+    assert {split: list(pool.labels) for split, pool in pools.items()} == labels
+    names = [pool.name(i) for split, pool in pools.items() for i in range(len(labels[split]))]
+    files = make not in (svhn_copy, cifar_copy)
+    assert files == all((tmp_path / name).is_file() for name in names)
+    image = pools['train'].load(0)
+    if files:
+        assert image.size == (5, 7)
+    else:  # pixels, not files: exactly those
+        assert np.array_equal(np.asarray(image), np.asarray(picture(0, (32, 32))))
 
 
 @pytest.mark.parametrize('form', ['arrow', 'parquet'])
