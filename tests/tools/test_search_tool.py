@@ -134,8 +134,15 @@ def test_a_killed_search_resumes_to_the_same_end(
     assert done.code == 0, done.err
     assert '5 candidates are judged already' in done.out
     assert evaluated == expected[:6] + expected[5:]
-    for name in ('search.json', 'subnet.json', 'super_subnet.py', 'subnet.safetensors'):
-        assert (tmp_path / 'parts' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
+    parts, whole = tmp_path / 'parts', tmp_path / 'whole'
+    for name in ('search.json', 'subnet.json', 'super_subnet.py'):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    # The order of a safetensors file's metadata is arbitrary.
+    tensors, metadata = read_adapter(parts / 'subnet.safetensors')
+    expected, expected_metadata = read_adapter(whole / 'subnet.safetensors')
+    assert metadata == expected_metadata
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
 
     other = call(*again, '--resume', '--seed', 1)
     assert other.code == 2
