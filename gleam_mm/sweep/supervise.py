@@ -25,6 +25,7 @@ from gleam_mm.sweep.survey import clock, counts, remaining_seconds
 from gleam_mm.sweep.worker import identity
 
 _POLL_SECONDS = 1.0
+_MOST_SHOWN = 8  # trainings that run
 _PATIENCE_SECONDS = 60  # for workers that were asked to stop
 LOGS = 'workers'
 
@@ -260,10 +261,12 @@ class _View(contextlib.AbstractContextManager):
             eta,
         )
         running = Table.grid(padding=(0, 2))
-        for cell in cells:
-            if cell.state == 'running':
-                epochs = cell.attribute('progress')
-                running.add_row(
-                    f'  {cell.job}', f'epoch {epochs[0]}/{epochs[1]}' if epochs else 'starting'
-                )
+        now = [cell for cell in cells if cell.state == 'running']
+        for cell in now[:_MOST_SHOWN]:
+            epochs = cell.attribute('progress')
+            running.add_row(
+                f'  {cell.job}', f'epoch {epochs[0]}/{epochs[1]}' if epochs else 'starting'
+            )
+        if len(now) > _MOST_SHOWN:
+            running.add_row(f'  and {len(now) - _MOST_SHOWN} more', '')
         return Group(head, running)
