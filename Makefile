@@ -15,7 +15,7 @@ help:
 	@echo 'make test        the whole test suite'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make lint        ruff, as CI runs it'
-	@echo 'make pretrain    make the embedded backbone again (long)'
+	@echo 'make pretrain    make the embedded backbones again (long)'
 	@echo 'make clean       remove the virtual environments'
 
 # The stamps are written last, so that an interrupted installation is taken up again.
@@ -49,7 +49,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 pretrain: $(VENV)/.runtime
-	$(BIN)/python tools/pretrain.py
+	$(BIN)/python tools/pretrain.py configs/pretrain/vit-mini_procedural.py
+	$(BIN)/python tools/pretrain.py configs/pretrain/swin-mini_procedural.py
 
 clean:
 	rm -rf $(VENV) $(VENV_ONEDL)

@@ -1,4 +1,4 @@
-"""The backbone that ships with the package: its file, and that its features are worth something."""
+"""The backbones that ship with the package: their files, and what their features are worth."""
 
 import pytest
 import torch
@@ -12,9 +12,14 @@ from gleam_mm.recipes import config_root
 from gleam_mm.registry import MODELS
 
 
+@pytest.fixture(scope='module', params=['vit-mini', 'swin-mini'])
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope='module')
-def cfg():
-    return Config.fromfile(config_root() / '_base_/backbones/vit-mini.py')
+def cfg(name):
+    return Config.fromfile(config_root() / f'_base_/backbones/{name}.py')
 
 
 @pytest.fixture(scope='module')
@@ -40,27 +45,25 @@ def pretrained(cfg, file):
     return _backbone(cfg, file)
 
 
-def test_the_file_is_small_and_in_half_precision(file):
+def test_the_file_is_small_and_in_half_precision(name, file):
     path = resolve_path(file)
-    assert path.stat().st_size <= 6 * 1024**2
+    assert path.stat().st_size <= 6.5e6
     with safe_open(path, framework='pt') as content:
-        assert content.metadata()['config'] == 'vit-mini_procedural.py'
-        names = list(content.keys())
-        assert {content.get_tensor(name).dtype for name in names} == {torch.float16}
+        assert content.metadata()['config'] == f'{name}_procedural.py'
+        tensors = [content.get_tensor(key) for key in content.keys()]  # noqa: SIM118
+    assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float16}
 
 
 def test_the_file_has_every_weight_of_the_configs_backbone(cfg, file, pretrained):
     """`load_backbone` is strict; every weight also has to differ from an initial one."""
-    assert 1e6 < sum(p.numel() for p in pretrained.parameters()) < 3e6
-    initial = _backbone(cfg).state_dict()
-    assert all(
-        not torch.equal(value, initial[key]) for key, value in pretrained.state_dict().items()
-    )
+    assert 1e6 < sum(p.numel() for p in pretrained.parameters()) < 3.2e6
+    initial = dict(_backbone(cfg).named_parameters())
+    assert all(not torch.equal(value, initial[key]) for key, value in pretrained.named_parameters())
 
 
 def _images(split):
-    dataset = MiniVTAB(task='digits', split=split)
-    items = [dataset.get_data_info(i) for i in range(len(dataset))]
+    dataset = MiniVTAB(task='textures', split=split)
+    items = [dataset.get_data_info(i) for i in range(min(len(dataset), 800))]
     images = torch.stack([torch.from_numpy(item['img']) for item in items])
     labels = torch.tensor([item['gt_label'] for item in items])
     return images.permute(0, 3, 1, 2), labels
@@ -68,7 +71,8 @@ def _images(split):
 
 @torch.no_grad()
 def _features(backbone, images):
-    return backbone(images / 127.5 - 1)[-1].double()
+    features = backbone(images / 127.5 - 1)[-1].double()
+    return features.mean(dim=(2, 3)) if features.ndim == 4 else features  # Swin's are maps
 
 
 def _error(backbone):
@@ -87,9 +91,12 @@ def _error(backbone):
         weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y)
         return ((inputs[split] @ weights).argmax(1) != data[split][1]).double().mean().item()
 
-    best = min((0.01, 0.1, 1.0, 10.0), key=lambda penalty: wrong('val200', penalty))
+    best = min((0.1, 1.0, 10.0, 100.0), key=lambda penalty: wrong('val200', penalty))
     return wrong('test', best)
 
 
-def test_a_probe_of_its_features_beats_one_of_random_features(cfg, pretrained):
-    assert _error(pretrained) < 0.5 * _error(_backbone(cfg))
+def test_a_probe_of_its_features_beats_one_of_random_features(
+    cfg, pretrained, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('GLEAM_CACHE', str(tmp_path))
+    assert _error(pretrained) < 0.6 * _error(_backbone(cfg))

@@ -14,15 +14,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where to train; default: work_dirs/<config>')
     parser.add_argument(
         '--out',
-        default=str(root / 'gleam_mm/weights/vit-mini.safetensors'),
-        help='the file to write; default: the one that ships with the package',
+        help='the file to write; default: the one that ships with the package, which has the name '
+        "that the config's begins with",
     )
     parser.add_argument(
         '--export',
         metavar='CHECKPOINT',
         help='train nothing, only write the backbone of this checkpoint',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.out is None:
+        name = Path(args.config).stem.partition('_')[0]
+        args.out = str(root / f'gleam_mm/weights/{name}.safetensors')
+    return args
 
 
 def main(args: argparse.Namespace) -> None:
@@ -44,9 +48,14 @@ def main(args: argparse.Namespace) -> None:
 
 
 def export_backbone(checkpoint: str | Path, out: str | Path, metadata: dict[str, str]) -> None:
-    """Writes the backbone of a classifier's checkpoint, without its head, in half precision."""
+    """Writes the backbone of a classifier's checkpoint, without its head, in half precision.
+
+    Integers, such as the indices of Swin's position biases, stay what they are.
+    """
     weights = {
-        key.removeprefix('backbone.'): value.half().contiguous()
+        key.removeprefix('backbone.'): (
+            value.half() if value.is_floating_point() else value
+        ).contiguous()
         for key, value in read_state_dict(checkpoint).items()
         if key.startswith('backbone.')
     }
