@@ -49,7 +49,8 @@ def similarity_maps(subject: Mapping[str, Any], role: str) -> Figure:
     """
     measured = subject['roles'][role]
     labels = _layer_labels(measured)
-    size = 2.1 + 0.17 * min(len(labels), 24)
+    axis = 'layer' if labels[0] == '0' else 'stage.layer'
+    size = 2.1 + 0.17 * min(len(labels), 14)
     figure = Figure(figsize=(3 * size + 0.9, 2 * size + 0.8), layout='constrained')
     axes = figure.subplots(len(PATHS), len(MEASURES), squeeze=False)
     for column, name in enumerate(MEASURES):
@@ -59,9 +60,11 @@ def similarity_maps(subject: Mapping[str, Any], role: str) -> Figure:
         for row, path in enumerate(PATHS):
             ax = axes[row, column]
             image = heat_map(ax, matrices[row], labels, labels, low, high)
-            ax.set_title(f'{_PATH_NAMES[path]}: {_MEASURE_NAMES[name]}', fontsize=9)
-            ax.set_xlabel('layer' if row else '', fontsize=8)
-            ax.set_ylabel('' if column else 'layer', fontsize=8)
+            # A distance says little without the lengths of what it is between.
+            norm = f' (norm {_short(np.mean(measured[path]["norm"]))})' if name == 'l2' else ''
+            ax.set_title(f'{_PATH_NAMES[path]}: {_MEASURE_NAMES[name]}{norm}', fontsize=9)
+            ax.set_xlabel(axis if row else '', fontsize=8)
+            ax.set_ylabel('' if column else axis, fontsize=8)
         figure.colorbar(image, ax=axes[:, column], shrink=0.7, aspect=30).ax.tick_params(
             labelsize=7
         )
@@ -92,6 +95,8 @@ def adjacent_bars(subjects: Sequence[Mapping[str, Any]], role: str) -> Figure:
             heights = [_number(s['roles'][role][path]['adjacent'][name]) for s in subjects]
             bars = ax.bar(places + offset, heights, 0.38, color=colour, label=_PATH_NAMES[path])
             ax.bar_label(bars, list(map(_short, heights)), fontsize=7, padding=1)
+            for place in places[np.isnan(heights)]:
+                ax.text(place + offset, 0, 'none', fontsize=7, ha='center', va='bottom')
         ax.set_title(f'{_MEASURE_NAMES[name]} of adjacent layers', fontsize=9)
     accuracies = [subject['accuracy']['value'] for subject in subjects]
     bars = axes[-1].bar(places, accuracies, 0.5, color='#7f7c75')
@@ -277,6 +282,8 @@ def heat_map(
     for set_ticks, labels in ((ax.set_yticks, rows), (ax.set_xticks, columns)):
         step = -(-len(labels) // _MOST_TICKS)
         set_ticks(range(0, len(labels), step), labels[::step], fontsize=7)
+    if len(columns) > 12 and max(map(len, columns)) > 2:
+        ax.tick_params(axis='x', rotation=90)
     if matrix.size <= _MOST_ANNOTATED:
         for (row, column), value in np.ndenumerate(matrix):
             if math.isfinite(value):
