@@ -50,8 +50,8 @@ def run(
             again.
         UserError: All workers ended before their time.
     """
-    study.register()
     view = _View(study, workers)
+    study.register()  # takes a while the first time: ten milliseconds a training
     processes = [_Process(study, storage, root, gpus, workers, index) for index in range(workers)]
     with _terminated_as_interrupted(), view:
         try:
