@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,12 @@ def parse_line(line: str, number: int, file: Path) -> Line:
         raise ImageListError(
             f'{file}, line {number}: expected `<image path> <label>`, found {line.strip()!r}'
         ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """What a decoder says in one line, without the addresses of Python objects."""
+    text = re.sub(r' (file )?<_io\.\w+[^>]*>', '', ' '.join(str(error).split()))
+    return text or type(error).__name__
 
 
 class ImageList(BaseDataset):
@@ -206,8 +213,7 @@ class ImageList(BaseDataset):
                     raise FileNotFoundError(
                         f'{path} does not exist, but {self.ann_file} lists it'
                     ) from error
-                reason = ' '.join(str(error).split()) or type(error).__name__
-                raise OSError(f'{path}: cannot be read as an image: {reason}') from error
+                raise OSError(f'{path}: cannot be read as an image: {reason_of(error)}') from error
         return data
 
     def _title(self) -> str:

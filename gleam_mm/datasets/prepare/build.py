@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from gleam_mm.datasets.fewshot import FGVC_TASKS, IMAGE_FOLDERS
-from gleam_mm.datasets.image_list import read_list
+from gleam_mm.datasets.image_list import read_list, reason_of
 from gleam_mm.datasets.prepare.manifest import (
     NAME,
     PUBLISHED_LISTS,
@@ -109,9 +109,8 @@ def _write_image(item: Item, file: Path, twin: Path | None) -> None:
             except Exception as error:  # decoders raise nearly anything
                 if isinstance(error, OSError) and error.errno is not None and error.filename:
                     raise
-                reason = ' '.join(str(error).split()) or type(error).__name__
                 raise OSError(
-                    f'{item.name} of the source cannot be read as an image: {reason}'
+                    f'{item.name} of the source cannot be read as an image: {reason_of(error)}'
                 ) from error
         temporary.replace(file)
     finally:

@@ -25,7 +25,7 @@ from gleam_mm.datasets.fewshot import (
     task_folder,
 )
 from gleam_mm.datasets.fewshot import FOLDER as FGVC_FOLDER
-from gleam_mm.datasets.image_list import ImageListError, Line, data_folder, parse_line
+from gleam_mm.datasets.image_list import ImageListError, Line, data_folder, parse_line, reason_of
 from gleam_mm.datasets.prepare.manifest import read_manifest
 from gleam_mm.datasets.vtab import FOLDER as VTAB_FOLDER
 from gleam_mm.datasets.vtab import SPLIT_SIZES, SPLITS, VTAB_TASKS, vtab_task
@@ -334,7 +334,7 @@ def decode_error(path: str) -> str | None:
         with Image.open(path) as image:
             image.load()
     except Exception as error:  # decoders raise nearly anything
-        return ' '.join(str(error).split()) or type(error).__name__
+        return reason_of(error)
     return None
 
 
