@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,9 +135,16 @@ def verify(
     """
     vtab = layout == VTAB_FOLDER
     names = [(vtab_task if vtab else fgvc_task)(task) for task in tasks or ()]
-    for task in names or (VTAB_TASKS if vtab else FGVC_TASKS):
-        lists = _vtab_lists(task, root) if vtab else _fgvc_lists(task, root)
-        yield from _verify_task(lists, decode, workers, any_size, disjoint=not vtab)
+    with _decoders(workers) if decode else nullcontext() as pool:
+        for task in names or (VTAB_TASKS if vtab else FGVC_TASKS):
+            lists = _vtab_lists(task, root) if vtab else _fgvc_lists(task, root)
+            yield from _verify_task(lists, pool, any_size, disjoint=not vtab)
+
+
+def _decoders(workers: int | None) -> ProcessPoolExecutor:
+    """Processes that decode images. Forked ones start at once; nothing here runs threads."""
+    context = multiprocessing.get_context('fork' if os.name == 'posix' else 'spawn')
+    return ProcessPoolExecutor(workers or os.cpu_count(), context, initializer=_ignore_interrupts)
 
 
 def _vtab_lists(task: str, root: Path) -> list[_List]:
@@ -177,7 +185,7 @@ def _fgvc_lists(task: str, root: Path) -> list[_List]:
 
 
 def _verify_task(
-    lists: Sequence[_List], decode: bool, workers: int | None, any_size: bool, disjoint: bool
+    lists: Sequence[_List], pool: ProcessPoolExecutor | None, any_size: bool, disjoint: bool
 ) -> Iterator[ListReport]:
     reports, owners = {}, {}
     for spec in lists:
@@ -202,8 +210,8 @@ def _verify_task(
         if root is None:
             root = image_folder(spec.file.parent.parent, lines[0].image if lines else '')
         there = _check_files(spec.file, root, lines, report)
-        if decode:
-            _check_images(spec.file, there, workers, report)
+        if pool is not None:
+            _check_images(spec.file, there, pool, report)
         if spec.split == 'train800val200':
             _check_union(spec, reports)
         yield report
@@ -308,15 +316,10 @@ def _sizes(folder: str) -> dict[str, int]:
 
 
 def _check_images(
-    file: Path, there: Sequence[tuple[int, str]], workers: int | None, report: ListReport
+    file: Path, there: Sequence[tuple[int, str]], pool: ProcessPoolExecutor, report: ListReport
 ) -> None:
-    workers = workers or os.cpu_count() or 1
     paths = list(dict.fromkeys(path for _, path in there))
-    # Forked processes start at once; nothing here runs threads yet.
-    context = multiprocessing.get_context('fork' if os.name == 'posix' else 'spawn')
-    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
-        chunk = max(1, min(64, len(paths) // workers))
-        found = dict(zip(paths, pool.map(decode_error, paths, chunksize=chunk), strict=True))
+    found = dict(zip(paths, pool.map(decode_error, paths, chunksize=32), strict=True))
     for number, path in there:
         if found[path] is not None:
             report.faults.append(
