@@ -98,7 +98,7 @@ class HFPeft(PETLMethod):
     method only. What the tuner shares between layers, such as the vector bank of VB-LoRA, is owned
     and saved once.
 
-    Needs the extra ``hf``: ``pip install 'gleam-mm[hf]'``.
+    Needs the extra ``peft``: ``pip install 'gleam-mm[peft]'``.
 
     Args:
         config: Options of PEFT's config class with its ``peft_type``, such as
@@ -283,7 +283,7 @@ def _peft() -> Any:
         import peft
     except ImportError as error:
         raise ImportError(
-            f"HFPeft needs HF PEFT, the extra 'hf': pip install 'gleam-mm[hf]' ({error})"
+            f"HFPeft needs HF PEFT, the extra 'peft': pip install 'gleam-mm[peft]' ({error})"
         ) from error
     return peft
 

@@ -306,7 +306,7 @@ def open_huggingface(
     except ImportError as error:
         raise ImportError(
             "reading Hugging Face copies needs the 'huggingface' extra: pip install "
-            "'gleam-mm[huggingface]'"
+            "'gleam-mm[datasets]'"
         ) from error
     if not root.is_dir():
         raise FileNotFoundError(f'{root} does not exist')
