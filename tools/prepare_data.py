@@ -36,14 +36,14 @@ def parse_args() -> argparse.Namespace:
     verify.add_argument('--all', action='store_true', help='print every fault, not 20 of a list')
     verify.add_argument('--per-class', action='store_true', help='print the lines of every class')
 
-    for name, help_text in (
-        ('vtab', 'build tasks of VTAB-1K'),
-        ('fgvc', 'build few-shot FGVC sets'),
+    for name, folder, help_text in (
+        ('vtab', 'vtab-1k', 'build tasks of VTAB-1K'),
+        ('fgvc', 'fgvc', 'build few-shot FGVC sets'),
     ):
         build = commands.add_parser(name, help=help_text)
         build.add_argument('tasks', nargs='+', help='names of tasks')
         build.add_argument('--source', required=True, help='what you have: a folder')
-        build.add_argument('--out', help=f'folder to write to; default: $GLEAM_DATA/{name}...')
+        build.add_argument('--out', help=f'folder to write to; default: $GLEAM_DATA/{folder}')
         build.add_argument('--seed', type=int, default=0, help='of the choice of images')
         build.add_argument('--sizes', nargs='+', type=int, help='smaller sizes, to try things out')
         build.add_argument('--image-column', help='of a Hugging Face dataset')
