@@ -111,7 +111,16 @@ def adjacent_bars(subjects: Sequence[Mapping[str, Any]], role: str) -> Figure:
         ax.axhline(0, color='black', linewidth=0.6)
     handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc='outside lower center', ncols=2, fontsize=8, frameon=False)
-    figure.suptitle(f'{role}: how alike adjacent layers are, beside accuracy', fontsize=10)
+    seen = ', '.join(
+        dict.fromkeys(
+            f'{s["data"]["images"]:,} images of {s["data"]["dataset"]} {s["data"]["split"]}'
+            for s in subjects
+        )
+    )
+    figure.suptitle(
+        f'{role}: how alike adjacent layers are, beside accuracy\n{seen}',
+        fontsize=9,
+    )
     return figure
 
 

@@ -1,0 +1,66 @@
+"""Figures hold nothing that the JSON does not, and JSON has null for what is not defined."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gleam_mm.analysis import figures, homogeneity, routing
+
+
+def pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def texts(figure):
+    return {text.get_text() for ax in figure.axes for text in ax.texts}
+
+
+@pytest.fixture
+def reread(tmp_path):
+    """What comes back from a JSON file."""
+
+    def through(content):
+        figures.write_json(tmp_path / 'x.json', content)
+        text = (tmp_path / 'x.json').read_text()
+        assert 'NaN' not in text
+        return json.loads(text)
+
+    return through
+
+
+def test_homogeneity_is_drawn_from_the_json_alone(make_subject, reread):
+    # Stages of different widths, so that some pairs are not defined.
+    result = homogeneity.measure(make_subject('GLEAM', 'swin'), ['proj'], max_images=6)
+    again = reread(result)
+    assert again['roles']['proj']['update']['cosine'][0][2] is None
+    for draw in (
+        lambda r: figures.similarity_maps(r, 'proj'),
+        lambda r: figures.adjacent_bars([r, r], 'proj'),
+    ):
+        np.testing.assert_array_equal(pixels(draw(again)), pixels(draw(result)))
+    drawn = texts(figures.similarity_maps(again, 'proj'))
+    assert f'{again["roles"]["proj"]["update"]["cosine"][0][1]:.2f}'.lstrip('-') in {
+        text.lstrip('-') for text in drawn
+    }
+
+
+def test_routing_is_drawn_from_the_json_alone(make_subject, reread):
+    result = routing.measure(make_subject('GLEAM'), max_images=5)  # some classes have no image
+    again = reread(result)
+    assert [None] * 4 in again['sites'][0]['share_by_class']
+    for draw in (figures.routing_layers, figures.routing_classes, figures.routing_balance):
+        np.testing.assert_array_equal(pixels(draw(again)), pixels(draw(result)))
+
+
+def test_cells_have_numbers_only_where_they_can_be_read():
+    few, many = Figure(), Figure()
+    names = list(map(str, range(30)))
+    figures.heat_map(few.subplots(), np.array([[0.25, np.nan], [-0.001, 123.4]]), 'ab', 'cd', 0, 1)
+    figures.heat_map(many.subplots(), np.zeros((30, 30)), names, names, 0, 1)
+    assert texts(few) == {'0.25', '0.00', '123'}
+    assert not texts(many)
