@@ -1,5 +1,6 @@
 """Makes an ordinary MMPretrain model of a trained method: its updates folded into the backbone."""
 
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
     if out.suffix != '.pth':
         raise ValueError(f'{out}: the merged checkpoint is a .pth file, as MMPretrain reads it')
     tensors, meta = _read(checkpoint)
-    cfg = cfg.copy()
+    cfg = copy.deepcopy(cfg)
     if cfg.model.get('head') is not None and 'head.fc.weight' in tensors:
         cfg.model.head.num_classes = len(tensors['head.fc.weight'])
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
@@ -89,6 +90,7 @@ def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Ten
     config = Config(dict(default_scope='mmpretrain', model=described))
     if (preprocessor := cfg.get('data_preprocessor')) is not None:
         config.data_preprocessor = preprocessor
+        config.data_preprocessor.pop('batch_augments', None)  # for training only
     pipeline = ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
     if pipeline is not None:  # what MMPretrain's inferencer prepares an image with
         config.test_dataloader = dict(dataset=dict(pipeline=pipeline))

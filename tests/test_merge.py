@@ -125,7 +125,9 @@ LORA = dict(type='LoRA', rank=4, sites=['qkv', 'fc1'])
 @pytest.mark.parametrize('kind', BACKBONES)
 def test_mmpretrain_gives_the_same_outputs(kind, trained, tmp_path):
     cfg, adapter, images, expected = trained(kind, LORA)
+    before = cfg.pretty_text
     out, config = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+    assert cfg.pretty_text == before
     model = get_model(str(config), pretrained=str(out))
     assert type(model) is (TimmClassifier if 'timm' in kind else ImageClassifier)
     assert model._dataset_meta['classes'][3] == 'class 3'
