@@ -88,8 +88,8 @@ _EDGES = (1.0, 1.35, 1.8, 2.4, 3.3, 4.5, 6.0)
 def draw_distance(labels: np.ndarray, u: Draws, size: int) -> np.ndarray:
     """One to four things on a tiled floor in perspective: how far is the closest one?
 
-    The class is the distance, in units of the camera's height over its tangent, where the closest
-    thing stands. Things are small or large, so their size does not give it away.
+    The class is the distance where the closest thing stands; at distance 1 the floor is half an
+    image below the horizon. Things are small or large, so their size does not give it away.
     """
     x, y = grid(size)
     horizon = broad(u.uniform(-0.65, -0.1))
