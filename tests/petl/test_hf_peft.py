@@ -256,5 +256,5 @@ def test_a_tuner_must_leave_the_backbone_s_weights_alone(start, vit, images):
 
 def test_without_peft_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'peft', None)
-    with pytest.raises(ImportError, match=r"pip install 'gleam-mm\[hf\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'gleam-mm\[peft\]'"):
         HFPeft(dict(peft_type='LORA'))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,8 @@ class Run:
                 env={**environment, 'OMP_NUM_THREADS': '1'},
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                # A suite in the background of a shell ignores Ctrl-C, and so would its children.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     def ended(self, seconds=200):
