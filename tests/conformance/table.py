@@ -52,7 +52,7 @@ class ConformanceTable:
         name, row, self.expected, kind, check = properties['conformance']
         self.rows[row] = name
         if hasattr(report, 'wasxfail'):
-            cell, note = 'n/a', report.wasxfail
+            cell, note = 'no', report.wasxfail
         elif report.passed:
             cell, note = properties.get('cell', '✓'), properties.get('note', '')
         else:
@@ -81,8 +81,8 @@ class ConformanceTable:
             [
                 '# Conformance',
                 '',
-                f'Every method runs through the same checks on {_join(KINDS.values())}, small '
-                'versions with random weights. A check mark stands for all four. The test suite '
+                f'Every method runs through the same checks on {_join(KINDS.values())},',
+                'small versions with random weights. A check mark stands for all four. The test suite',
                 'writes this page (`tests/conformance/`).',
                 '',
                 *lines,
