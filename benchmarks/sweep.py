@@ -1,8 +1,8 @@
 """How much faster two sweep workers are than one, on a study of 12 trainings.
 
-Contenders run the same study from its start, by turns. Workers share the cores as sweeps let them: on
-two cores a worker alone has two threads, and two workers have one each. `1x1` is one worker with one
-thread, which leaves the second core alone. Trainings are of vit-mini on handwritten digits.
+Contenders run the same study from its start, by turns. Workers share the cores as sweeps let them:
+on two cores a worker alone has two threads, and two workers have one each. `1x1` is one worker with
+one thread, which leaves the second core alone. Trainings are of vit-mini on handwritten digits.
 
     python benchmarks/sweep.py
     python benchmarks/sweep.py --contenders 1 2 --rounds 3
