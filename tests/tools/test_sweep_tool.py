@@ -1,5 +1,6 @@
 """tools/sweep.py as a user runs it: workers are killed, sweeps interrupted and taken up again."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -165,6 +166,14 @@ def test_a_sweep_survives_whatever_happens_to_it(place, call, monkeypatch):
     assert '2/2' in shown.out
     exported = call('sweep.py', 'export', 'three', 'tuned')
     assert exported.out.count('python tools/train.py tuned/tiny_') == len(TASKS) * 2
+
+    reported = call('report.py', 'three', '--out', 'report')
+    assert reported.code == 0, reported.err
+    with Path('report', 'finals.csv').open(newline='') as file:
+        told = {(r['method'], r['dataset']): float(r['accuracy']) for r in csv.DictReader(file)}
+    finals = [cell for cell in cells(place, 'complete') if cell.job.phase == 'final']
+    assert told == {(c.job.method, c.job.dataset): c.accuracy for c in finals}
+    assert len(told) == len(TASKS) * 2
 
 
 def test_mistakes_take_one_line(call):
