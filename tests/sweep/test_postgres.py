@@ -33,18 +33,19 @@ def server():
         pytest.skip('no PostgreSQL server here: apt-get install postgresql')
     # Not below pytest's folder: only root may enter it, and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix='pg-'))
-    as_user = []
+    as_user = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         try:
             user = pwd.getpwnam('postgres')
         except KeyError:
             pytest.skip('PostgreSQL refuses to run as root, and there is no user postgres')
         os.chown(folder, user.pw_uid, user.pw_gid)
-        as_user = ['runuser', '-u', 'postgres', '--']
+        as_user = dict(user=user.pw_uid, group=user.pw_gid, extra_groups=[])
 
     def run(program, *arguments):
         return subprocess.run(
-            [*as_user, programs / program, '-D', folder / 'data', *arguments],
+            [programs / program, '-D', folder / 'data', *arguments],
+            **as_user,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if program == 'initdb' else subprocess.DEVNULL,
