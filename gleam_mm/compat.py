@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import library
 
 _applied = False
-_libraries: list[torch.library.Library] = []  # an operator is gone with its library
+_libraries: list[library.Library] = []  # an operator is gone with its library
 
 
 def apply() -> None:
@@ -62,10 +63,10 @@ def define_torchvision_operators() -> None:
             return
     except OSError:
         pass
-    library = torch.library.Library('torchvision', 'FRAGMENT')
+    declaration = library.Library('torchvision', 'FRAGMENT')
     for name in ('nms', 'qnms'):
-        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    _libraries.append(library)
+        declaration.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    _libraries.append(declaration)
 
 
 def replace_pkg_resources() -> None:
