@@ -179,17 +179,7 @@ def tasks_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table:
         lines.append(Line(_label(row), (millions(row.parameters), *cells, _average(row, suite))))
         if published:
             tasks = published.tasks or (None,) * len(suite.tasks)
-            lines.append(
-                Line(
-                    paper.method_name(row.method),
-                    (
-                        _paper_parameters(published),
-                        *map(_printed, tasks),
-                        _printed(published.average),
-                    ),
-                    'paper',
-                )
-            )
+            lines.append(_paper_line(row, published, map(_printed, tasks)))
     columns = [
         Column(dataset, label, group.name)
         for group in suite.groups
@@ -247,6 +237,12 @@ def search_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table | No
     )
 
 
+def _paper_line(row: Row, published: paper.PaperRow, cells: Iterable[Cell]) -> Line:
+    """The paper's row of a method, below what was measured."""
+    numbers = (_paper_parameters(published), *cells, _printed(published.average))
+    return Line(paper.method_name(row.method), numbers, 'paper')
+
+
 def _means(
     key: str, about: str, name: str, suite: Suite, rows: Sequence[Row], parameters: Column
 ) -> Table:
@@ -259,17 +255,7 @@ def _means(
             means.append(accuracy(row.group(group), f'{MISSING} {text}', f'{text} tasks are done'))
         lines.append(Line(_label(row), (millions(row.parameters), *means, _average(row, suite))))
         if published:
-            lines.append(
-                Line(
-                    paper.method_name(row.method),
-                    (
-                        _paper_parameters(published),
-                        *_paper_groups(suite, published),
-                        _printed(published.average),
-                    ),
-                    'paper',
-                )
-            )
+            lines.append(_paper_line(row, published, _paper_groups(suite, published)))
     columns = tuple(Column(group.name.lower(), group.name) for group in suite.groups)
     return Table(
         key,

@@ -325,16 +325,30 @@ def _crack(u: Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _scratch(u: Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _strokes(u, x, y, 0.03, (0.4, 0.9), 0.6, (0.005, 0.03), 0.055, fade=0.6)
+
+
+def _strokes(
+    u: Draws,
+    x: np.ndarray,
+    y: np.ndarray,
+    spread: float,
+    lengths: tuple[float, float],
+    reach: float,
+    widths: tuple[float, float],
+    edge: float,
+    fade: float = 0.0,
+) -> np.ndarray:
+    """One to three strokes that are parallel up to ``spread``, weaker by ``fade`` at their ends."""
     mark = np.zeros((len(u), *x.shape[1:]))
     turn = u.uniform()
     number = u.integer(3)
     for k in range(3):
-        own = turn + u.uniform(-0.03, 0.03)
-        half = broad(u.uniform(0.4, 0.9), 1) * np.stack([cos(own), sin(own)], axis=1)
-        middle = u.uniform(-0.6, 0.6, (2,))
+        own = turn + u.uniform(-spread, spread)
+        half = broad(u.uniform(*lengths), 1) * np.stack([cos(own), sin(own)], axis=1)
+        middle = u.uniform(-reach, reach, (2,))
         distance, along = to_segment(x, y, middle - half, middle + half)
-        fade = 1 - np.abs(2 * along - 1) * 0.6
-        one = cover(distance - broad(u.uniform(0.005, 0.03)), 0.055) * fade
+        one = cover(distance - broad(u.uniform(*widths)), edge) * (1 - np.abs(2 * along - 1) * fade)
         mark = np.maximum(mark, one * broad(np.where(number >= k, 1.0, 0.0)))
     return mark
 
@@ -349,17 +363,7 @@ def _pits(u: Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _inclusion(u: Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A few short, thick, parallel dashes."""
-    mark = np.zeros((len(u), *x.shape[1:]))
-    turn = u.uniform()
-    number = u.integer(3)
-    for k in range(3):
-        own = turn + u.uniform(-0.05, 0.05)
-        half = broad(u.uniform(0.08, 0.22), 1) * np.stack([cos(own), sin(own)], axis=1)
-        middle = u.uniform(-0.7, 0.7, (2,))
-        distance, _ = to_segment(x, y, middle - half, middle + half)
-        one = cover(distance - broad(u.uniform(0.03, 0.08)), 0.07)
-        mark = np.maximum(mark, one * broad(np.where(number >= k, 1.0, 0.0)))
-    return mark
+    return _strokes(u, x, y, 0.05, (0.08, 0.22), 0.7, (0.03, 0.08), 0.07)
 
 
 def _stain(u: Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
