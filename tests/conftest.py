@@ -4,9 +4,11 @@ import gleam_mm  # noqa: F401  (applies the patches that importing mmpretrain ma
 
 # isort: split
 
+import copy
+
 import pytest
 import torch
-from backbones import BACKBONES, evaluating
+from backbones import BACKBONES, CONFIGS, WIDTH, evaluating
 from conformance.table import ConformanceTable
 from mmengine.registry import DefaultScope
 
@@ -58,13 +60,8 @@ def make_classifier():
         model = MODELS.build(
             dict(
                 type='PETLClassifier',
-                backbone=dict(
-                    type='VisionTransformer',
-                    arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
-                    img_size=32,
-                    patch_size=8,
-                ),
-                head=dict(type='LinearClsHead', in_channels=32, num_classes=num_classes),
+                backbone=copy.deepcopy(CONFIGS['vit']),
+                head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=num_classes),
                 petl=dict(type=petl, **options),
             )
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from backbones import BACKBONES, CONFIGS, NECKS, WIDTH
 from mmengine.config import Config
 from mmpretrain import get_model
 from mmpretrain.models import ImageClassifier, TimmClassifier
@@ -20,56 +21,6 @@ from gleam_mm.petl import MergeError
 from gleam_mm.registry import MODELS
 
 TOOLS = Path(__file__).parent.parent / 'tools'
-BACKBONES = {
-    'vit': dict(
-        backbone=dict(
-            type='VisionTransformer',
-            arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
-            img_size=32,
-            patch_size=8,
-        ),
-        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
-    ),
-    'swin': dict(
-        backbone=dict(
-            type='SwinTransformer',
-            arch=dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2]),
-            img_size=32,
-            patch_size=2,
-            window_size=4,
-            out_indices=(1,),
-        ),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
-    ),
-    'timm-vit': dict(
-        backbone=dict(
-            type='TIMMBackbone',
-            model_name='vit_tiny_patch16_224',
-            img_size=32,
-            patch_size=8,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-        ),
-        neck=dict(type='TokenPool', mode='cls'),
-        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
-    ),
-    'timm-swin': dict(
-        backbone=dict(
-            type='TIMMBackbone',
-            model_name='swin_tiny_patch4_window7_224',
-            img_size=32,
-            patch_size=2,
-            embed_dim=16,
-            depths=(2, 2),
-            num_heads=(2, 2),
-            window_size=4,
-        ),
-        neck=dict(type='TokenPool', mode='mean'),
-        head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
-    ),
-}
 
 
 @pytest.fixture
@@ -81,13 +32,16 @@ def trained(tmp_path):
 
     def make(kind, petl):
         torch.manual_seed(0)
-        model = dict(type='PETLClassifier', petl=petl, **BACKBONES[kind])
         weights = tmp_path / 'backbone.pth'
-        torch.save(MODELS.build(model['backbone']).state_dict(), weights)
-        model['backbone'] = {
-            **model['backbone'],
-            'init_cfg': dict(type='Pretrained', checkpoint=str(weights)),
-        }
+        torch.save(BACKBONES[kind]().state_dict(), weights)
+        init_cfg = dict(type='Pretrained', checkpoint=str(weights))
+        model = dict(
+            type='PETLClassifier',
+            backbone={**CONFIGS[kind], 'init_cfg': init_cfg},
+            neck=NECKS[kind],
+            head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=None),
+            petl=petl,
+        )
         pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
         cfg = Config(
             dict(
@@ -122,7 +76,7 @@ def trained(tmp_path):
 LORA = dict(type='LoRA', rank=4, sites=['qkv', 'fc1'])
 
 
-@pytest.mark.parametrize('kind', BACKBONES)
+@pytest.mark.parametrize('kind', CONFIGS)
 def test_mmpretrain_gives_the_same_outputs(kind, trained, tmp_path):
     cfg, adapter, images, expected = trained(kind, LORA)
     before = cfg.pretty_text
@@ -159,7 +113,7 @@ assert 'gleam_mm' not in sys.modules
 def test_timm_loads_it_as_its_own(kind, trained, tmp_path):
     cfg, adapter, images, expected = trained(kind, LORA)
     out, _ = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
-    options = {key: value for key, value in BACKBONES[kind]['backbone'].items() if key != 'type'}
+    options = {key: value for key, value in CONFIGS[kind].items() if key != 'type'}
     model = timm.create_model(**options, num_classes=7, checkpoint_path=str(out)).eval()
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)

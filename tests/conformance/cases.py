@@ -8,17 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from backbones import BACKBONES, evaluating
+from backbones import BACKBONES, NECKS, evaluating
 from mmengine.registry import DefaultScope
 
 from gleam_mm.registry import MODELS
 
-NECKS = {
-    'vit': None,
-    'swin': dict(type='GlobalAveragePooling'),
-    'timm-vit': dict(type='TokenPool', mode='cls'),
-    'timm-swin': dict(type='TokenPool', mode='mean'),
-}
 NUM_CLASSES = 3
 
 
