@@ -59,6 +59,7 @@ def quick(monkeypatch):
 
     monkeypatch.setitem(tasks._DRAW, 'textures', draw)
     monkeypatch.setattr(tasks, 'CHECKSUMS', {})
+    monkeypatch.setattr(tasks, 'CHECKSUMS', {})
     return calls
 
 
@@ -130,6 +131,17 @@ def test_the_cache_is_read_and_a_damaged_file_is_drawn_again(quick, cache):
         assert np.array_equal(tasks.load('textures', 32)[0], images)
     assert sum(quick) == 4 * 3000
     assert list(cache.iterdir()) == [file]
+
+
+def test_images_of_an_older_generator_are_drawn_again(quick, cache, monkeypatch):
+    _, digest = tasks._make('textures', 32)
+    (file,) = cache.iterdir()
+    old = np.zeros((3000, 32, 32, 3), np.uint8)
+    np.save(file.with_name(f'{tasks._prefix("textures", 32)}{tasks._digest(old)}.npy'), old)
+    file.unlink()
+    monkeypatch.setattr(tasks, 'CHECKSUMS', {('textures', 32): digest})
+    tasks.load.cache_clear()
+    assert tasks.load('textures', 32)[0].any()
 
 
 def test_workers_may_fill_the_cache_at_once(quick, cache):

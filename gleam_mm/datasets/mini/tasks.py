@@ -128,9 +128,13 @@ def _digest(images: np.ndarray) -> str:
 
 
 def _read(task: str, img_size: int) -> tuple[np.ndarray, str] | None:
-    """A task from the cache, if it is there and its checksum is the one in its name."""
+    """A task from the cache, if it is there and its checksum is the one in its name.
+
+    Where the checksum is known, other images of the task are left alone: a generator drew them
+    before it was what it is now.
+    """
     prefix = _prefix(task, img_size)
-    for file in sorted(cache_folder().glob(f'{prefix}*.npy')):
+    for file in sorted(cache_folder().glob(f'{prefix}{CHECKSUMS.get((task, img_size), "*")}.npy')):
         try:
             images = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError):
