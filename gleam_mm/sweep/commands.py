@@ -17,7 +17,7 @@ def begin(args: argparse.Namespace) -> None:
     with cli.setup():
         settings = configure.read_file(args.file) if args.file else {}
         for key in configure.KEYS:
-            if getattr(args, key) is not None:
+            if getattr(args, key, None) is not None:  # some are only for files
                 settings[key] = getattr(args, key)
         if args.grid is not None:
             settings['grid'] = configure.parse_grid(args.grid)

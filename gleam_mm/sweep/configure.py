@@ -1,9 +1,13 @@
 """From a sweep's file and the command line's flags to the settings of a sweep, checked."""
 
 import ast
+import contextlib
+import difflib
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,25 @@ from gleam_mm.engine import fill_num_classes
 from gleam_mm.registry import DATASETS, MODELS
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
-from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep
+from gleam_mm.sweep.plan import Sweep, Variant
 
 FOLDER = 'sweeps'  # in the configs folder
-KEYS = ('name', 'backbone', 'methods', 'datasets', 'grid', 'seeds', 'options', 'heartbeat')
+KEYS = (
+    'name',
+    'backbone',
+    'methods',
+    'datasets',
+    'variants',
+    'grid',
+    'seeds',
+    'final',
+    'options',
+    'heartbeat',
+)
+
+# Recipes and folders are split at underscores.
+_VARIANT_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9.=-]*')
+_IN_FULL = 'other keys of the config are named in full, such as optim_wrapper.optimizer.lr'
 
 
 def read_file(file: str) -> dict[str, Any]:
@@ -37,8 +56,9 @@ def read_file(file: str) -> dict[str, Any]:
         folder = recipes.config_root() / FOLDER
         path = folder / f'{path.stem}.py'
         if not path.is_file():
-            there = ', '.join(sorted(found.stem for found in folder.glob('*.py')))
-            raise UserError(f'{file}: no such file, and no sweep of {folder} ({there})')
+            there = sorted(found.stem for found in folder.glob('*.py'))
+            listed = ', '.join(stem for stem in there if not stem.startswith('_'))
+            raise UserError(f'{file}: no such file, and no sweep of {folder} ({listed})')
     try:
         settings = Config.fromfile(path).to_dict()
     except Exception as error:  # a config is a program: anything can happen in it
@@ -61,12 +81,14 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         UserError: Something is missing, unknown or does not fit.
     """
     known = recipes.families()
+    variants = _variants(settings.get('variants') or {}, list(known['methods']))
     for key in ('backbone', 'methods', 'datasets'):
         if not settings.get(key):
             raise UserError(f'--{key}: give it as a flag or in the file of the sweep')
     try:
         (backbone,) = expand([settings['backbone']], list(known['backbones']), 'backbone')
-        methods = expand(_names(settings['methods']), list(known['methods']), 'method')
+        names = list(dict.fromkeys([*known['methods'], *variants]))
+        methods = expand(_names(settings['methods']), names, 'method')
         datasets = expand(_names(settings['datasets']), list(known['datasets']), 'dataset')
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -75,10 +97,15 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         methods=tuple(methods),
         datasets=tuple(datasets),
         seeds=_seeds(settings.get('seeds', 1)),
-        grid=_grids(backbone, methods, datasets[0], settings.get('grid') or {}),
         options=dict(settings.get('options') or {}),
+        # Only those that it has: files of several sweeps may share more.
+        variants={name: variants[name] for name in methods if name in variants},
+        final=_truth('final', settings.get('final', True)),
         heartbeat=_positive('heartbeat', settings.get('heartbeat', 20)),
     )
+    sweep = replace(sweep, grid=_grids(sweep, settings.get('grid') or {}))
+    if not sweep.final and not sweep.grid:
+        raise UserError('final=False: without a grid and a final phase there is nothing to train')
     name = settings.get('name') or f'{backbone}_{"-".join(_names(settings["datasets"]))}'
     return name.replace('*', '').replace('/', '-'), sweep
 
@@ -142,38 +169,67 @@ def check(sweep: Sweep) -> None:
     Raises:
         UserError: Something is wrong.
     """
-    first = sweep.methods[0]
+    first = next(job for pair in sweep.pairs() for job in sweep.jobs(*pair))
     for method, dataset in sweep.pairs():
-        if method != first and dataset != sweep.datasets[0]:
+        if method != first.method and dataset != first.dataset:
             continue
-        jobs = [Job(FINAL, method, dataset, sweep.seeds[0])]
-        if sweep.points(method):
-            jobs.append(Job(SELECT, method, dataset, sweep.seeds[0]))
-        for job in jobs:
-            cfg, splits = training.make_config(sweep, job)
-            launch.check_schedule(cfg)
-            if method == first:
-                _open_lists(cfg, splits)
-    cfg, splits = training.make_config(sweep, Job(FINAL, first, sweep.datasets[0], sweep.seeds[0]))
-    with _scope(cfg), protocol.only(splits.final):
+        for jobs in (sweep.select_jobs(method, dataset), sweep.final_jobs(method, dataset)):
+            for job in jobs[:1]:
+                cfg, splits = training.make_config(sweep, job)
+                launch.check_schedule(cfg)
+                if method == first.method:
+                    _open_lists(cfg, splits)
+    cfg, splits = training.make_config(sweep, first)
+    with _untested(cfg, splits):
         fill_num_classes(cfg)
         MODELS.build(cfg.model)
 
 
 def _open_lists(cfg: Config, splits: protocol.Splits) -> None:
-    with _scope(cfg), protocol.only(splits.select, splits.validate, splits.final):
+    with _untested(cfg, splits):
         for key in ('train_dataloader', 'val_dataloader'):
             if cfg.get(key) is not None:
                 DATASETS.build(cfg[key].dataset)
 
 
-def _scope(cfg: Config) -> Any:
-    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm'))
+@contextlib.contextmanager
+def _untested(cfg: Config, splits: protocol.Splits) -> Iterator[None]:
+    """Within it, parts of a config can be built, and the test split stays closed."""
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm'))
+    with scope, protocol.only(splits.select, splits.validate, splits.final):
+        yield
 
 
-def _grids(
-    backbone: str, methods: Sequence[str], dataset: str, grid: Mapping[str, Sequence]
-) -> dict[str, dict[str, list]]:
+def _variants(settings: Any, methods: Sequence[str]) -> dict[str, Variant]:
+    """Reads all variants of a file; whether methods have their options is checked when used."""
+    if not isinstance(settings, Mapping):
+        raise UserError(f'variants: expected a dict of name -> options, found {settings!r}')
+    variants = {}
+    for name, options in settings.items():
+        if not _VARIANT_NAME.fullmatch(str(name)):
+            raise UserError(
+                f"variants: {name!r} cannot be a name: use letters, digits, '-', '.' and '='"
+            )
+        if not isinstance(options, Mapping):
+            raise UserError(f'variants.{name}: expected a dict of options, found {options!r}')
+        options = dict(options)
+        method = options.pop('method', name)
+        if method not in methods:
+            close = difflib.get_close_matches(str(method), methods, n=3, cutoff=0.4)
+            hint = f' (closest: {", ".join(close)})' if close else ''
+            raise UserError(
+                f"variants.{name}: unknown method {method!r}{hint}; 'method' says which one it is "
+                'a variant of'
+            )
+        if name in methods and name != method:
+            raise UserError(
+                f'variants.{name}: {name} is a method itself; call a variant of {method} otherwise'
+            )
+        variants[name] = Variant(method, options)
+    return variants
+
+
+def _grids(sweep: Sweep, grid: Mapping[str, Sequence]) -> dict[str, dict[str, list]]:
     """The grid of every method: of options of methods, those that it has."""
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
@@ -181,19 +237,30 @@ def _grids(
         if any(value in list(values)[:index] for index, value in enumerate(values)):
             raise UserError(f'grid.{name}: a value is there twice: {list(values)}')
     grids = {}
-    for method in methods:
-        petl = recipes.load(f'{backbone}_{method}_{dataset}').model.petl
-        options = {*petl, *_arguments(MODELS.get(petl.type))}
+    for method in sweep.methods:
+        options = _method_options(sweep, method)
+        for name in sweep.variant(method).options:
+            if '.' not in name and name not in options:
+                raise UserError(
+                    f'variants.{method}.{name}: {sweep.variant(method).method} has no option '
+                    f'{name!r}; {_IN_FULL}'
+                )
         grids[method] = {
             name: list(values) for name, values in grid.items() if '.' in name or name in options
         }
     for name in grid:
         if not any(name in own for own in grids.values()):
             raise UserError(
-                f'grid.{name}: none of {", ".join(methods)} has an option {name!r}; other keys of '
-                'the config are named in full, such as optim_wrapper.optimizer.lr'
+                f'grid.{name}: none of {", ".join(sweep.methods)} has an option {name!r}; '
+                f'{_IN_FULL}'
             )
     return {method: own for method, own in grids.items() if own}
+
+
+def _method_options(sweep: Sweep, method: str) -> set[str]:
+    """Names of the options that a method has: those of its recipe, and those of its class."""
+    petl = recipes.load(sweep.recipe(method, sweep.datasets[0])).model.petl
+    return {*petl, *_arguments(MODELS.get(petl.type))}
 
 
 def _arguments(method: type) -> set[str]:
@@ -217,6 +284,12 @@ def _seeds(value: int | Sequence[int]) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UserError(f'--seeds {value}: give at least one, each once, and none below 0')
     return seeds
+
+
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f'{name}: expected True or False, found {value!r}')
+    return value
 
 
 def _positive(name: str, value: Any) -> int:

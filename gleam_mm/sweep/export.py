@@ -16,10 +16,11 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
     """Writes a config for every method and dataset whose options are chosen.
 
     It is the config of the final training: the recipe by ``_base_``, and what the sweep changed.
+    A method without a grid or options of its own needs none: that is its recipe.
 
     Args:
         study: The sweep.
-        folder: Where to write ``<backbone>_<method>_<dataset>.py``.
+        folder: Where to write ``<backbone>_<method or variant>_<dataset>.py``.
 
     Returns:
         The files, and the methods and datasets that are not chosen yet.
@@ -38,11 +39,13 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
         options = best_options(cells)
         if options is None:
             missing.append(f'{method} on {dataset}')
-        elif options:
+        elif options or sweep.variant(method).options:
             job = Job(FINAL, method, dataset, sweep.seeds[0], options)
-            texts[name] = _text(study, name, job, cells, folder.absolute())
+            texts[name] = _text(study, job, cells, folder.absolute())
     if not texts:
-        reason = f'not chosen yet: {", ".join(missing)}' if missing else 'the sweep has no grid'
+        reason = 'it has neither a grid nor variants'
+        if missing:
+            reason = f'not chosen yet: {", ".join(missing)}'
         raise UserError(f'{study.name}: no tuned values to export; {reason}')
     files = {folder.absolute() / f'{name}.py': text for name, text in texts.items()}
     for file, text in files.items():
@@ -53,7 +56,8 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
     return list(files), missing
 
 
-def _text(study: SweepStudy, name: str, job: Job, cells: Sequence[Cell], folder: Path) -> str:
+def _text(study: SweepStudy, job: Job, cells: Sequence[Cell], folder: Path) -> str:
+    name = study.sweep.recipe(job.method, job.dataset)
     recipe = recipes.load(name).to_dict()
     final = training.make_config(study.sweep, job)[0].to_dict()
     changes = _changes(recipe, final)
@@ -62,16 +66,25 @@ def _text(study: SweepStudy, name: str, job: Job, cells: Sequence[Cell], folder:
     arguments = ''.join(f', {key}={_literal(value)}' for key, value in petl.items())
     model = [f'petl=dict(_base_.method{arguments})']
     model += [f'{key}={_literal(value)}' for key, value in changes.pop('model', {}).items()]
-    best = max(cell.accuracy for cell in cells)
     lines = [
-        f'# {options_text(job.options)}: {best:.2f} % on the validation split, the best of '
-        f'{len(cells)} points that',
-        f'# the sweep {study.name!r} tried. Trains on all images for training and tests once.',
+        *_origin(study, job, cells),
         recipes.bases_text(name, folder),
         f'model = dict({", ".join(model)})',
     ]
     lines += [f'{key} = {_literal(value)}' for key, value in changes.items()]
     return '\n'.join(lines) + '\n'
+
+
+def _origin(study: SweepStudy, job: Job, cells: Sequence[Cell]) -> list[str]:
+    end = 'Trains on all images for training and tests once.'
+    if not cells:
+        return [f'# {job.method} of the sweep {study.name!r}. {end}']
+    best = max(cell.accuracy for cell in cells)
+    return [
+        f'# {options_text(job.options)}: {best:.2f} % on the validation split, the best of '
+        f'{len(cells)} points that',
+        f'# the sweep {study.name!r} tried. {end}',
+    ]
 
 
 def _changes(old: dict, new: dict) -> dict[str, Any]:

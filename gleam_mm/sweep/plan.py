@@ -21,7 +21,7 @@ class Job:
 
     Attributes:
         phase: ``select`` or ``final``.
-        method: Name of a method.
+        method: Name of a method or variant.
         dataset: Name of a dataset.
         seed: Seed of everything random.
         options: The grid's values. In a final job the best ones, once they are known.
@@ -61,16 +61,32 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
+class Variant:
+    """A method under a name of its own, with options that its recipe does not have.
+
+    Attributes:
+        method: Name of the method whose recipe it is.
+        options: Named as in a grid: bare names are options of the method, others keys of the
+            config.
+    """
+
+    method: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Sweep:
     """The settings of a sweep; what is stored in the database, as they were when it began.
 
     Attributes:
         backbone: Name of the backbone.
-        methods: Names of methods.
+        methods: Names of methods and variants.
         datasets: Names of datasets.
         seeds: Seeds of the final trainings; the first is also that of the selection.
         grid: By method the values of each option that it has; empty without a selection.
         options: Overrides of every config, such as ``{'train_cfg.max_epochs': 2}``.
+        variants: What the names among the methods stand for that are not plain methods.
+        final: Whether there is a final phase; if not, only the selection.
         heartbeat: Seconds between a worker's signs of life. A worker that misses three is dead.
     """
 
@@ -80,17 +96,26 @@ class Sweep:
     seeds: tuple[int, ...] = (0,)
     grid: dict[str, dict[str, list]] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    variants: dict[str, Variant] = dataclasses.field(default_factory=dict)
+    final: bool = True
     heartbeat: int = 20
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> 'Sweep':
-        """The sweep of stored settings."""
+        """The sweep of stored settings; those that older studies lack are the defaults."""
         lists = {name: tuple(settings[name]) for name in ('methods', 'datasets', 'seeds')}
-        return cls(**{**settings, **lists})
+        variants = {
+            name: Variant(**stored) for name, stored in settings.get('variants', {}).items()
+        }
+        return cls(**{**settings, **lists, 'variants': variants})
 
     def to_dict(self) -> dict[str, Any]:
         """Settings that can be stored as JSON."""
         return dataclasses.asdict(self)
+
+    def variant(self, method: str) -> Variant:
+        """What one of the sweep's methods stands for."""
+        return self.variants.get(method) or Variant(method)
 
     def points(self, method: str) -> list[dict[str, Any]]:
         """The points of a method's grid; of a method without one, none."""
@@ -108,20 +133,40 @@ class Sweep:
     def final_jobs(
         self, method: str, dataset: str, options: Mapping[str, Any] | None = None
     ) -> list[Job]:
-        """The trainings that are tested, with the chosen options."""
-        return [Job(FINAL, method, dataset, seed, dict(options or {})) for seed in self.seeds]
+        """The trainings that are tested, with the chosen options; none without a final phase."""
+        seeds = self.seeds if self.final else ()
+        return [Job(FINAL, method, dataset, seed, dict(options or {})) for seed in seeds]
+
+    def jobs(self, method: str, dataset: str) -> list[Job]:
+        """All trainings of a method on a dataset, the select phase before the final one."""
+        return [*self.select_jobs(method, dataset), *self.final_jobs(method, dataset)]
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every method on every dataset."""
         return list(itertools.product(self.methods, self.datasets))
 
+    def turn(self, job: Job) -> tuple[bool, int]:
+        """What trainings are run by: the smallest first.
+
+        The selection comes first, then one seed after another, so that a sweep that is ended early
+        has whole tables of fewer seeds.
+        """
+        return job.phase == FINAL, self.seeds.index(job.seed)
+
+    def recipe(self, method: str, dataset: str) -> str:
+        """The recipe that a method or variant changes."""
+        return f'{self.backbone}_{self.variant(method).method}_{dataset}'
+
     def config_options(self, job: Job) -> dict[str, Any]:
-        """All overrides of a job's config."""
-        return {**self.options, **{option_key(name): v for name, v in job.options.items()}}
+        """All overrides of a job's config: the sweep's, then the variant's, then the point's."""
+        options = dict(self.options)
+        for own in (self.variant(job.method).options, job.options):
+            options.update({option_key(name): value for name, value in own.items()})
+        return options
 
 
 def option_key(name: str) -> str:
-    """The key of a grid's option in the config: a bare name is an option of the method."""
+    """The key in the config of an option of a grid or variant: a bare name is of the method."""
     return name if '.' in name else OPTION_PREFIX + name
 
 

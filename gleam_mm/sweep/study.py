@@ -141,12 +141,12 @@ class SweepStudy:
         return len(failed)
 
     def claim(self, worker: Mapping[str, Any]) -> 'Claim | None':
-        """Takes the first waiting trial, if there is one that no other worker takes before.
+        """Takes the waiting trial whose turn it is, unless other workers take all there are.
 
         Args:
             worker: What to tell of the worker: ``host`` and ``pid``.
         """
-        for cell in self.cells():
+        for cell in sorted(self.cells(), key=lambda cell: self.sweep.turn(cell.job)):
             if cell.state == 'waiting' and cell.trial is not None:
                 claim = Claim(self.storage, self._trial_id(cell.trial), cell.job)
                 if claim.take(worker):
@@ -373,7 +373,7 @@ def begin_study(storage: str, name: str, sweep: Sweep) -> SweepStudy:
         UserError: The storage cannot be used, or has a study of that name with other settings.
     """
     rdb, url = _connect(storage, create=True)
-    ours = json.loads(json.dumps(sweep.to_dict()))
+    ours = _stored(sweep)
     with _explained(url):
         with contextlib.suppress(DuplicatedStudyError):
             optuna.create_study(storage=rdb, study_name=name, direction='maximize')
@@ -383,18 +383,19 @@ def begin_study(storage: str, name: str, sweep: Sweep) -> SweepStudy:
                 raise UserError(f'{url}: study {name!r} is not one of a sweep: give another --name')
             rdb.set_study_user_attr(study_id, _IDENTITY, uuid.uuid4().hex)
             rdb.set_study_user_attr(study_id, _SETTINGS, ours)
-        theirs = rdb.get_study_user_attrs(study_id)[_SETTINGS]
+        found = Sweep.from_dict(rdb.get_study_user_attrs(study_id)[_SETTINGS])
+        theirs = _stored(found)
         differing = [
-            f'{setting} is {_short(theirs.get(setting))} there and {_short(ours.get(setting))} here'
-            for setting in sorted(theirs.keys() | ours.keys())
-            if theirs.get(setting) != ours.get(setting)
+            f'{setting} is {_short(theirs[setting])} there and {_short(ours[setting])} here'
+            for setting in sorted(ours)
+            if theirs[setting] != ours[setting]
         ]
         if differing:
             raise UserError(
                 f'{url}: study {name!r} has other settings: {"; ".join(differing)}. Give another '
                 "--name for a new study; 'sweep.py resume' takes the settings from the study"
             )
-        return SweepStudy(rdb, url, name, Sweep.from_dict(theirs))
+        return SweepStudy(rdb, url, name, found)
 
 
 def open_study(storage: str, name: str | None = None, read_only: bool = False) -> SweepStudy:
@@ -563,6 +564,11 @@ def _explained(shown: str) -> Iterator[None]:
         raise UserError(f'{shown}: cannot use this database: {lines[0]}') from error
     except RuntimeError as error:  # another version of Optuna made the tables
         raise UserError(f'{shown}: {error}') from error
+
+
+def _stored(sweep: Sweep) -> dict[str, Any]:
+    """The settings as JSON gives them back."""
+    return json.loads(json.dumps(sweep.to_dict()))
 
 
 def _short(value: Any) -> str:

@@ -43,7 +43,7 @@ def make_config(sweep: Sweep, job: Job) -> tuple[Config, protocol.Splits]:
         RecipeError: There is no such recipe.
         ValueError: Its datasets do not have the protocol's splits.
     """
-    cfg = recipes.load(f'{sweep.backbone}_{job.method}_{job.dataset}', sweep.config_options(job))
+    cfg = recipes.load(sweep.recipe(job.method, job.dataset), sweep.config_options(job))
     return cfg, protocol.prepare(cfg, job.phase, job.seed)
 
 

@@ -5,8 +5,9 @@ from sweep_place import OPTIONS
 
 from gleam_mm import recipes
 from gleam_mm.cli import UserError
-from gleam_mm.sweep import configure
+from gleam_mm.sweep import configure, training
 from gleam_mm.sweep.configure import make_sweep, parse_gpus, parse_grid, parse_seeds, read_file
+from gleam_mm.sweep.plan import Variant
 
 
 def settings(**changes):
@@ -58,6 +59,95 @@ def test_names():
     assert len(sweep.datasets) == 4
 
 
+VARIANTS = {
+    'lora': {'optim_wrapper.optimizer.lr': 5e-3},
+    'gleam-l-k1': {'method': 'gleam-l', 'top_k': 1, 'optim_wrapper.optimizer.lr': 2e-3},
+    'gleam-l-noisy': {'method': 'gleam-l', 'noise': 3},  # unused: GLEAM has no such option
+}
+
+
+def test_variants_are_methods_with_options_of_their_own():
+    changes = dict(
+        methods='lora,gleam-l,gleam-l-k*',
+        variants=VARIANTS,
+        options={'optim_wrapper.optimizer.lr': 1e-3, 'train_cfg.max_epochs': 3},
+        grid={'alpha': [1, 10]},
+    )
+    _, sweep = make_sweep(settings(**changes))
+    assert sweep.methods == ('lora', 'gleam-l', 'gleam-l-k1')
+    assert list(sweep.variants) == ['lora', 'gleam-l-k1']
+    options = {
+        method: sweep.config_options(sweep.select_jobs(method, 'mini-digits')[1])
+        for method in sweep.methods
+    }
+    shared = {'model.petl.alpha': 10, 'train_cfg.max_epochs': 3}
+    rate = 'optim_wrapper.optimizer.lr'
+    assert options == {
+        'lora': {**shared, rate: 5e-3},
+        'gleam-l': {**shared, rate: 1e-3},
+        'gleam-l-k1': {**shared, rate: 2e-3, 'model.petl.top_k': 1},
+    }
+    cfg, _ = training.make_config(sweep, sweep.final_jobs('gleam-l-k1', 'mini-digits')[0])
+    assert (cfg.model.petl.type, cfg.model.petl.rank, cfg.model.petl.top_k) == ('GLEAM', 16, 1)
+    assert cfg.optim_wrapper.optimizer.lr == 2e-3
+
+
+def test_the_grid_wins_over_variants():
+    grid = {'top_k': [2, 3], 'optim_wrapper.optimizer.lr': [1e-2]}
+    _, sweep = make_sweep(settings(methods='gleam-l-k1', variants=VARIANTS, grid=grid))
+    job = sweep.select_jobs('gleam-l-k1', 'mini-digits')[0]
+    assert sweep.config_options(job) == {'model.petl.top_k': 2, 'optim_wrapper.optimizer.lr': 1e-2}
+
+
+@pytest.mark.parametrize(
+    ('variants', 'message'),
+    [
+        (
+            {'gleam-l-noisy': VARIANTS['gleam-l-noisy']},
+            r"noisy\.noise: gleam-l has no option 'noise'",
+        ),
+        ({'mine': {}}, r"variants\.mine: unknown method 'mine'.*; 'method' says"),
+        ({'mine': {'method': 'gleam-k'}}, r"unknown method 'gleam-k' \(closest: gleam-"),
+        ({'lora': {'method': 'gleam-l'}}, r'variants\.lora: lora is a method itself'),
+        ({'lora_5': {'method': 'lora'}}, "'lora_5' cannot be a name"),
+        ({'../lora': {'method': 'lora'}}, 'cannot be a name'),
+        ({'lora': 5e-3}, r'variants\.lora: expected a dict of options'),
+        (['lora'], 'variants: expected a dict of name -> options'),
+    ],
+)
+def test_mistakes_in_variants(variants, message):
+    with pytest.raises(UserError, match=message):
+        make_sweep(settings(methods=list(variants), variants=variants))
+
+
+def test_files_share_variants(tmp_path):
+    (tmp_path / '_shared.py').write_text(
+        f'variants = {VARIANTS}\nbackbone = "vit-mini"\nseeds = 3\n'
+    )
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = '_shared.py'\n"
+        "methods = ['lora', 'gleam-l-k1', 'gleam-l-k3']\n"
+        "datasets = ['mini-digits']\n"
+        "variants = {'gleam-l-k3': {'method': 'gleam-l', 'top_k': 3}, 'lora': {'alpha': 2}}\n"
+        'seeds = 1\n'
+    )
+    name, sweep = make_sweep(read_file(str(tmp_path / 'mine.py')))
+    assert name == 'mine'
+    assert sweep.seeds == (0,)
+    assert sweep.variants == {
+        'lora': Variant('lora', {'optim_wrapper.optimizer.lr': 5e-3, 'alpha': 2}),
+        'gleam-l-k1': Variant('gleam-l', {'top_k': 1, 'optim_wrapper.optimizer.lr': 2e-3}),
+        'gleam-l-k3': Variant('gleam-l', {'top_k': 3}),
+    }
+
+
+def test_a_selection_alone():
+    grid = {'alpha': [1, 2]}
+    _, sweep = make_sweep(settings(methods='linear,lora', grid=grid, final=False, seeds=2))
+    assert [len(sweep.jobs(*pair)) for pair in sweep.pairs()] == [0, 2]
+    configure.check(sweep)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -67,6 +157,8 @@ def test_names():
         (dict(grid={'alhpa': [1]}), "none of gleam-t, lora has an option 'alhpa'"),
         (dict(grid={'alpha': 1}), r'grid\.alpha: expected a list'),
         (dict(grid={'alpha': [1, 1.0]}), r'grid\.alpha: a value is there twice'),
+        (dict(final=False), 'without a grid and a final phase there is nothing to train'),
+        (dict(final='no', grid={'alpha': [1]}), "final: expected True or False, found 'no'"),
         (dict(seeds=0), '--seeds 0'),
         (dict(seeds=[1, 1]), '--seeds'),
         (dict(heartbeat=0), '--heartbeat 0'),
@@ -77,11 +169,11 @@ def test_mistakes(changes, message):
         make_sweep(settings(**changes))
 
 
-@pytest.mark.parametrize('file', sorted((recipes.config_root() / 'sweeps').glob('*.py')))
+@pytest.mark.parametrize('file', sorted((recipes.config_root() / 'sweeps').glob('[!_]*.py')))
 def test_the_sweeps_that_ship(file):
     name, sweep = make_sweep(read_file(file.stem))
     assert name == file.stem
-    assert any(sweep.points(method) for method in sweep.methods)
+    assert all(sweep.jobs(*pair) for pair in sweep.pairs())
 
 
 def test_a_file_with_an_unknown_key(tmp_path):
@@ -89,8 +181,11 @@ def test_a_file_with_an_unknown_key(tmp_path):
     file.write_text("backbone = 'vit-b'\ndataset = 'vtab'\n")
     with pytest.raises(UserError, match=r"mine\.py: unknown key 'dataset'; a sweep has: name,"):
         read_file(str(file))
-    with pytest.raises(UserError, match='nowhere: no such file, and no sweep of'):
+    with pytest.raises(UserError, match='nowhere: no such file, and no sweep of') as error:
         read_file('nowhere')
+    listed = str(error.value).rpartition('(')[2].rstrip(')').split(', ')
+    assert 'vtab' in listed
+    assert not any(stem.startswith('_') for stem in listed)
 
 
 def test_what_would_make_every_training_fail_is_found_before(place):

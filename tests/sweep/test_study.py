@@ -10,6 +10,7 @@ import pytest
 
 from gleam_mm.cli import UserError
 from gleam_mm.sweep import Sweep, read_results
+from gleam_mm.sweep.plan import Variant
 from gleam_mm.sweep.study import MOST_LOST, LostTrialError, begin_study, open_study
 
 ME = {'host': 'here', 'pid': 1}
@@ -99,6 +100,31 @@ def test_final_trainings_wait_for_the_whole_selection(study):
     assert {job.key for job in final} == {f'final/gleam-t_vtab-cifar/seed{i}' for i in (0, 1)}
     assert all(job.options == {'alpha': 1} for job in final)  # the first of the best
     assert study.claim(ME) is None
+
+
+def test_one_seed_after_another(storage):
+    settings = sweep(seeds=(3, 0, 1))
+    study = begin_study(storage, 'sweep', settings)
+    order = []
+    while not all(cell.state == 'complete' for cell in study.cells()):
+        study.register()
+        claim = study.claim(ME)
+        order.append((claim.job.phase, claim.job.seed))
+        claim.complete(50.0)
+    assert order == [('select', 3)] * 6 + [('final', seed) for seed in (3, 0, 1) for _ in range(4)]
+    cells = [(cell.job.method, cell.job.dataset) for cell in study.cells()]
+    assert list(dict.fromkeys(cells)) == settings.pairs()
+
+
+def test_without_a_final_phase(storage):
+    study = begin_study(storage, 'sweep', sweep(final=False))
+    study.register()
+    while claim := study.claim(ME):
+        claim.complete(50.0)
+        study.register()
+    assert [(cell.job.method, cell.state) for cell in study.cells()] == [
+        ('gleam-t', 'complete')
+    ] * 6
 
 
 def test_a_failure_in_the_selection_chooses_nothing(study):
@@ -213,6 +239,24 @@ def test_other_settings_are_named(storage, study):
     with pytest.raises(UserError, match="there is no study 'third'; it holds: another, sweep"):
         open_study(storage, 'third')
     assert open_study(storage, 'another').sweep.seeds == (0,)
+
+
+def test_variants_are_stored_and_older_studies_have_none(storage, study):
+    variants = {'gleam-t': Variant('gleam-l', {'sites': ('qkv',)})}
+    with pytest.raises(UserError, match=r'variants is .* there and .*method=gleam-l'):
+        begin_study(storage, 'sweep', sweep(variants=variants))
+    begin_study(storage, 'variants', sweep(variants=variants))
+    begin_study(storage, 'variants', sweep(variants=variants))
+    stored = open_study(storage, 'variants').sweep
+    assert stored.variants == {'gleam-t': Variant('gleam-l', {'sites': ['qkv']})}
+    assert stored.variant('linear') == Variant('linear')
+
+    old = study.storage.get_study_user_attrs(study._id)['gleam_sweep']
+    for setting in ('variants', 'final'):
+        del old[setting]
+    study.storage.set_study_user_attr(study._id, 'gleam_sweep', old)
+    assert open_study(storage, 'sweep').sweep == study.sweep
+    assert begin_study(storage, 'sweep', sweep()).sweep == study.sweep
 
 
 def test_no_database(tmp_path):

@@ -14,7 +14,7 @@ from gleam_mm.engine import PETLRunner
 from gleam_mm.registry import HOOKS
 from gleam_mm.sweep import Job, Sweep, read_results, survey, training
 from gleam_mm.sweep.export import export
-from gleam_mm.sweep.plan import FINAL, SELECT
+from gleam_mm.sweep.plan import FINAL, SELECT, Variant
 from gleam_mm.sweep.study import begin_study
 from gleam_mm.sweep.worker import Worker
 
@@ -87,6 +87,31 @@ def test_a_whole_sweep(place, tmp_path):
     runner = PETLRunner.from_cfg(_with_classes(exported))
     runner.train()
     assert runner.test()['accuracy/top1'] == final[0].accuracy
+
+
+def test_variants(place, tmp_path):
+    variants = {
+        'lora': Variant('lora', {'optim_wrapper.optimizer.lr': 2e-3}),
+        'lora-r2': Variant('lora', {'rank': 2}),
+    }
+    settings = sweep(methods=('lora', 'lora-r2'), variants=variants, seeds=(0,), grid={})
+    study, folder, results = run(settings, 'variants')
+    assert [(result.method, result.parameters) for result in results] == [
+        ('lora', 2 * 8 * (32 + 96)),
+        ('lora-r2', 2 * 2 * (32 + 96)),
+    ]
+    assert (folder / 'final' / 'lora-r2_vtab-kitti').is_dir()
+    files, missing = export(study, tmp_path)
+    assert not missing
+    assert [file.name for file in files] == [
+        'tiny_lora_vtab-kitti.py',
+        'tiny_lora-r2_vtab-kitti.py',
+    ]
+    for file, job in zip(files, (cell.job for cell in study.cells()), strict=True):
+        expected = training.make_config(study.sweep, job)[0]
+        exported = recipes.load(file)
+        exported.randomness = expected.randomness
+        assert exported.to_dict() == expected.to_dict()
 
 
 def _with_classes(cfg):
