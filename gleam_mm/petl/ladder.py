@@ -68,10 +68,19 @@ class LadderMethod(PETLMethod):
     .. math::
         y = W_0 x + \alpha B L_s \mathrm{MoE}(A x)
 
-    with A and B acting on each block and L_s mapping :math:`c_i r` to :math:`c_o r` channels. The
-    MoE stands at the narrowest point, on r channels: behind A where the site widens (qkv, proj,
-    fc1), before B where it narrows (fc2). In both cases L_s is next to the projection on the wide
-    side, and is multiplied into that projection's weight instead of into every token.
+    with A and B acting on each block and L_s mapping :math:`c_i r` to :math:`c_o r` channels.
+    Where the MoE stands, the paper does not say. There are two ways, mirror images of each other:
+
+    ===================  ==============================  =============================
+    ``moe_side``         qkv, proj, fc1 (:math:`c_i=1`)  fc2 (:math:`c_o=1`)
+    ===================  ==============================  =============================
+    ``'narrow'`` of L_s  A, MoE, L_s, B                  A, L_s, MoE, B
+    ``'wide'``           A, L_s, MoE on each block, B    A, MoE on each block, L_s, B
+    ===================  ==============================  =============================
+
+    On the narrow side the MoE mixes r channels once a site. On the wide side it mixes each of the
+    blocks with a gate decision of its own. In all cases L_s is next to a projection, and is
+    multiplied into that projection's weight instead of into every token.
 
     Without local transforms L_s is the identity between blocks.
 
@@ -81,6 +90,10 @@ class LadderMethod(PETLMethod):
         sites: Roles to adapt.
         local: Whether sites have local transforms.
         mixer: The mixture of experts shared by all sites, or None.
+        moe_side: Side of the local transform on which the mixture stands, where there is one.
+
+    Raises:
+        ValueError: ``rank`` is out of range, or ``moe_side`` is unknown.
     """
 
     def __init__(
@@ -90,11 +103,15 @@ class LadderMethod(PETLMethod):
         sites: Sequence[str] = LINEAR_ROLES,
         local: bool = True,
         mixer: ConvMoE | None = None,
+        moe_side: str = 'narrow',
     ) -> None:
         super().__init__(sites)
         self.rank = check_rank(rank)
         self.alpha = alpha
         self.has_local = local
+        if moe_side not in ('narrow', 'wide'):
+            raise ValueError(f"moe_side={moe_side!r}: choose 'narrow' or 'wide'")
+        self.mixes_blocks = mixer is not None and moe_side == 'wide'
         if mixer is not None:
             self.shared['mixer'] = mixer
 
@@ -133,30 +150,43 @@ class LadderMethod(PETLMethod):
         return self.layout.track_grid() if 'mixer' in self.shared else []
 
     def site_weights(self, site: Site) -> tuple[Tensor, Tensor]:
-        """The projections of one site with its local transform multiplied in.
+        """The projections of one site with its local transform multiplied into one of them.
 
         Returns:
             The weights of two Linears: ``down`` of shape (r, c_i d) and ``up`` of shape (c_o d, r).
+            Where the mixture is on the wide side, ``down`` of shape (c_o r, d) and ``up`` of shape
+            (d, r) for each block or, at a site that narrows, ``down`` of shape (r, d) for each
+            block and ``up`` of shape (d, c_i r).
         """
         projection = self.shared['projections'][str(site.stage)]
         down, up = projection.down, projection.up
-        if site.blocks_in > 1:
-            if self.has_local:
-                local = self.local_weight(site)[0]  # (c_i, r, r)
-                return (local @ down).transpose(0, 1).flatten(1), up
-            return down.repeat(1, site.blocks_in), up
-        if self.has_local:
-            local = self.local_weight(site)[:, 0]  # (c_o, r, r)
-            return down, (up @ local).flatten(0, 1)
-        return down, up.repeat(site.blocks_out, 1)
+        narrows, blocks = site.blocks_in > 1, max(site.blocks_in, site.blocks_out)
+        local = self.local_weight(site).flatten(0, 1) if self.has_local else None  # (blocks, r, r)
+        if narrows != self.mixes_blocks:  # A and L_s are neighbours, B and L_s otherwise
+            transformed = down.expand(blocks, -1, -1) if local is None else local @ down
+            return _join(transformed, narrows), up
+        transformed = up.expand(blocks, -1, -1) if local is None else up @ local
+        return down, _join(transformed, narrows)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the site's low-rank update to the frozen Linear's output."""
         down, up = self.site_weights(site)
-        z = F.linear(x, down)
+        if self.mixes_blocks:
+            z = F.linear(x.unflatten(-1, (-1, down.shape[1])), down).flatten(-2)
+        else:
+            z = F.linear(x, down)
         if 'mixer' in self.shared:
-            z = self.shared['mixer'](z, self.layout.grid(site))
+            z = self.mix(site, z)
         return add_update(y, z, up, self.alpha)
+
+    def mix(self, site: Site, z: Tensor) -> Tensor:
+        """Mixes tokens of shape (B, N, c r) over their grid, each of c blocks by itself."""
+        mixer, grid = self.shared['mixer'], self.layout.grid(site)
+        if z.shape[-1] == self.rank:
+            return mixer(z, grid)
+        blocks = z.unflatten(-1, (-1, self.rank)).transpose(1, 2)  # (B, c, N, r)
+        mixed = mixer(blocks.flatten(0, 1), grid).unflatten(0, blocks.shape[:2])
+        return mixed.transpose(1, 2).flatten(-2)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds the site's low-rank update to its weight.
@@ -171,3 +201,8 @@ class LadderMethod(PETLMethod):
             )
         down, up = self.site_weights(site)
         return torch.addmm(weight, up, down, alpha=self.alpha), bias
+
+
+def _join(blocks: Tensor, narrows: bool) -> Tensor:
+    """One weight of the weights (c, out, in) of c blocks: over all that they read, or write."""
+    return blocks.transpose(0, 1).flatten(1) if narrows else blocks.flatten(0, 1)

@@ -13,20 +13,21 @@ def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
     which costs more than it saves, and where a compiler fuses the sum anyway.
 
     Args:
-        y: Output of a Linear, of shape (..., m).
-        z: Narrow features, of shape (..., r).
-        up: The weight U, of shape (m, r).
+        y: Output of a Linear, of shape (..., m), or of several blocks of m numbers each.
+        z: Narrow features, of shape (..., r), or as many blocks of r.
+        up: The weight U, of shape (m, r), which acts on each block.
         scale: Factor of the update.
 
     Returns:
         A tensor like y, which is not to be used any more.
     """
     # In-place operations are outside of autocast's rules.
-    z, up = z.flatten(0, -2).to(y.dtype), up.to(y.dtype)
+    width, rank = up.shape
+    z, up = z.reshape(-1, rank).to(y.dtype), up.to(y.dtype)
     if torch.compiler.is_compiling():
-        return torch.addmm(y.flatten(0, -2), z, up.T, alpha=scale).view_as(y)
+        return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
     # For a Linear, PyTorch multiplies matrices and returns a view of the product.
-    target = y._base if torch.is_grad_enabled() else y.flatten(0, -2)
-    if target is None or target.shape != (len(z), len(up)):
-        return torch.addmm(y.flatten(0, -2), z, up.T, alpha=scale).view_as(y)
+    target = y._base if torch.is_grad_enabled() else y.reshape(-1, width)
+    if target is None or target.shape != (len(z), width):
+        return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
     return target.addmm_(z, up.T, alpha=scale).view_as(y)

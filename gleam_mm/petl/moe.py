@@ -22,7 +22,9 @@ class ConvMoE(nn.Module):
         z_{out} = \sum_i G_i E_i(z_{in})
 
     (equations 9 to 12), where h is the mean of the grid's tokens; the noise acts in training only.
-    Prefix tokens have no neighbours: each passes through the same experts as an image of 1x1.
+    Prefix tokens have no neighbours: each passes through the same experts as an image of 1x1. The
+    paper does not say what h is; ``gate='token'`` is the other reading, in which every token, each
+    prefix token as well, chooses its own k experts by its own features and its own noise.
 
     An expert is computed without upsampling. Averaged over the s x s copies of a pixel, the outer
     taps of a kernel reach the neighbouring pixel from one copy in s and stay inside otherwise, so
@@ -34,7 +36,8 @@ class ConvMoE(nn.Module):
 
     at the original resolution. Experts are linear in their kernels, so their gated sum is one
     convolution with the gated sum of the folded kernels: the cost depends neither on n nor on k nor
-    on the scales.
+    on the scales. Where each token has a gate of its own, one convolution evaluates all n experts,
+    and the sum comes after it.
 
     With ``top_k=1`` the softmax is over a single expert and constant, so that the gate gets no
     gradient from the task: it then routes by its initial weights and its noise. This is what
@@ -43,11 +46,16 @@ class ConvMoE(nn.Module):
     Args:
         channels: Width r of the tokens.
         num_experts: Number n of experts.
-        top_k: How many experts k serve an image, from 1 to n.
+        top_k: How many experts k serve an image or a token, from 1 to n.
         scales: The experts' scales, one each. Defaults to 1, 2, ..., n.
+        gate: What the gate decides for: ``'image'`` (or window) or ``'token'``.
+        expert_init: How experts start, which the paper does not say: ``'kaiming'`` as PyTorch's
+            convolutions do, or ``'identity'``. As a kernel without outer taps folds to itself, the
+            latter mixture starts as the identity, whatever its gate decides.
 
     Raises:
-        ValueError: ``num_experts``, ``top_k`` or ``scales`` do not fit each other.
+        ValueError: ``num_experts``, ``top_k`` or ``scales`` do not fit each other, or ``gate`` or
+            ``expert_init`` is unknown.
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class ConvMoE(nn.Module):
         num_experts: int = 4,
         top_k: int = 2,
         scales: tuple[int, ...] | None = None,
+        gate: str = 'image',
+        expert_init: str = 'kaiming',
     ) -> None:
         super().__init__()
         if num_experts < 1:
@@ -69,10 +79,16 @@ class ConvMoE(nn.Module):
             raise ValueError(
                 f'scales={scales}: give num_experts={num_experts} whole numbers of at least 1'
             )
+        if gate not in ('image', 'token'):
+            raise ValueError(f"gate={gate!r}: choose 'image' or 'token'")
+        if expert_init not in ('kaiming', 'identity'):
+            raise ValueError(f"expert_init={expert_init!r}: choose 'kaiming' or 'identity'")
         self.channels = channels
         self.num_experts = num_experts
         self.top_k = top_k
         self.scales = scales
+        self.gates_tokens = gate == 'token'
+        self.expert_init = expert_init
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
         self.gate = nn.Parameter(torch.empty(channels, num_experts))
         self.noise = nn.Parameter(torch.empty(channels, num_experts))
@@ -82,9 +98,12 @@ class ConvMoE(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises the experts as PyTorch does convolutions, gate and noise like a Linear."""
+        """Initialises the experts as told, gate and noise as PyTorch does a Linear."""
         for kernel in self.kernels:
-            nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+            if self.expert_init == 'identity':
+                nn.init.dirac_(kernel)
+            else:
+                nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
         bound = 1 / math.sqrt(self.channels)
         nn.init.uniform_(self.gate, -bound, bound)
         nn.init.uniform_(self.noise, -bound, bound)
@@ -93,10 +112,11 @@ class ConvMoE(nn.Module):
         """Gates the experts (equations 10 to 12).
 
         Args:
-            h: Mean features, of shape (B, r).
+            h: What to decide by: mean features (B, r), or the tokens (B, N, r) themselves.
 
         Returns:
-            Weights of shape (B, n), k of them above zero in each row, which sums to one.
+            Weights of shape (B, n) or (B, N, n), k of them above zero for each decision, which sum
+            to one.
         """
         logits = h @ self.gate
         if self.training:
@@ -126,13 +146,18 @@ class ConvMoE(nn.Module):
         Raises:
             ValueError: The number of tokens does not fit the grid.
         """
-        batch, tokens, channels = z.shape
         prefix, height, width = grid
-        if tokens != prefix + height * width:
+        if z.shape[1] != prefix + height * width:
             raise ValueError(
-                f'got {tokens} tokens where the grid has {prefix} prefix tokens and '
+                f'got {z.shape[1]} tokens where the grid has {prefix} prefix tokens and '
                 f'{height} x {width} others; the layout of this backbone tells a wrong grid'
             )
+        return self._gate_tokens(z, grid) if self.gates_tokens else self._gate_images(z, grid)
+
+    def _gate_images(self, z: Tensor, grid: Grid) -> Tensor:
+        """Equation 9 with one decision an image: sums the experts' kernels, then convolves."""
+        batch, _, channels = z.shape
+        prefix, height, width = grid
         image = z[:, prefix:] if prefix else z
         weights = self.route(image.mean(1))
         kernels = weights @ self.folded_kernels().flatten(1)  # (B, 9 r^2)
@@ -145,6 +170,17 @@ class ConvMoE(nn.Module):
             return mixed
         centre = kernels[:, :, 1, 1].view(batch, channels, channels)
         return torch.cat([z[:, :prefix] @ centre.transpose(1, 2), mixed], dim=1)
+
+    def _gate_tokens(self, z: Tensor, grid: Grid) -> Tensor:
+        """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
+        prefix, height, width = grid
+        kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
+        image = z[:, prefix:].transpose(1, 2).unflatten(2, (height, width))
+        experts = F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)  # (B, H W, n r)
+        if prefix:
+            experts = torch.cat([F.linear(z[:, :prefix], kernels[:, :, 1, 1]), experts], dim=1)
+        experts = experts.unflatten(2, (self.num_experts, self.channels))
+        return (self.route(z).unsqueeze(2) @ experts).squeeze(2)
 
 
 def _fold_matrices(scales: tuple[int, ...]) -> Tensor:

@@ -283,6 +283,11 @@ CASES = [
         gaps={'gradients': 'a softmax over one expert is 1, so that nothing reaches the gate'},
     ),
     Case(
+        'GLEAM, wired otherwise',
+        dict(type='GLEAM', rank=4, gate='token', moe_side='wide', expert_init='identity'),
+        ladder(4, local=True, experts=4),
+    ),
+    Case(
         'GLEAM without MoE',
         dict(type='GLEAM', rank=4, moe=False),
         ladder(4, local=True),

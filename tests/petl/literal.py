@@ -21,20 +21,27 @@ def expert(image, kernel, scale):
     return F.avg_pool2d(F.conv2d(upsampled, kernel, padding=1), scale)[0]
 
 
-def mixture(z, grid, kernels, scales, w_g, w_n, k, noise=None):
-    """Equation 9 on tokens (B, N, r); each prefix token is an image of 1 x 1."""
+def mixture(z, grid, kernels, scales, w_g, w_n, k, noise=None, decides='image'):
+    """Equation 9 on tokens (B, N, r); each prefix token is an image of 1 x 1.
+
+    An image decides by the mean of its grid, with ``noise`` of shape (B, n), or each of its tokens
+    by itself, with ``noise`` of shape (B, N, n).
+    """
     prefix, height, width = grid
     out = []
     for index, tokens in enumerate(z):
         image = tokens[prefix:].T.reshape(-1, height, width)
-        weights = gate(image.mean((1, 2)), w_g, w_n, k, None if noise is None else noise[index])
+        if decides == 'image':
+            h, samples = [image.mean((1, 2))], None if noise is None else [noise[index]]
+        else:
+            h, samples = tokens, None if noise is None else noise[index]
+        weights = torch.stack(
+            [gate(x, w_g, w_n, k, None if samples is None else samples[i]) for i, x in enumerate(h)]
+        )  # (1 or N, n)
         parts = [token.reshape(-1, 1, 1) for token in tokens[:prefix]] + [image]
-        mixed = [
-            sum(
-                weight * expert(part, kernel, scale)
-                for weight, kernel, scale in zip(weights, kernels, scales, strict=True)
-            )
-            for part in parts
-        ]
-        out.append(torch.cat([part.flatten(1).T for part in mixed]))
+        mixed = []
+        for i, (kernel, scale) in enumerate(zip(kernels, scales, strict=True)):
+            outputs = [expert(part, kernel, scale).flatten(1).T for part in parts]
+            mixed.append(weights[:, i, None] * torch.cat(outputs))
+        out.append(sum(mixed))
     return torch.stack(out)

@@ -1,17 +1,30 @@
 """SLoRA, FacT-TT and GLEAM against the formula of their rung, and their parameter counts."""
 
+from functools import partial
+
 import pytest
 import torch
+from backbones import BACKBONES, evaluating
 from literal import mixture
 from mmpretrain.models import SwinTransformer, VisionTransformer
 
 from gleam_mm.petl import GLEAM, FacT, SLoRA
 
+WIRINGS = {
+    'token': dict(gate='token'),
+    'wide': dict(moe_side='wide'),
+    'wide, token': dict(moe_side='wide', gate='token'),
+}
 METHODS = {
     'SLoRA': lambda **options: SLoRA(rank=4, **options),
     'FacT': lambda **options: FacT(rank=4, **options),
     'GLEAM': lambda **options: GLEAM(rank=4, top_k=2, **options),
     'GLEAM without local': lambda **options: GLEAM(rank=4, top_k=2, local=False, **options),
+    **{
+        f'GLEAM, {name}': partial(GLEAM, rank=4, top_k=2, **options)
+        for name, options in WIRINGS.items()
+    },
+    'GLEAM without local, wide': partial(GLEAM, rank=4, top_k=2, local=False, moe_side='wide'),
 }
 
 
@@ -20,7 +33,7 @@ def randomize(method):
         torch.nn.init.normal_(parameter, std=0.3)
 
 
-def literal_update(method, site, x, grid):
+def literal_update(method, site, x, grid, moe_side='narrow', gate='image'):
     """B L_s MoE A x, with A and B applied block by block and L_s as a convolution on all tokens."""
     projection = method.shared['projections'][str(site.stage)]
     blocks_in = x.unflatten(-1, (site.blocks_in, site.width))
@@ -30,42 +43,78 @@ def literal_update(method, site, x, grid):
         weight = method.local[site.key].weight  # (c_o, c_i, r, r)
         kernel = torch.cat([torch.cat(list(row), dim=1) for row in weight])  # (c_o r, c_i r)
     else:
-        kernel = torch.eye(r).repeat(site.blocks_out, site.blocks_in)
+        kernel = torch.eye(r, dtype=x.dtype).repeat(site.blocks_out, site.blocks_in)
 
     def mix(tokens):
         if 'mixer' not in method.shared:
             return tokens
         moe = method.shared['mixer']
-        return mixture(tokens, grid, moe.kernels, moe.scales, moe.gate, moe.noise, moe.top_k)
+        weights = (moe.kernels, moe.scales, moe.gate, moe.noise, moe.top_k)
+        blocks = tokens.split(r, dim=-1)  # one on the narrow side
+        return torch.cat([mixture(z, grid, *weights, decides=gate) for z in blocks], dim=-1)
 
-    z = mix(z @ kernel.T) if site.blocks_in > site.blocks_out else mix(z) @ kernel.T
+    local_first = (site.blocks_in > site.blocks_out) == (moe_side == 'narrow')
+    z = mix(z @ kernel.T) if local_first else mix(z) @ kernel.T
     return (z.unflatten(-1, (site.blocks_out, r)) @ projection.up.T).flatten(-2)
+
+
+def visit_sites(method, backbone, images):
+    """Runs an attached method in double precision, with random parameters.
+
+    Returns:
+        For each site: itself, its input, its frozen and its adapted output, and the token grid.
+    """
+    seen = []
+
+    def spy(site, module, args, output):
+        frozen = torch.nn.functional.linear(args[0], module.weight, module.bias)
+        seen.append((site, args[0], frozen, output, method.layout.grid(site)))
+
+    method.attach(backbone.double())
+    method.layout.track_grid()
+    randomize(method.double().eval())
+    sites = method.layout.sites(method.roles)
+    for site in sites:
+        site.module.register_forward_hook(partial(spy, site))
+    with torch.no_grad():
+        backbone(images.double())
+    assert [site for site, *_ in seen] == sites
+    return seen
+
+
+def wiring(name):
+    """What :func:`literal_update` must know of a method, by its name."""
+    return {
+        'moe_side': 'wide' if 'wide' in name else 'narrow',
+        'gate': 'token' if 'token' in name else 'image',
+    }
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_every_site_follows_the_formula(name, backbone, images):
     method = METHODS[name](alpha=0.5)
-    seen = {}
+    for site, x, frozen, adapted, grid in visit_sites(method, backbone, images):
+        expected = frozen + 0.5 * literal_update(method, site, x, grid, **wiring(name))
+        torch.testing.assert_close(adapted, expected, rtol=1e-10, atol=1e-10, msg=site.name)
 
-    def spy(site):
-        def hook(module, args, output):
-            frozen = torch.nn.functional.linear(args[0], module.weight, module.bias)
-            seen[site.name] = (site, args[0], frozen, output, method.layout.grid(site))
 
-        return hook
-
-    method.attach(backbone)
-    method.layout.track_grid()
-    randomize(method)
-    method.eval()
-    for site in method.layout.sites(method.roles):
-        site.module.register_forward_hook(spy(site))
-    with torch.no_grad():
-        backbone(images)
-        assert len(seen) == len(method.layout.sites(method.roles))
-        for site, x, frozen, adapted, grid in seen.values():
-            expected = frozen + 0.5 * literal_update(method, site, x, grid)
-            torch.testing.assert_close(adapted, expected, rtol=1e-4, atol=1e-4, msg=site.name)
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('kind', ['vit', 'swin'])
+def test_gradients_follow_the_formula(name, kind, images):
+    method = METHODS[name](alpha=0.5)
+    for site, x, frozen, _, grid in visit_sites(method, evaluating(BACKBONES[kind]()), images):
+        # Not the class token's zeros, between which a gate may choose as it likes.
+        x = torch.randn_like(x).requires_grad_(True)
+        weights = torch.randn_like(frozen)
+        leaves = [x, *method.parameters()]
+        mine, literal = (
+            torch.autograd.grad((update * weights).sum(), leaves, materialize_grads=True)
+            for update in (
+                method.adapt(site, x, torch.zeros_like(frozen)),
+                0.5 * literal_update(method, site, x, grid, **wiring(name)),
+            )
+        )
+        torch.testing.assert_close(mine, literal, rtol=1e-10, atol=1e-9, msg=site.name)
 
 
 def count(method, backbone):
@@ -81,6 +130,8 @@ def test_parameters_on_vit_b():
         assert [count(GLEAM(rank), vit) for rank in (4, 8, 16)] == [9_056, 23_872, 70_784]
         assert [count(FacT(rank), vit) for rank in (4, 8, 16)] == [8_448, 21_504, 61_440]
         assert count(SLoRA(8), vit) == 2 * 768 * 8
+        for options in WIRINGS.values():
+            assert count(GLEAM(16, **options), vit) == 70_784
 
 
 def test_parameters_on_swin_b():
@@ -109,6 +160,21 @@ def test_rungs_are_options_of_gleam(vit, images):
         ablated.detach()
 
 
+@pytest.mark.parametrize('moe_side', ['narrow', 'wide'])
+@pytest.mark.parametrize('gate', ['image', 'token'])
+def test_identity_experts_start_on_the_rung_below(moe_side, gate, backbone, images):
+    """Whatever the gate's noise: all its choices are the identity."""
+    gleam = GLEAM(4, moe_side=moe_side, gate=gate, expert_init='identity')
+    below = GLEAM(4, moe=False)
+    below.attach(backbone)
+    randomize(below)
+    expected = backbone(images)[-1]
+    below.detach()
+    gleam.attach(backbone)
+    gleam.load_state_dict(below.state_dict(), strict=False)
+    torch.testing.assert_close(backbone(images)[-1], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_attention_only(vit):
     method = GLEAM(4, sites=('qkv', 'proj'))
     method.attach(vit)
@@ -122,6 +188,9 @@ def test_attention_only(vit):
         (lambda: GLEAM(rank=2.5), 'rank=2.5'),
         (lambda: GLEAM(top_k=9), 'top_k=9 is out of range: choose 1 to 4'),
         (lambda: SLoRA(rank=-1), 'rank=-1'),
+        (lambda: GLEAM(gate='pixel'), "gate='pixel': choose 'image' or 'token'"),
+        (lambda: GLEAM(moe_side='left'), "moe_side='left': choose 'narrow' or 'wide'"),
+        (lambda: GLEAM(expert_init=0), "expert_init=0: choose 'kaiming' or 'identity'"),
     ],
 )
 def test_bad_options_are_named(make, message):

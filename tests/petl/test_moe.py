@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from literal import gate, mixture
+from literal import expert, gate, mixture
 
 from gleam_mm.petl import ConvMoE, Grid
 
@@ -27,18 +27,21 @@ def gradients(output, leaves):
 
 @pytest.mark.parametrize(('n', 'k'), CHOICES)
 @pytest.mark.parametrize('scales', SCALES)
-def test_folded_equals_literal(n, k, scales):
+@pytest.mark.parametrize('decides', ['image', 'token'])
+def test_folded_equals_literal(n, k, scales, decides):
     for grid, training in itertools.product(GRIDS, (False, True)):
-        moe = ConvMoE(3, n, k, SCALES[scales](n)).double().train(training)
-        z = torch.randn(2, grid.prefix + grid.height * grid.width, 3, dtype=torch.float64)
+        moe = ConvMoE(3, n, k, SCALES[scales](n), gate=decides).double().train(training)
+        tokens = grid.prefix + grid.height * grid.width
+        z = torch.randn(2, tokens, 3, dtype=torch.float64)
         z.requires_grad_(True)
         leaves = [z, moe.kernels, moe.gate, moe.noise]
 
         torch.manual_seed(1)
         folded = moe(z, grid)
         torch.manual_seed(1)
-        noise = torch.randn(2, n, dtype=torch.float64) if training else None
-        literal = mixture(z, grid, moe.kernels, moe.scales, moe.gate, moe.noise, k, noise)
+        decisions = (2,) if decides == 'image' else (2, tokens)
+        noise = torch.randn(*decisions, n, dtype=torch.float64) if training else None
+        literal = mixture(z, grid, moe.kernels, moe.scales, moe.gate, moe.noise, k, noise, decides)
 
         torch.testing.assert_close(folded, literal, rtol=0, atol=1e-10)
         for mine, theirs in zip(gradients(folded, leaves), gradients(literal, leaves), strict=True):
@@ -69,8 +72,24 @@ def test_gate_with_one_expert_chosen_gets_no_gradient():
     assert moe.kernels.grad.abs().max() > 0
 
 
-def test_images_are_mixed_independently():
-    moe = ConvMoE(4, top_k=2).eval()
+@pytest.mark.parametrize('scale', [1, 2, 3, 4, 7])
+def test_identity_experts_are_the_identity(scale):
+    """At the border as well, where a kernel with outer taps would meet the padding."""
+    moe = ConvMoE(3, num_experts=2, scales=(scale, 1), expert_init='identity')
+    image = torch.randn(3, 5, 4)
+    torch.testing.assert_close(expert(image, moe.kernels[0], scale), image)
+
+
+@pytest.mark.parametrize('decides', ['image', 'token'])
+def test_a_mixture_of_identities_is_the_identity(decides):
+    moe = ConvMoE(4, gate=decides, expert_init='identity')
+    z = torch.randn(3, 2 + 12, 4)
+    torch.testing.assert_close(moe(z, Grid(2, 3, 4)), z)
+
+
+@pytest.mark.parametrize('decides', ['image', 'token'])
+def test_images_are_mixed_independently(decides):
+    moe = ConvMoE(4, top_k=2, gate=decides).eval()
     z = torch.randn(3, 17, 4)
     together = moe(z, Grid(1, 4, 4))
     alone = torch.cat([moe(image[None], Grid(1, 4, 4)) for image in z])
@@ -85,6 +104,8 @@ def test_images_are_mixed_independently():
         (dict(num_experts=4, top_k=0), 'top_k=0'),
         (dict(num_experts=4, scales=(1, 2)), r'scales=\(1, 2\)'),
         (dict(num_experts=2, scales=(1, 0)), 'whole numbers of at least 1'),
+        (dict(gate='pixel'), "gate='pixel': choose 'image' or 'token'"),
+        (dict(expert_init='zero'), "expert_init='zero': choose 'kaiming' or 'identity'"),
     ],
 )
 def test_bad_options_are_named(options, message):
