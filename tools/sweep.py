@@ -49,6 +49,15 @@ def parse_args() -> argparse.Namespace:
     resume = commands.add_parser('resume', help='go on with a sweep, with the settings it has')
     resume.add_argument('--retry-failed', action='store_true', help='run what has failed again')
     status = commands.add_parser('status', help='tell how far a sweep is, and what is best so far')
+    estimate = commands.add_parser(
+        'estimate', help='tell how long a sweep, or what is left of one, will take on this machine'
+    )
+    estimate.add_argument(
+        'sweep',
+        metavar='FILE_OR_STUDY',
+        help='a file of settings, as for run, or a study, as for status',
+    )
+    estimate.add_argument('--name', help='name of the study, if the database holds several')
     export = commands.add_parser('export', help='write the tuned values as config files')
     for command in (resume, status, export):
         command.add_argument(
@@ -56,8 +65,9 @@ def parse_args() -> argparse.Namespace:
         )
         command.add_argument('--name', help='name of the study, if the database holds several')
     export.add_argument('folder', type=Path, metavar='OUT_DIR', help='where to write the configs')
-    for command in (run, resume):
+    for command in (run, resume, estimate):
         command.add_argument('--workers', type=int, help='processes; default: 1, or one a GPU')
+    for command in (run, resume):
         command.add_argument('--gpus', help='GPUs that the workers share: 0,1')
         command.add_argument('--work-dir', type=Path, help='default: work_dirs/sweeps/<name>')
     return parser.parse_args()

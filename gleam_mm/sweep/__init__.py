@@ -5,7 +5,7 @@ Optuna before it is needed: it is in the optional extra ``sweep``.
 """
 
 from gleam_mm.sweep.groups import GROUPS, average, expand, over_seeds
-from gleam_mm.sweep.plan import Job, Sweep
+from gleam_mm.sweep.plan import Job, Sweep, Variant
 from gleam_mm.sweep.results import Result, read_results
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'Job',
     'Result',
     'Sweep',
+    'Variant',
     'average',
     'expand',
     'over_seeds',

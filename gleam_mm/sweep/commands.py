@@ -1,15 +1,19 @@
 """The commands of ``tools/sweep.py``."""
 
 import argparse
+import contextlib
 import os
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
 from gleam_mm import cli
 from gleam_mm.sweep import configure, supervise, survey
+from gleam_mm.sweep import estimate as estimates
 from gleam_mm.sweep import export as exports
 from gleam_mm.sweep import study as studies
+from gleam_mm.sweep.plan import Job, Sweep
 
 
 def begin(args: argparse.Namespace) -> None:
@@ -44,9 +48,7 @@ def resume(args: argparse.Namespace) -> None:
 def _work(args: argparse.Namespace, study: studies.SweepStudy, storage: str) -> None:
     """Runs workers until nothing is left."""
     gpus = configure.parse_gpus(args.gpus)
-    workers = args.workers if args.workers is not None else max(1, len(gpus))
-    if workers < 1:
-        raise cli.UserError(f'--workers {workers}: at least 1')
+    workers = _workers(args.workers, max(1, len(gpus)))
     root = args.work_dir or studies.SWEEPS / study.name
     cells = supervise.run(study, storage, root.absolute(), workers, gpus)
     Console().print(survey.status(cells), soft_wrap=True)
@@ -54,11 +56,39 @@ def _work(args: argparse.Namespace, study: studies.SweepStudy, storage: str) -> 
         sys.exit(1)
 
 
+def _workers(given: int | None, default: int) -> int:
+    if given is not None and given < 1:
+        raise cli.UserError(f'--workers {given}: at least 1')
+    return given or default
+
+
 def status(args: argparse.Namespace) -> None:
     """Tells how far a sweep is."""
     with cli.setup():
         study = studies.open_study(args.study, args.name, read_only=True)
         Console().print(survey.status(study.cells()), soft_wrap=True)
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Tells how long a sweep will take, or what is left of one."""
+    workers = _workers(args.workers, 1)
+    with cli.setup():
+        sweep, jobs = _planned(args.sweep, args.name)
+        rows = estimates.estimate(sweep, jobs, workers)
+    Console().print(estimates.table(rows, workers), soft_wrap=True)
+
+
+def _planned(name: str, study: str | None) -> tuple[Sweep, list[Job]]:
+    """A sweep and those of its trainings that are still to be run; a study wins over a file."""
+    if Path(name).suffix != '.py':
+        with contextlib.suppress(studies.NoStudyError):
+            opened = studies.open_study(name, study, read_only=True)
+            cells = opened.cells()
+            return opened.sweep, [
+                cell.job for cell in cells if cell.state in ('waiting', 'running')
+            ]
+    _, sweep = configure.make_sweep(configure.read_file(name))
+    return sweep, [job for pair in sweep.pairs() for job in sweep.jobs(*pair)]
 
 
 def export(args: argparse.Namespace) -> None:
@@ -72,4 +102,4 @@ def export(args: argparse.Namespace) -> None:
         print(f'not chosen yet: {", ".join(missing)}')
 
 
-COMMANDS = dict(run=begin, resume=resume, status=status, export=export)
+COMMANDS = dict(run=begin, resume=resume, status=status, estimate=estimate, export=export)

@@ -60,6 +60,10 @@ _LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 T = TypeVar('T')
 
 
+class NoStudyError(UserError):
+    """There is no storage of that name."""
+
+
 class LostTrialError(Exception):
     """The trial was given to another worker, since this one was silent for too long."""
 
@@ -438,7 +442,7 @@ def find(storage: str) -> str:
     for path in candidates:
         if path.is_file():
             return str(path)
-    raise UserError(
+    raise NoStudyError(
         f'{storage}: no such study: neither a file nor {candidates[-1]} exists; give the name of a '
         f'sweep in {SWEEPS}, the path of an SQLite file, or the URL of a database'
     )

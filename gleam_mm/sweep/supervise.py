@@ -80,6 +80,11 @@ def run(
     return cells
 
 
+def threads(workers: int) -> int:
+    """How many threads each of the workers of a machine has, unless OMP_NUM_THREADS says so."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
+
+
 class _Process:
     """A worker process, which may be started several times."""
 
@@ -101,9 +106,8 @@ class _Process:
         self.identity: dict | None = None
         self._process: subprocess.Popen | None = None
         self._environment = dict(os.environ)
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
         for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
-            self._environment.setdefault(variable, str(threads))
+            self._environment.setdefault(variable, str(threads(workers)))
         self._environment.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
         self._environment['PYTHONSAFEPATH'] = '1'  # the current folder's modules hide no others
         if gpus:

@@ -181,6 +181,8 @@ def test_mistakes_take_one_line(call):
         (['run', '--methods', 'lora'], '--backbone: give it as a flag or in the file'),
         (['run', 'nowhere'], 'nowhere: no such file'),
         (['status', 'nowhere'], 'nowhere: no such study'),
+        (['estimate', 'nowhere'], 'nowhere: no such file, and no sweep of'),
+        (['estimate', 'vtab', '--workers', '0'], '--workers 0: at least 1'),
         (['status', 'postgresql://127.0.0.1:1/x'], 'cannot use this database'),
     ]:
         done = call('sweep.py', *arguments)

@@ -1,0 +1,224 @@
+"""How long a sweep will take, from a few steps of each of its methods on this machine."""
+
+import contextlib
+import gc
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from rich.console import Group, RenderableType
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+from torch.utils.data import DataLoader
+
+from gleam_mm import launch
+from gleam_mm.cli import SETUP_ERRORS, UserError, describe
+from gleam_mm.engine import fill_num_classes
+from gleam_mm.engine.console_hook import on_terminal
+from gleam_mm.registry import MODELS
+from gleam_mm.sweep import protocol, training
+from gleam_mm.sweep.plan import SELECT, Job, Sweep
+from gleam_mm.sweep.supervise import threads
+from gleam_mm.sweep.survey import clock
+
+_WARM_UP = 2  # batches that are not timed: the first ones allocate memory, and fill caches
+_FEWEST, _MOST, _SECONDS = 2, 20, 2.0  # batches that are timed, the fewer the longer they take
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the trainings of a method are expected to take.
+
+    Attributes:
+        method: Name of the method or variant.
+        trainings: How many there are.
+        seconds: Of all of them, one after another.
+    """
+
+    method: str
+    trainings: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds that parts of a method's trainings take: each start, iteration and judged image."""
+
+    start: float
+    iteration: float
+    image: float
+
+
+def estimate(sweep: Sweep, jobs: Iterable[Job], workers: int = 1) -> list[Estimate]:
+    """Estimates what trainings take, by timing each method on the first dataset.
+
+    Nothing is written, and the test split stays closed but for its size.
+
+    Args:
+        sweep: The settings.
+        jobs: Those of its trainings that are to be run.
+        workers: Processes that share this machine; steps are timed with the threads that each has.
+
+    Returns:
+        An estimate for every method that has something to run.
+
+    Raises:
+        UserError: A training cannot be set up; the message has its method.
+    """
+    numbers = Counter((job.method, job.dataset, job.phase) for job in jobs)
+    methods = list(dict.fromkeys(method for method, _, _ in numbers))
+    sizes = _Sizes()
+    found = []
+    with _threads(workers):
+        for method in track(methods, 'timing', transient=True, disable=not on_terminal()):
+            try:
+                pace = _pace(sweep, method)
+                seconds = sum(
+                    number * sizes.seconds(pace, sweep, Job(phase, name, dataset, sweep.seeds[0]))
+                    for (name, dataset, phase), number in numbers.items()
+                    if name == method
+                )
+            except SETUP_ERRORS as error:
+                raise UserError(f'{method}: {describe(error)}') from error
+            trainings = sum(number for key, number in numbers.items() if key[0] == method)
+            found.append(Estimate(method, trainings, seconds))
+    return found
+
+
+def wall_seconds(estimates: Sequence[Estimate], workers: int) -> float:
+    """How long it takes until all is done: no more workers help than there are trainings."""
+    trainings = sum(row.trainings for row in estimates)
+    return sum(row.seconds for row in estimates) / max(1, min(workers, trainings))
+
+
+def table(estimates: Sequence[Estimate], workers: int) -> RenderableType:
+    """Estimates for a person: by method, then in all."""
+    rows = Table('method', box=None)
+    for name in ('trainings', 's each', 'total'):
+        rows.add_column(name, justify='right')
+    for row in estimates:
+        each = f'{row.seconds / row.trainings:.1f}'
+        rows.add_row(row.method, str(row.trainings), each, clock(row.seconds))
+    trainings = sum(row.trainings for row in estimates)
+    total = clock(sum(row.seconds for row in estimates))
+    wall = clock(wall_seconds(estimates, workers))
+    many = f'{workers} workers' if workers > 1 else '1 worker'
+    return Group(
+        rows, Text(f'{trainings} trainings: {total} in all, {wall} with {many}; an estimate')
+    )
+
+
+def _pace(sweep: Sweep, method: str) -> _Pace:
+    """Times a method on the first dataset as it is while options are chosen."""
+    point = next(iter(sweep.points(method)), {})
+    cfg, splits = training.make_config(
+        sweep, Job(SELECT, method, sweep.datasets[0], sweep.seeds[0], point)
+    )
+    launch.set_dataloader_defaults(cfg)
+    try:
+        with _scope(cfg), protocol.only(splits.select, splits.validate):
+            begin = time.perf_counter()
+            fill_num_classes(cfg)
+            if cfg.get('data_preprocessor') is not None:
+                cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+            model = MODELS.build(cfg.model).to(get_device())
+            optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+            loader, validation = map(_few, (cfg.train_dataloader, cfg.val_dataloader))
+            start = time.perf_counter() - begin
+            model.train()
+            iteration = _timed(lambda batch: model.train_step(batch, optimizer), loader)
+            model.eval()
+            with torch.no_grad():
+                batch = _timed(model.val_step, validation)
+            return _Pace(start, iteration, batch * len(validation) / len(validation.dataset))
+    finally:
+        model = optimizer = loader = validation = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _few(dataloader: ConfigDict) -> DataLoader:
+    """A loader of so few images that a dataset which keeps images has them after the warm-up."""
+    whole = Runner.build_dataloader(dataloader, seed=0)
+    if len(whole.dataset) <= _WARM_UP * dataloader.batch_size:
+        return whole
+    return Runner.build_dataloader({**dataloader, 'num_batch_per_epoch': _WARM_UP}, seed=0)
+
+
+def _timed(step: Callable[[Any], Any], loader: DataLoader) -> float:
+    """Seconds that a step takes with what loading its batch adds."""
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for batch in itertools.islice(batches, _WARM_UP):
+        step(batch)
+    begin, number = _now(), 0
+    while number < _FEWEST or (number < _MOST and _now() - begin < _SECONDS):
+        step(next(batches))
+        number += 1
+    return (_now() - begin) / number
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class _Sizes:
+    """Numbers of batches and images of data loaders, each of which is built only once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def seconds(self, pace: _Pace, sweep: Sweep, job: Job) -> float:
+        """How long a training takes at a pace."""
+        cfg, splits = training.make_config(sweep, job)
+        launch.set_dataloader_defaults(cfg)
+        epochs = cfg.train_cfg.max_epochs
+        with _scope(cfg):
+            batches, _ = self._of(cfg.train_dataloader, splits)
+            judged = cfg.val_dataloader if job.phase == SELECT else cfg.test_dataloader
+            _, images = self._of(judged, splits)
+        evaluations = _validations(cfg.train_cfg) if job.phase == SELECT else 1
+        return pace.start + epochs * batches * pace.iteration + evaluations * images * pace.image
+
+    def _of(self, dataloader: ConfigDict, splits: protocol.Splits) -> tuple[int, int]:
+        key = str(dataloader.to_dict())
+        if key not in self._known:
+            with protocol.only(*splits):
+                loader = Runner.build_dataloader(dataloader, seed=0)
+            self._known[key] = len(loader), len(loader.dataset)
+        return self._known[key]
+
+
+def _validations(train_cfg: ConfigDict) -> int:
+    """How often MMEngine's loop validates: at the last epoch in any case."""
+    epochs, interval = train_cfg.max_epochs, train_cfg.get('val_interval', 1)
+    first = train_cfg.get('val_begin', 1)
+    return sum(epoch % interval == 0 or epoch == epochs for epoch in range(first, epochs + 1))
+
+
+def _scope(cfg: Config) -> contextlib.AbstractContextManager:
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm'))
+
+
+@contextlib.contextmanager
+def _threads(workers: int) -> Iterator[None]:
+    """Within it, PyTorch has the threads that each of so many workers would have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', threads(workers))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
