@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo test test-onedl lint pretrain clean
+.PHONY: help demo bench test test-onedl lint pretrain clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
+	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
 	@echo 'make test        the whole test suite'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make lint        ruff, as CI runs it'
@@ -37,6 +38,15 @@ $(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt pyproject.toml
 
 demo: $(VENV)/.runtime
 	$(BIN)/python tools/train.py configs/gleam/vit-mini_gleam-l_mini-digits.py
+
+# Sweeps go on where they were stopped, so that this can be interrupted and called again.
+bench: $(VENV)/.dev
+	$(BIN)/python tools/sweep.py estimate minivtab
+	for sweep in minivtab-rates minivtab minivtab-ablations minivtab-wirings; do \
+		$(BIN)/python tools/sweep.py run $$sweep --workers 2 || exit 1; \
+	done
+	$(BIN)/python benchmarks/minivtab/collect.py
+	$(BIN)/python benchmarks/minivtab/page.py
 
 test: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST)

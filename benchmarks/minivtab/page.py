@@ -1,0 +1,30 @@
+"""Makes benchmarks/minivtab/RESULTS.md and its figures of results.csv and studies.json alone.
+
+`python benchmarks/minivtab/collect.py` brings these up to date. Where homogeneity.json lies beside
+them (what `tools/analyze.py homogeneity` writes), the page has a section on it.
+"""
+
+import argparse
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the flags: there are none but --help."""
+    return argparse.ArgumentParser(description=__doc__).parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # first: importing what follows takes seconds
+
+    from gleam_mm import cli
+
+    def main() -> None:
+        """Writes the page."""
+        with cli.setup():
+            import records
+            import results
+
+            written = results.write(records.FOLDER)
+        for path in written:
+            print(f'wrote {path}')
+
+    cli.run(main)

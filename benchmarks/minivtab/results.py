@@ -1,0 +1,435 @@
+"""The page of results, from the record alone."""
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import charts
+import claims
+import records
+import verdicts
+from matplotlib.figure import Figure
+from mdtables import MISSING, count, names, number, table
+from records import Record
+
+from gleam_mm.cli import UserError
+from gleam_mm.fileio import write_bytes
+from gleam_mm.report.suites import SUITES, Suite
+from gleam_mm.report.trials import Row
+from gleam_mm.sweep.plan import FINAL, SELECT
+from gleam_mm.sweep.results import Result
+
+PAGE, HOMOGENEITY = 'RESULTS.md', 'homogeneity.json'
+FRONT, DIFFERENCES = 'front', 'differences'
+SUITE: Suite = next(suite for suite in SUITES if suite.key == 'mini')
+RATE = 'optim_wrapper.optimizer.lr'
+
+_TOP = f"""\
+# MiniVTAB: results
+
+*Made by `benchmarks/minivtab/page.py` from [results.csv](results.csv) and
+[studies.json](studies.json); do not edit it by hand.*
+
+Nine small tasks in three groups ([docs/minivtab.md](../../docs/minivtab.md)) on the backbone
+`{claims.BACKBONE}`. Accuracy is top-1 in % on the test split, which a final training opens once, at
+its last epoch, after it has trained on 1,000 images. Numbers of the paper's are named as such
+wherever they stand.
+
+```bash
+make bench   # or, by hand; a sweep that was stopped goes on where it was:
+python tools/sweep.py estimate minivtab
+python tools/sweep.py run minivtab-rates --workers 2
+python tools/sweep.py run minivtab --workers 2
+python tools/sweep.py run minivtab-ablations --workers 2
+python tools/sweep.py run minivtab-wirings --workers 2
+python benchmarks/minivtab/collect.py   # studies -> results.csv, studies.json
+python benchmarks/minivtab/page.py      # these two -> this page and its figures
+```"""
+
+_MAIN = """\
+By trained parameters, head excluded. *seeds*: the fewest and the most that a task has. *average*:
+the mean of the three group means, only where all nine tasks are there; *SD*: its standard deviation
+over seeds, where all tasks have the same ones. Bold: the highest number of a column, which by
+itself decides nothing."""
+
+_FRONT = """\
+Left, measured here: the averages of the table above; whiskers are standard deviations over seeds.
+Right, quoted: the paper's averages over the 19 tasks of VTAB-1K on ViT-B/16. Tasks, backbones and
+axes of the panels differ: heights compare within a panel only."""
+
+_LARGER = """\
+Beside the claim: of each method the largest variant with fewer parameters than the GLEAM. GLEAM has
+more here, so that a difference above 0 says nothing for the claim. p is not corrected."""
+
+_HOMOGENEITY = """\
+The paper's Figures 2 and 3: LoRA's updates are more alike across layers than the outputs of the
+frozen layers; sharing makes it worse; GLEAM makes it better. For each role: mean cosine similarity
+of the **updates** of adjacent blocks / of their **frozen outputs** for the same inputs, and in how
+many trained models the updates are more alike than the frozen outputs. `tools/analyze.py
+homogeneity` ([docs/analysis.md](../../docs/analysis.md)) measured it"""
+
+_RATES = """\
+No test split is open here. Bold: the highest mean, of equal ones the lowest rate, where all
+trainings of the method are complete; † is at the edge of the rates that were tried. *used*: in the
+final trainings of `minivtab`; ‡ is not the one in bold."""
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes the page and its figures beside the record.
+
+    Args:
+        folder: Where ``results.csv`` is.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: There is no record, or a file is not what it should be.
+    """
+    trainings = records.read(folder / records.CSV)
+    if not trainings:
+        raise UserError(
+            f'{folder / records.CSV}: nothing is recorded; collect.py beside it reads the studies'
+        )
+    text, figures = build(
+        trainings, _json(folder / records.STUDIES) or {}, _json(folder / HOMOGENEITY)
+    )
+    written = [folder / PAGE]
+    write_bytes(written[0], text.encode())
+    for name, figure in figures.items():
+        written += charts.save(figure, folder / name)
+    return written
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from error
+
+
+def build(
+    trainings: Sequence[Record],
+    notes: Mapping[str, Mapping[str, Any]],
+    homogeneity: Mapping[str, Any] | None = None,
+) -> tuple[str, dict[str, Figure]]:
+    """Builds the page.
+
+    Args:
+        trainings: The record.
+        notes: Study -> what ``studies.json`` says of it.
+        homogeneity: What ``tools/analyze.py homogeneity`` wrote, where it was run.
+
+    Returns:
+        The page as Markdown, and its figures by name.
+    """
+    own = [row for study in claims.STUDIES for row in trainings if row.study == study]
+    scores, parameters = records.scores(own), records.parameters(own)
+    rows = {study: _rows(trainings, study) for study in _studies(trainings)}
+    front, larger = claims.fronts(parameters)
+    tested = (claims.LADDER, front, claims.ABLATION, claims.WIRING)
+    judged = {claim.title: verdicts.judge(claim, scores) for claim in tested}
+    sections = {claim: verdicts.section(claim, judged[claim.title], parameters) for claim in tested}
+    figures = {}
+
+    parts = [_TOP, _state(trainings, notes), '## Verdicts', verdicts.summary(judged)]
+    parts.append(
+        'The rule is [below](#how-claims-are-tested); in brackets the difference in points.'
+    )
+    parts.append('## All methods')
+    if main := rows.get(claims.MAIN):
+        parts += [_MAIN, _accuracies(main)]
+    else:
+        parts.append(f'Nothing is recorded of `{claims.MAIN}` yet.')
+    if points := _points(rows.get(claims.MAIN, [])):
+        figures[FRONT] = charts.front(points, f'Measured: MiniVTAB, {claims.BACKBONE}')
+        parts += ['## Accuracy against parameters', _picture(FRONT, 'Accuracy and parameters')]
+        parts += [_FRONT + _left_out(points, main)]
+    parts += ['## How claims are tested', verdicts.RULE]
+    parts += [sections[claims.LADDER], sections[front]]
+    if larger:
+        looked = [verdicts.look_at(comparison, scores) for comparison in larger]
+        parts += [_LARGER, verdicts.lines(looked, parameters)]
+    parts += [sections[claims.ABLATION], sections[claims.WIRING]]
+    variants = {
+        'Table 2 and Figure 5 of the paper': judged[claims.ABLATION.title],
+        'Wiring': judged[claims.WIRING.title],
+    }
+    if any(one.paired for found in variants.values() for one in found):
+        figures[DIFFERENCES] = charts.differences(variants, len(SUITE.tasks))
+        parts.append('## What each variant gains over GLEAM-L')
+        parts.append(_picture(DIFFERENCES, 'Differences between variants and GLEAM-L'))
+    for study, others in rows.items():
+        if others and study != claims.MAIN:
+            baseline = [row for row in rows.get(claims.MAIN, []) if row.method == claims.BASELINE]
+            parts += [f'## Accuracies of `{study}`', _accuracies([*baseline, *others])]
+    if homogeneity:
+        parts += ['## Claim 4: are updates alike across layers?', _homogeneity(homogeneity)]
+    used = notes.get(claims.MAIN, {}).get('rates', {})
+    parts += ['## How learning rates were chosen', _rates(trainings, used)]
+    compared = {n for found in judged.values() for c in found for n in _methods(c.comparison)}
+    variants = {row.method for row in own if row.study in (claims.ABLATIONS, claims.WIRINGS)}
+    if rest := sorted(variants - compared):  # a renamed variant must not go unnoticed
+        parts.append(f'No comparison has {names(rest)}.')
+    return '\n\n'.join(parts) + '\n', figures
+
+
+def _methods(comparison: claims.Comparison) -> tuple[str, str]:
+    return comparison.first, comparison.second
+
+
+def _studies(trainings: Iterable[Record]) -> list[str]:
+    """All studies that are recorded, those of the benchmark first."""
+    found = {row.study for row in trainings}
+    known = [study for study in claims.STUDIES if study in found]
+    return known + sorted(found - set(known))
+
+
+def _rows(trainings: Iterable[Record], study: str) -> list[Row]:
+    """The final trainings of a study by method, by rising parameters."""
+    by_method: dict[str, list[Result]] = {}
+    for row in trainings:
+        if row.study == study and row.phase == FINAL:
+            result = Result(
+                backbone=claims.BACKBONE,
+                method=row.method,
+                dataset=row.dataset,
+                phase=row.phase,
+                seed=row.seed,
+                options={},
+                state=row.state,
+                accuracy=row.accuracy,
+                parameters=row.parameters,
+                seconds=row.seconds,
+            )
+            by_method.setdefault(row.method, []).append(result)
+    rows = [Row(claims.BACKBONE, method, tuple(finals)) for method, finals in by_method.items()]
+    return sorted(rows, key=lambda row: (row.parameters is None, row.parameters or 0, row.method))
+
+
+def _state(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) -> str:
+    """How much of the benchmark is done, and what it was done with."""
+    texts = ('study', 'phase', 'training', 'machine', 'software')
+    numbers = ('complete', 'failed', 'planned', 'core hours', 'collected')
+    body = []
+    for study in _studies(trainings):
+        rows = [row for row in trainings if row.study == study]
+        note = notes.get(study)
+        seconds = sum(row.seconds for row in rows if row.seconds is not None)
+        body.append(
+            [
+                f'`{study}`',
+                ', '.join(sorted({row.phase for row in rows}, reverse=True)),
+                *((_training(note), _machine(note), _software(note)) if note else [MISSING] * 3),
+                str(sum(row.accuracy is not None for row in rows)),
+                str(sum(row.state == records.FAILED for row in rows)),
+                str(len(rows)),
+                f'{seconds * note["threads"] / 3600:.1f}' if note else MISSING,
+                note['collected'] if note else MISSING,
+            ]
+        )
+    parts = [table((*texts, *numbers), body, texts)]
+    complete = sum(row.accuracy is not None for row in trainings)
+    missing = [study for study in claims.STUDIES if study not in _studies(trainings)]
+    if missing or complete < len(trainings):
+        state = f'{complete} of {len(trainings)} planned trainings are complete'
+        nothing = f', and nothing is recorded of {names(missing)}' if missing else ''
+        parts.append(
+            f'**The benchmark is not complete: {state}{nothing}.** Means are over what is there, '
+            'and each comparison says how many pairs it has.'
+        )
+    return '\n\n'.join(parts)
+
+
+def _training(note: Mapping[str, Any]) -> str:
+    changes = ''.join(f', `{key}={value}`' for key, value in note['options'].items())
+    return f'{note["epochs"]} epochs, batch {note["batch_size"]}, {note["dtype"]}{changes}'
+
+
+def _machine(note: Mapping[str, Any]) -> str:
+    return (
+        f'{note["processor"]}, {note["cores"]} cores; workers: {note["workers"]}, threads of each: '
+        f'{note["threads"]}'
+    )
+
+
+def _software(note: Mapping[str, Any]) -> str:
+    packages = ', '.join(f'{name} {note[name]}' for name in ('torch', 'mmengine', 'mmpretrain'))
+    commit = f' at {note["commit"]}' if note['commit'] else ''
+    return f'gleam-mm {note["gleam_mm"]}{commit}, {packages}, Python {note["python"]}'
+
+
+def _accuracies(rows: Sequence[Row]) -> str:
+    """A table of methods by tasks, group means and average; the highest of each column in bold.
+
+    Methods of which nothing is done yet are named below it.
+    """
+    waiting = [row.method for row in rows if not row.complete]
+    rows = [row for row in rows if row.complete]
+    below = f'\n\nNothing is done yet of {names(waiting)}.' if waiting else ''
+    if not rows:
+        return below.strip()
+    head = ['method', 'name', 'parameters', 'seeds', *SUITE.tasks.values()]
+    head += [*(f'*{group.name}*' for group in SUITE.groups), '*average*', 'SD']
+    scores = [
+        [
+            *(row.score(task) for task in SUITE.tasks),
+            *(row.group(group) for group in SUITE.groups),
+            row.average(SUITE),
+        ]
+        for row in rows
+    ]
+    texts = [[number(score and score.mean) for score in line] for line in scores]
+    for column in range(len(scores[0])):
+        values = [line[column].mean for line in scores if line[column]]
+        for line, text in zip(scores, texts, strict=True):
+            if line[column] and len(values) > 1 and line[column].mean == max(values):
+                text[column] = f'**{text[column]}**'
+    body = [
+        [
+            claims.label(row.method),
+            f'`{row.method}`',
+            count(row.parameters),
+            _seeds(row),
+            *text,
+            number(line[-1] and line[-1].deviation, '.2f'),
+        ]
+        for row, line, text in zip(rows, scores, texts, strict=True)
+    ]
+    return table(head, body, left=('method', 'name')) + below
+
+
+def _seeds(row: Row) -> str:
+    """How many seeds the tasks have: ``3``, ``2-3`` or, where one has none, ``0-1``."""
+    numbers = [score.seeds if (score := row.score(task)) else 0 for task in SUITE.tasks]
+    return '-'.join(map(str, sorted({min(numbers), max(numbers)})))
+
+
+def _points(rows: Iterable[Row]) -> list[charts.Point]:
+    return [
+        charts.Point(row.method, row.parameters, score.mean, score.deviation)
+        for row in rows
+        if (score := row.average(SUITE)) and row.parameters is not None
+    ]
+
+
+def _left_out(points: Iterable[charts.Point], rows: Iterable[Row]) -> str:
+    drawn = {point.method for point in points}
+    missing = [row.method for row in rows if row.complete and row.method not in drawn]
+    return f'\n\nNot drawn, since tasks are missing: {names(missing)}.' if missing else ''
+
+
+def _picture(name: str, text: str) -> str:
+    return f'[![{text}]({name}.png)]({name}.svg)'
+
+
+def _homogeneity(content: Mapping[str, Any]) -> str:
+    """How alike adjacent layers are, beside accuracy.
+
+    Subjects are called after their method, with ``@`` and anything behind it where there are
+    several of a method: ``lora@count``.
+    """
+    subjects = content['subjects']
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
+    for subject in subjects:
+        by_method.setdefault(subject['name'].partition('@')[0], []).append(subject)
+    roles = list(dict.fromkeys(role for subject in subjects for role in subject['roles']))
+    body = []
+    for method, own in by_method.items():
+        accuracy = statistics.fmean(subject['accuracy']['value'] for subject in own)
+        cells = [_alike(own, role) for role in roles]
+        body.append([f'`{method}`', str(len(own)), *cells, number(accuracy)])
+    data = dict.fromkeys(
+        f'{data["images"]:,} images of {data["dataset"]} {data["split"]}'
+        for data in (subject['data'] for subject in subjects)
+    )
+    return f'{_HOMOGENEITY} ([{HOMOGENEITY}]({HOMOGENEITY})) on {", ".join(data)}.\n\n' + table(
+        ['method', 'models', *roles, 'accuracy'], body, left=('method',)
+    )
+
+
+def _alike(subjects: Iterable[Mapping[str, Any]], role: str) -> str:
+    pairs = []
+    for subject in subjects:
+        if measured := subject['roles'].get(role):
+            pair = [measured[path]['adjacent']['cosine'] for path in ('update', 'frozen')]
+            if None not in pair:
+                pairs.append(pair)
+    if not pairs:
+        return MISSING
+    update, frozen = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    above = sum(u > f for u, f in pairs)
+    return f'{update:.3f} / {frozen:.3f} ({above} of {len(pairs)})'
+
+
+def _rates(trainings: Iterable[Record], used: Mapping[str, float]) -> str:
+    """Mean accuracy on val200 of each method at each rate.
+
+    Args:
+        trainings: The record.
+        used: Method -> the rate of its final trainings.
+    """
+    rows = [row for row in trainings if row.study == claims.RATES and row.phase == SELECT]
+    if not rows:
+        return f'Nothing is recorded of `{claims.RATES}` yet.'
+    by_method: dict[str, dict[float, list[float | None]]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, {}).setdefault(rate_of(row), []).append(row.accuracy)
+    rates = sorted({rate for points in by_method.values() for rate in points})
+    body = []
+    for method, points in sorted(by_method.items()):
+        chosen, taken = chosen_rate(points), used.get(method)
+        cells = [
+            _mean(points.get(rate), rate == chosen, rate in (min(points), max(points)))
+            for rate in rates
+        ]
+        other = None not in (chosen, taken) and chosen != taken
+        cells.append(number(taken, 'g') + (' ‡' if other else ''))
+        body.append([claims.label(method), f'`{method}`', *cells])
+    datasets = {row.dataset for row in rows}
+    tasks = ', '.join(label for dataset, label in SUITE.tasks.items() if dataset in datasets)
+    seeds = ', '.join(map(str, sorted({row.seed for row in rows})))
+    text = f'Mean accuracy in % on val200 of {tasks}, after training on train800 with seed {seeds}.'
+    head = ['method', 'name', *(f'{rate:g}' for rate in rates), 'used']
+    parts = [f'{text}\n{_RATES}', table(head, body, left=('method', 'name'))]
+    if others := [f'`{name}` {rate:g}' for name, rate in used.items() if name not in by_method]:
+        parts.append(f'Rates of the others in `{claims.MAIN}`: {", ".join(others)}.')
+    return '\n\n'.join(parts)
+
+
+def _mean(values: Sequence[float | None] | None, chosen: bool, edge: bool) -> str:
+    if values is None:
+        return ''
+    done = [value for value in values if value is not None]
+    text = f'{statistics.fmean(done):.2f}' if done else MISSING
+    if len(done) < len(values):
+        text += f' ({len(done)} of {len(values)})'
+    return f'**{text}**{" †" if edge else ""}' if chosen else text
+
+
+def rate_of(row: Record) -> float:
+    """The learning rate among a training's options.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = re.search(rf'(?:^|,){re.escape(RATE)}=([^,]+)', row.options)
+    if found is None:
+        raise UserError(f'{row.study}: {row.method} on {row.dataset} has no {RATE} in its options')
+    return float(found[1])
+
+
+def chosen_rate(points: Mapping[float, Sequence[float | None]]) -> float | None:
+    """The rate with the highest mean, of equal ones the lowest; None before all are complete.
+
+    Args:
+        points: Rate -> accuracies on the tasks.
+    """
+    if any(value is None for values in points.values() for value in values):
+        return None
+    return max(sorted(points), key=lambda rate: statistics.fmean(points[rate]))

@@ -1,0 +1,146 @@
+"""From studies to the record: reads them, and notes what a table of accuracies leaves out."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import claims
+import records
+from mmengine.config import Config
+
+from gleam_mm import recipes
+from gleam_mm.cli import UserError
+from gleam_mm.fileio import write_bytes
+from gleam_mm.sweep import read_results
+from gleam_mm.sweep.plan import FINAL, Job, Sweep
+from gleam_mm.sweep.study import DATABASE, SWEEPS, open_study
+from gleam_mm.version import __version__
+
+PACKAGES = ('torch', 'mmengine', 'mmpretrain')
+
+
+def present() -> list[str]:
+    """The studies of the benchmark that ``work_dirs/sweeps`` has.
+
+    Raises:
+        UserError: It has none.
+    """
+    found = [name for name in claims.STUDIES if (SWEEPS / name / DATABASE).is_file()]
+    if not found:
+        raise UserError(
+            f"{SWEEPS} has no study {' or '.join(claims.STUDIES)}: 'make bench' runs them"
+        )
+    return found
+
+
+def collect(storages: Sequence[str], workers: int, folder: Path) -> list[tuple[str, int, int]]:
+    """Brings the record up to date.
+
+    Args:
+        storages: Names of sweeps, paths of SQLite files, or URLs of databases.
+        workers: How many workers trained on this machine.
+        folder: Where ``results.csv`` and ``studies.json`` are.
+
+    Returns:
+        For each study its name, and how many of its trainings are complete and planned.
+
+    Raises:
+        UserError: A study cannot be read, or is another run than the one that is recorded.
+    """
+    found, described = {}, {}
+    for storage in storages:
+        opened = open_study(storage, read_only=True)
+        variants = {name: variant.options for name, variant in opened.sweep.variants.items()}
+        results = read_results(storage, opened.name)
+        found[opened.name] = records.of_study(opened.name, results, variants)
+        described[opened.name] = {
+            'collected': datetime.date.today().isoformat(),
+            **_settings(opened.sweep),
+            **_machine(workers),
+        }
+    table, notes = folder / records.CSV, folder / records.STUDIES
+    merged = records.merge(records.read(table), found)
+    known = json.loads(notes.read_text()) if notes.is_file() else {}
+    records.write(table, merged)
+    write_bytes(
+        notes, (json.dumps({**known, **described}, indent=2, sort_keys=True) + '\n').encode()
+    )
+    return [
+        (name, sum(row.accuracy is not None for row in rows), len(rows))
+        for name, rows in found.items()
+    ]
+
+
+def _settings(sweep: Sweep) -> dict[str, Any]:
+    """What trainings of a sweep have in common, and the learning rates of its final ones."""
+    first = sweep.methods[0]
+    cfg = _config(sweep, first)
+    optimizer = cfg.optim_wrapper
+    mixed = 'Amp' in optimizer.get('type', '')
+    return {
+        'backbone': sweep.backbone,
+        'epochs': cfg.train_cfg.max_epochs,
+        'batch_size': cfg.train_dataloader.batch_size,
+        'dtype': f'{optimizer.get("dtype", "float16")} autocast' if mixed else 'float32',
+        'options': dict(sweep.options),
+        'rates': {
+            method: _config(sweep, method).optim_wrapper.optimizer.lr
+            for method in sweep.methods
+            if sweep.final
+        },
+    }
+
+
+def _config(sweep: Sweep, method: str) -> Config:
+    """The config of a method's final trainings, without a grid's options, on the first dataset."""
+    dataset = sweep.datasets[0]
+    job = Job(FINAL, method, dataset, sweep.seeds[0])
+    return recipes.load(sweep.recipe(method, dataset), sweep.config_options(job))
+
+
+def _machine(workers: int) -> dict[str, Any]:
+    """The machine and the software, as they are now."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, cores // workers))
+    return {
+        'gleam_mm': __version__,
+        'commit': _commit(),
+        'python': platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        'processor': _processor(),
+        'cores': cores,
+        'workers': workers,
+        'threads': threads,
+    }
+
+
+def _commit() -> str | None:
+    """The commit that is checked out, with ``+`` where files that it has are changed."""
+
+    def git(*arguments: str) -> str:
+        call = ['git', '-C', str(records.FOLDER), *arguments]
+        return subprocess.run(call, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        changed = git(
+            'status', '--porcelain', '--untracked-files=no', '--', ':/gleam_mm', ':/configs'
+        )
+        return git('rev-parse', '--short', 'HEAD') + ('+' if changed else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    """The name of the processor, as well as the system tells it."""
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
