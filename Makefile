@@ -40,9 +40,10 @@ demo: $(VENV)/.runtime
 	$(BIN)/python tools/train.py configs/gleam/vit-mini_gleam-l_mini-digits.py
 
 # Sweeps go on where they were stopped, so that this can be interrupted and called again.
+SWEEPS := minivtab-rates minivtab minivtab-ablations minivtab-wirings minivtab-others
 bench: $(VENV)/.dev
 	$(BIN)/python tools/sweep.py estimate minivtab
-	for sweep in minivtab-rates minivtab minivtab-ablations minivtab-wirings; do \
+	for sweep in $(SWEEPS); do \
 		$(BIN)/python tools/sweep.py run $$sweep --workers 2 || exit 1; \
 	done
 	$(BIN)/python benchmarks/minivtab/collect.py

@@ -250,7 +250,7 @@ def differences(sections: Mapping[str, Sequence[Judged]], tasks: int) -> Figure:
             zorder=3,
         )
         ax.annotate(
-            f'{sign * paired.mean:+.2f}'.replace('-', '\N{MINUS SIGN}') + f'  ({paired.pairs})',
+            f'{_signed(sign * paired.mean, ".2f")}  ({paired.pairs})',
             xy=(1.01, place),
             xycoords=('axes fraction', 'data'),
             va='center',
@@ -265,7 +265,7 @@ def differences(sections: Mapping[str, Sequence[Judged]], tasks: int) -> Figure:
         ax.set_xscale('symlog', linthresh=_LINEAR, linscale=1.5)
         marks = [mark for mark in (1, 2, 4, 8, 16, 32, 64) if mark < 1.5 * reach]
         marks = [-mark for mark in reversed(marks)] + [0] + marks
-        ax.set_xticks(marks, [f'{mark:+d}'.replace('-', '\N{MINUS SIGN}') for mark in marks])
+        ax.set_xticks(marks, [_signed(mark, 'd') for mark in marks])
         ax.set_xticks([], minor=True)
         scale = f'; logarithmic beyond {_LINEAR}'
     ax.tick_params(axis='y', length=0)
@@ -281,3 +281,8 @@ def differences(sections: Mapping[str, Sequence[Judged]], tasks: int) -> Figure:
         fontsize=8.5,
     )
     return figure
+
+
+def _signed(value: float, form: str) -> str:
+    """A number with its sign, as figures write it; zero has none."""
+    return f'{value:+{form}}'.replace('-', '\N{MINUS SIGN}') if value else '0'

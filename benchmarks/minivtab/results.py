@@ -3,7 +3,8 @@
 import json
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ FRONT, DIFFERENCES = 'front', 'differences'
 SUITE: Suite = next(suite for suite in SUITES if suite.key == 'mini')
 RATE = 'optim_wrapper.optimizer.lr'
 
+_RUNS = '\n'.join(f'python tools/sweep.py run {study} --workers 2' for study in claims.STUDIES)
 _TOP = f"""\
 # MiniVTAB: results
 
@@ -41,13 +43,12 @@ wherever they stand.
 ```bash
 make bench   # or, by hand; a sweep that was stopped goes on where it was:
 python tools/sweep.py estimate minivtab
-python tools/sweep.py run minivtab-rates --workers 2
-python tools/sweep.py run minivtab --workers 2
-python tools/sweep.py run minivtab-ablations --workers 2
-python tools/sweep.py run minivtab-wirings --workers 2
+{_RUNS}
 python benchmarks/minivtab/collect.py   # studies -> results.csv, studies.json
 python benchmarks/minivtab/page.py      # these two -> this page and its figures
 ```"""
+
+_VERDICTS = 'The rule is [below](#how-claims-are-tested); in brackets the difference in points.'
 
 _MAIN = """\
 By trained parameters, head excluded. *seeds*: the fewest and the most that a task has. *average*:
@@ -74,7 +75,7 @@ homogeneity` ([docs/analysis.md](../../docs/analysis.md)) measured it"""
 _RATES = """\
 No test split is open here. Bold: the highest mean, of equal ones the lowest rate, where all
 trainings of the method are complete; † is at the edge of the rates that were tried. *used*: in the
-final trainings of `minivtab`; ‡ is not the one in bold."""
+final trainings; ‡ is not the one in bold."""
 
 
 def write(folder: Path) -> list[Path]:
@@ -99,8 +100,8 @@ def write(folder: Path) -> list[Path]:
     )
     written = [folder / PAGE]
     write_bytes(written[0], text.encode())
-    for name, figure in figures.items():
-        written += charts.save(figure, folder / name)
+    for name, draw in figures.items():
+        written += charts.save(draw(), folder / name)
     return written
 
 
@@ -117,7 +118,7 @@ def build(
     trainings: Sequence[Record],
     notes: Mapping[str, Mapping[str, Any]],
     homogeneity: Mapping[str, Any] | None = None,
-) -> tuple[str, dict[str, Figure]]:
+) -> tuple[str, dict[str, Callable[[], Figure]]]:
     """Builds the page.
 
     Args:
@@ -126,61 +127,69 @@ def build(
         homogeneity: What ``tools/analyze.py homogeneity`` wrote, where it was run.
 
     Returns:
-        The page as Markdown, and its figures by name.
+        The page as Markdown, and by the name of each of its figures what draws it.
     """
     own = [row for study in claims.STUDIES for row in trainings if row.study == study]
     scores, parameters = records.scores(own), records.parameters(own)
     rows = {study: _rows(trainings, study) for study in _studies(trainings)}
+    main = _by_parameters(row for study in claims.METHODS for row in rows.get(study, []))
     front, larger = claims.fronts(parameters)
     tested = (claims.LADDER, front, claims.ABLATION, claims.WIRING)
     judged = {claim.title: verdicts.judge(claim, scores) for claim in tested}
-    sections = {claim: verdicts.section(claim, judged[claim.title], parameters) for claim in tested}
+    ladder, fronts, ablation, wiring = (
+        verdicts.section(claim, judged[claim.title], parameters) for claim in tested
+    )
     figures = {}
 
-    parts = [_TOP, _state(trainings, notes), '## Verdicts', verdicts.summary(judged)]
-    parts.append(
-        'The rule is [below](#how-claims-are-tested); in brackets the difference in points.'
-    )
-    parts.append('## All methods')
-    if main := rows.get(claims.MAIN):
-        parts += [_MAIN, _accuracies(main)]
-    else:
-        parts.append(f'Nothing is recorded of `{claims.MAIN}` yet.')
-    if points := _points(rows.get(claims.MAIN, [])):
-        figures[FRONT] = charts.front(points, f'Measured: MiniVTAB, {claims.BACKBONE}')
+    parts = [_TOP, _state(trainings, notes), '## Verdicts', verdicts.summary(judged), _VERDICTS]
+    parts += ['## All methods', _MAIN, _accuracies(main)]
+    if points := _points(main):
+        figures[FRONT] = partial(charts.front, points, f'Measured: MiniVTAB, {claims.BACKBONE}')
         parts += ['## Accuracy against parameters', _picture(FRONT, 'Accuracy and parameters')]
         parts += [_FRONT + _left_out(points, main)]
-    parts += ['## How claims are tested', verdicts.RULE]
-    parts += [sections[claims.LADDER], sections[front]]
+    parts += ['## How claims are tested', verdicts.RULE, ladder, fronts]
     if larger:
         looked = [verdicts.look_at(comparison, scores) for comparison in larger]
         parts += [_LARGER, verdicts.lines(looked, parameters)]
-    parts += [sections[claims.ABLATION], sections[claims.WIRING]]
+    parts.append(ablation)
+    if homogeneity:
+        parts += ['## Claim 4: are updates alike across layers?', _homogeneity(homogeneity)]
+    parts.append(wiring)
     variants = {
         'Table 2 and Figure 5 of the paper': judged[claims.ABLATION.title],
         'Wiring': judged[claims.WIRING.title],
     }
     if any(one.paired for found in variants.values() for one in found):
-        figures[DIFFERENCES] = charts.differences(variants, len(SUITE.tasks))
+        figures[DIFFERENCES] = partial(charts.differences, variants, len(SUITE.tasks))
         parts.append('## What each variant gains over GLEAM-L')
         parts.append(_picture(DIFFERENCES, 'Differences between variants and GLEAM-L'))
+    baseline = [row for row in main if row.method == claims.BASELINE]
     for study, others in rows.items():
-        if others and study != claims.MAIN:
-            baseline = [row for row in rows.get(claims.MAIN, []) if row.method == claims.BASELINE]
+        if others and study not in claims.METHODS:
             parts += [f'## Accuracies of `{study}`', _accuracies([*baseline, *others])]
-    if homogeneity:
-        parts += ['## Claim 4: are updates alike across layers?', _homogeneity(homogeneity)]
-    used = notes.get(claims.MAIN, {}).get('rates', {})
-    parts += ['## How learning rates were chosen', _rates(trainings, used)]
-    compared = {n for found in judged.values() for c in found for n in _methods(c.comparison)}
-    variants = {row.method for row in own if row.study in (claims.ABLATIONS, claims.WIRINGS)}
-    if rest := sorted(variants - compared):  # a renamed variant must not go unnoticed
-        parts.append(f'No comparison has {names(rest)}.')
+    parts += ['## How learning rates were chosen', _rates(trainings, _used_rates(notes))]
+    parts += _not_compared(own, judged)
     return '\n\n'.join(parts) + '\n', figures
 
 
-def _methods(comparison: claims.Comparison) -> tuple[str, str]:
-    return comparison.first, comparison.second
+def _used_rates(notes: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Method -> learning rate of its final trainings."""
+    return {
+        method: rate
+        for study in claims.METHODS
+        for method, rate in notes.get(study, {}).get('rates', {}).items()
+    }
+
+
+def _not_compared(
+    trainings: Iterable[Record], judged: Mapping[str, Sequence[verdicts.Judged]]
+) -> list[str]:
+    """Names variants without a comparison, lest a renamed one goes unnoticed."""
+    comparisons = [one.comparison for found in judged.values() for one in found]
+    compared = {name for one in comparisons for name in (one.first, one.second)}
+    variants = {row.method for row in trainings if row.study in (claims.ABLATIONS, claims.WIRINGS)}
+    rest = sorted(variants - compared)
+    return [f'No comparison has {names(rest)}.'] if rest else []
 
 
 def _studies(trainings: Iterable[Record]) -> list[str]:
@@ -209,6 +218,10 @@ def _rows(trainings: Iterable[Record], study: str) -> list[Row]:
             )
             by_method.setdefault(row.method, []).append(result)
     rows = [Row(claims.BACKBONE, method, tuple(finals)) for method, finals in by_method.items()]
+    return _by_parameters(rows)
+
+
+def _by_parameters(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.parameters is None, row.parameters or 0, row.method))
 
 
@@ -271,9 +284,9 @@ def _accuracies(rows: Sequence[Row]) -> str:
     """
     waiting = [row.method for row in rows if not row.complete]
     rows = [row for row in rows if row.complete]
-    below = f'\n\nNothing is done yet of {names(waiting)}.' if waiting else ''
     if not rows:
-        return below.strip()
+        return 'Nothing is done yet.'
+    below = f'\n\nNothing is done yet of {names(waiting)}.' if waiting else ''
     head = ['method', 'name', 'parameters', 'seeds', *SUITE.tasks.values()]
     head += [*(f'*{group.name}*' for group in SUITE.groups), '*average*', 'SD']
     scores = [
@@ -398,7 +411,7 @@ def _rates(trainings: Iterable[Record], used: Mapping[str, float]) -> str:
     head = ['method', 'name', *(f'{rate:g}' for rate in rates), 'used']
     parts = [f'{text}\n{_RATES}', table(head, body, left=('method', 'name'))]
     if others := [f'`{name}` {rate:g}' for name, rate in used.items() if name not in by_method]:
-        parts.append(f'Rates of the others in `{claims.MAIN}`: {", ".join(others)}.')
+        parts.append(f'Rates of the other final trainings: {", ".join(others)}.')
     return '\n\n'.join(parts)
 
 

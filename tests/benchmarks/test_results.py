@@ -121,9 +121,7 @@ def test_an_average_needs_all_tasks():
 
 def test_a_complete_main_study_says_what_is_missing_elsewhere():
     text, _ = results.build(study(), {claims.MAIN: NOTE})
-    assert (
-        'nothing is recorded of `minivtab-rates`, `minivtab-ablations`, `minivtab-wirings`' in text
-    )
+    assert 'nothing is recorded of `minivtab-rates`, `minivtab-ablations`' in text
     row = lines(text)['`minivtab`']
     assert '297' in row and '297.0' in row  # trainings of an hour each
     assert 'Abacus' in row[3] and 'abc1234' in row[4] and '`train_cfg.max_epochs=6`' in row[2]
@@ -253,3 +251,9 @@ def test_the_page_is_written_from_the_record_alone(tmp_path):
     before = [path.read_bytes() for path in written]
     results.write(tmp_path)
     assert [path.read_bytes() for path in written] == before
+
+
+def test_both_studies_of_methods_make_up_one_table():
+    text, _ = results.build(study(['lora']) + study(['linear'], name=claims.OTHERS), {})
+    assert list(lines(section(text, 'All methods')))[2:] == ['Linear probe', 'LoRA']
+    assert 'Accuracies of' not in text
