@@ -28,7 +28,8 @@ class RoutingProbe:
     """Reads the decisions of a method's gate, in a ``with`` block, as the model makes them.
 
     A decision is one row of gate weights: one an image at a site or, where attention is windowed,
-    one a window; more of them where GLEAM's gate decides for tokens or blocks. The gate is that of evaluation mode, without noise.
+    one a window; more of them where GLEAM's gate decides for tokens or blocks. The gate is that of
+    evaluation mode, without noise.
 
     Args:
         subject: A model whose method has a mixture of experts.

@@ -1,0 +1,13 @@
+# What the paper leaves open in GLEAM, against gleam-l in minivtab.py.
+_base_ = '_minivtab.py'
+methods = ['gleam-l-*']
+variants = {
+    f'gleam-l-{name}': {'method': 'gleam-l', 'optim_wrapper.optimizer.lr': 1e-2, **options}
+    for name, options in {
+        'identity': dict(expert_init='identity'),
+        'wide': dict(moe_side='wide'),
+        'token-gate': dict(gate='token'),
+        'same-scales': dict(scales=[1, 1, 1, 1]),
+        'powers': dict(scales=[1, 2, 4, 8]),
+    }.items()
+}
