@@ -5,9 +5,9 @@ variants = {
     f'gleam-l-{name}': {'method': 'gleam-l', 'optim_wrapper.optimizer.lr': 1e-2, **options}
     for name, options in {
         'identity': dict(expert_init='identity'),
-        'wide': dict(moe_side='wide'),
         'token-gate': dict(gate='token'),
         'same-scales': dict(scales=[1, 1, 1, 1]),
+        'wide': dict(moe_side='wide'),
         'powers': dict(scales=[1, 2, 4, 8]),
     }.items()
 }
