@@ -148,6 +148,11 @@ def build(
         parts += ['## Accuracy against parameters', _picture(FRONT, 'Accuracy and parameters')]
         parts += [_FRONT + _left_out(points, main)]
     parts += ['## How claims are tested', verdicts.RULE, ladder, fronts]
+    if unknown := [row.method for row in main if row.method not in parameters]:
+        parts.append(
+            'Comparisons of claim 2 are not final: how many parameters a method has is known '
+            f'with its first training, of which these have none: {names(unknown)}.'
+        )
     if larger:
         looked = [verdicts.look_at(comparison, scores) for comparison in larger]
         parts += [_LARGER, verdicts.lines(looked, parameters)]
