@@ -297,7 +297,8 @@ def _paper_groups(suite: Suite, published: paper.PaperRow) -> list[Cell]:
 class Setting:
     """A rung of the ladder of SLoRA, FacT and GLEAM, and its hyper-parameters.
 
-    ``experts`` and ``top_k`` are None without a mixture of experts.
+    ``experts`` and ``top_k`` are None without a mixture of experts. ``wiring`` has the options that
+    the paper leaves open, where they are not the default.
     """
 
     rank: int
@@ -306,6 +307,7 @@ class Setting:
     alpha: float
     local: bool
     sites: tuple[str, ...]
+    wiring: tuple[str, ...]
 
 
 # Class of a method -> the options of GLEAM that it amounts to.
@@ -322,16 +324,17 @@ _DEFAULTS = {
     'local': True,
     'sites': LINEAR_ROLES,
 }
+_WIRING = {'scales': None, 'gate': 'image', 'moe_side': 'narrow', 'expert_init': 'kaiming'}
 
 
 def setting(row: Row) -> Setting | None:
     """The setting of a row; None for other methods, and where it differs between tasks."""
-    file = recipes.families()['methods'].get(row.method)
+    file = recipes.families()['methods'].get(row.variant.method)
     method = Config.fromfile(file).get('method', {}) if file else {}
     if method.get('type') not in _LADDER or 'rank' not in method or method.get('form') == 'tk':
         return None
     fixed = {**_DEFAULTS, **method, **_LADDER[method['type']]}
-    for key, value in row.overrides.items():
+    for key, value in row.variant.options.items():
         if key.startswith(OPTION_PREFIX):
             fixed[key.removeprefix(OPTION_PREFIX)] = value
     found = {
@@ -350,6 +353,11 @@ def _setting(options: dict[str, Any]) -> Setting:
         float(options['alpha']),
         bool(options['local']),
         tuple(sorted(options['sites'])),
+        tuple(
+            f'{name}={options[name]}'
+            for name, default in _WIRING.items()
+            if experts and options.get(name, default) != default
+        ),
     )
 
 
@@ -359,6 +367,7 @@ _FACTORS = {
     'alpha': 'Scaling factor alpha',
     'local': 'Local transforms',
     'sites': 'Adapted sites',
+    'wiring': 'Wiring that the paper leaves open',
 }
 
 

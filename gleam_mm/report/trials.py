@@ -6,14 +6,14 @@ mean of its group means, as in the paper, and is there only if every task is.
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Group, Suite
 from gleam_mm.sweep.groups import over_seeds
-from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX
+from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, Variant, option_key
 from gleam_mm.sweep.results import Result, read_results
 
 SHOTS = 'train_dataloader.dataset.shots'  # the override that sets images a class
@@ -27,16 +27,24 @@ class Study:
         name: What to call it.
         results: Its trainings.
         overrides: What it changed in every config, such as ``{'train_cfg.max_epochs': 2}``.
+        variants: What names of its methods stand for that are not plain methods.
     """
 
     name: str
     results: list[Result]
     overrides: dict[str, Any] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     @property
     def changes(self) -> dict[str, Any]:
         """The overrides, the number of shots aside, which tables name."""
         return {key: value for key, value in self.overrides.items() if key != SHOTS}
+
+    def variant(self, method: str) -> Variant:
+        """A method or variant as a variant whose options are all that the study changed."""
+        variant = self.variants.get(method) or Variant(method)
+        own = {option_key(name): value for name, value in variant.options.items()}
+        return replace(variant, options={**self.changes, **own})
 
     @property
     def finals(self) -> list[Result]:
@@ -57,7 +65,10 @@ def open_study(storage: str, name: str | None = None) -> Study:
     from gleam_mm.sweep import study as studies  # imports Optuna
 
     opened = studies.open_study(storage, name, read_only=True)
-    return Study(opened.name, read_results(storage, opened.name), dict(opened.sweep.options))
+    sweep = opened.sweep
+    return Study(
+        opened.name, read_results(storage, opened.name), dict(sweep.options), sweep.variants
+    )
 
 
 @dataclass(frozen=True)
@@ -88,18 +99,18 @@ class Row:
 
     Attributes:
         backbone: Name of the backbone, as in recipes.
-        method: Name of the method, as in recipes.
+        method: Name of the method, as in recipes, or of a variant.
+        variant: The method of its recipe, and what its study changed in every config of it.
         finals: Its final trainings, done or not.
         shots: Images a class, in suites that have such a choice.
-        overrides: What its study changed in every config.
         remark: What tells it from other rows of the same method; mostly empty.
     """
 
     backbone: str
     method: str
+    variant: Variant
     finals: tuple[Result, ...]
     shots: int | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
     remark: str = ''
 
     @property
@@ -189,7 +200,7 @@ class Row:
         """
         changed = {
             key.removeprefix(OPTION_PREFIX)
-            for key in self.overrides
+            for key in self.variant.options
             if key.startswith(OPTION_PREFIX)
         }.union(*(final.options for final in self.finals))
         if changed - paper.TUNED or suite.shots is not None:
@@ -216,7 +227,8 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
         shots = study.overrides.get(SHOTS, suite.shots) if suite.shots is not None else None
         for final in study.finals:
             if final.dataset in suite.tasks:
-                key = (final.backbone, final.method, shots, repr(sorted(study.changes.items())))
+                changes = study.variant(final.method).options
+                key = (final.backbone, final.method, shots, repr(sorted(changes.items())))
                 gathered.setdefault(key, {}).setdefault(index, []).append(final)
 
     found: list[tuple[int, Row]] = []
@@ -228,7 +240,8 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
         for part in parts:
             first = min(part)
             finals = tuple(final for finals in part.values() for final in finals)
-            found.append((first, Row(backbone, method, finals, shots, studies[first].changes)))
+            variant = studies[first].variant(method)
+            found.append((first, Row(backbone, method, variant, finals, shots)))
 
     named = []
     for index, row in found:
@@ -238,6 +251,6 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
             if (other.backbone, other.method, other.shots) == (row.backbone, row.method, row.shots)
         ]
         remark = studies[index].name if len(twins) > 1 else ''
-        named.append(Row(row.backbone, row.method, row.finals, row.shots, row.overrides, remark))
+        named.append(replace(row, remark=remark))
     order = list(dict.fromkeys((row.backbone, row.method) for row in named))
     return sorted(named, key=lambda row: (order.index((row.backbone, row.method)), row.shots or 0))

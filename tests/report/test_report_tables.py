@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from report.made import VTAB, final, select, whole
@@ -9,6 +10,7 @@ from report.made import VTAB, final, select, whole
 from gleam_mm.cli import UserError
 from gleam_mm.report import Study, build
 from gleam_mm.report.suites import SUITES
+from gleam_mm.sweep.plan import Variant
 
 
 def table(studies, key):
@@ -112,6 +114,38 @@ def test_table_2_has_a_section_for_each_factor():
         'Pets',
         'Mean',
     ]
+
+
+def test_variants_of_one_study_make_the_same_table():
+    """The settings as variants of one study, instead of studies with overrides."""
+    variants, results = {}, []
+    for study in ablation():
+        options = {**study.overrides, **study.results[0].options}
+        variants[f'gleam-l-{study.name}'] = Variant('gleam-l', options)
+        for result in study.results:
+            results.append(replace(result, method=f'gleam-l-{study.name}', options={}))
+    found = table([Study('ablations', results, {}, variants)], 'vtab-vit-b-ablation')
+    cells = [shown(line) for line in table(ablation(), 'vtab-vit-b-ablation').lines]
+    assert [shown(line) for line in found.lines] == cells
+
+
+def test_wirings_are_told_apart():
+    tasks = SUITES[0].ablation
+    names = {'gleam-l': {}, 'gleam-l-token': {'gate': 'token'}, 'gleam-l-k1': {'top_k': 1}}
+    study = Study(
+        'wirings',
+        [final(name, task) for name in names for task in tasks],
+        {},
+        {name: Variant('gleam-l', options) for name, options in names.items()},
+    )
+    sections, section = {}, ''
+    for line in table(study, 'vtab-vit-b-ablation').lines:
+        section = line.section or section
+        sections.setdefault(section, []).append(line.label)
+    assert sections == {
+        'Selected experts k': ['gleam-l-k1', 'GLEAM-L'],
+        'Wiring that the paper leaves open': ['GLEAM-L', 'gleam-l-token'],
+    }
 
 
 def test_options_chosen_for_each_task_are_no_ablation():
