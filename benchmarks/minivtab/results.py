@@ -20,7 +20,7 @@ from gleam_mm.cli import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.report.suites import SUITES, Suite
 from gleam_mm.report.trials import Row
-from gleam_mm.sweep.plan import FINAL, SELECT
+from gleam_mm.sweep.plan import FINAL, SELECT, Variant
 from gleam_mm.sweep.results import Result
 
 PAGE, HOMOGENEITY = 'RESULTS.md', 'homogeneity.json'
@@ -222,7 +222,10 @@ def _rows(trainings: Iterable[Record], study: str) -> list[Row]:
                 seconds=row.seconds,
             )
             by_method.setdefault(row.method, []).append(result)
-    rows = [Row(claims.BACKBONE, method, tuple(finals)) for method, finals in by_method.items()]
+    rows = [
+        Row(claims.BACKBONE, method, Variant(method), tuple(finals))
+        for method, finals in by_method.items()
+    ]
     return _by_parameters(rows)
 
 
