@@ -20,6 +20,7 @@ from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import read_results
 from gleam_mm.sweep.plan import FINAL, Job, Sweep
 from gleam_mm.sweep.study import DATABASE, SWEEPS, open_study
+from gleam_mm.sweep.supervise import cores, threads
 from gleam_mm.version import __version__
 
 PACKAGES = ('torch', 'mmengine', 'mmpretrain')
@@ -106,17 +107,15 @@ def _config(sweep: Sweep, method: str) -> Config:
 
 def _machine(workers: int) -> dict[str, Any]:
     """The machine and the software, as they are now."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    threads = int(os.environ.get('OMP_NUM_THREADS') or max(1, cores // workers))
     return {
         'gleam_mm': __version__,
         'commit': _commit(),
         'python': platform.python_version(),
         **{name: version(name) for name in PACKAGES},
         'processor': _processor(),
-        'cores': cores,
+        'cores': cores(),
         'workers': workers,
-        'threads': threads,
+        'threads': int(os.environ.get('OMP_NUM_THREADS') or threads(workers)),
     }
 
 

@@ -80,9 +80,15 @@ def run(
     return cells
 
 
+def cores() -> int:
+    """How many cores this process may use; where the system does not tell, all that there are."""
+    known = hasattr(os, 'sched_getaffinity')
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
 def threads(workers: int) -> int:
     """How many threads each of the workers of a machine has, unless OMP_NUM_THREADS says so."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    return max(1, cores() // workers)
 
 
 class _Process:

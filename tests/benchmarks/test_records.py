@@ -75,32 +75,21 @@ def test_results_of_a_study():
         7.77,
     )
     waits = replace(result, state='running', accuracy=None, parameters=None, seconds=None)
-    rows = records.of_study('x', [result, waits], {'gleam-l-n2': {'num_experts': 2}})
-    assert rows == [
-        Record(
-            'x',
-            'final',
-            'gleam-l-n2',
-            'mini-count',
-            1,
-            'num_experts=2,alpha=10',
-            'complete',
-            61.25,
-            9,
-            7.8,
-        ),
-        Record(
-            'x',
-            'final',
-            'gleam-l-n2',
-            'mini-count',
-            1,
-            'num_experts=2,alpha=10',
-            'waiting',
-            None,
-            None,
-            None,
-        ),
+    done = Record(
+        'x',
+        'final',
+        'gleam-l-n2',
+        'mini-count',
+        1,
+        'num_experts=2,alpha=10',
+        'complete',
+        61.25,
+        9,
+        7.8,
+    )
+    assert records.of_study('x', [result, waits], {'gleam-l-n2': {'num_experts': 2}}) == [
+        done,
+        replace(done, state='waiting', accuracy=None, parameters=None, seconds=None),
     ]
 
 
