@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmpretrain.models import TIMMBackbone
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, resolve_path
 from gleam_mm.fileio import write_bytes
 from gleam_mm.models import PETLClassifier
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.version import __version__
 
 
@@ -46,7 +45,7 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
     cfg = copy.deepcopy(cfg)
     if cfg.model.get('head') is not None and 'head.fc.weight' in tensors:
         cfg.model.head.num_classes = len(tensors['head.fc.weight'])
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
+    with scope_of(cfg):
         model = MODELS.build({**cfg.model, 'data_preprocessor': None})
     if not isinstance(model, PETLClassifier):
         raise ValueError(

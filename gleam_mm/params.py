@@ -9,12 +9,11 @@ import safetensors.torch
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from gleam_mm import recipes
 from gleam_mm.models import PETLClassifier
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.report import paper
 
 
@@ -60,8 +59,7 @@ def count_config(cfg: Config) -> ParameterCount:
         classes = (cfg.get('data_preprocessor') or {}).get('num_classes')
         unknown = classes is None
         head['num_classes'] = 1 if unknown else classes
-    scope = cfg.get('default_scope', 'gleam_mm')
-    with DefaultScope.overwrite_default_scope(scope), _quiet_log():
+    with scope_of(cfg), _quiet_log():
         counted = count(MODELS.build(model))
     return counted._replace(head=None, adapter_bytes=None) if unknown else counted
 

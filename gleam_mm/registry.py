@@ -5,7 +5,10 @@ A type that is not found here is looked up in MMPretrain and then in MMEngine, s
 registry needs its child: where one is missing, MMEngine falls back to the root past MMPretrain.
 """
 
-from mmengine.registry import Registry
+from contextlib import AbstractContextManager
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, Registry
 from mmpretrain import registry as _mmpretrain
 
 __all__ = [
@@ -32,9 +35,18 @@ __all__ = [
     'VISBACKENDS',
     'VISUALIZERS',
     'WEIGHT_INITIALIZERS',
+    'scope_of',
 ]
 
 SCOPE = 'gleam_mm'
+
+
+def scope_of(cfg: Config) -> AbstractContextManager:
+    """Within it, types are looked up from a config's ``default_scope`` on; by default ``gleam_mm``.
+
+    A runner sees to it by itself; what builds parts of a config without one needs this.
+    """
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', SCOPE))
 
 
 def _child(parent: Registry, *locations: str) -> Registry:

@@ -17,7 +17,6 @@ from mmengine.config import Config
 from gleam_mm import recipes
 from gleam_mm.cli import UserError
 from gleam_mm.fileio import write_bytes
-from gleam_mm.sweep import read_results
 from gleam_mm.sweep.plan import FINAL, Job, Sweep
 from gleam_mm.sweep.study import DATABASE, SWEEPS, open_study
 from gleam_mm.sweep.supervise import cores, threads
@@ -58,8 +57,7 @@ def collect(storages: Sequence[str], workers: int, folder: Path) -> list[tuple[s
     for storage in storages:
         opened = open_study(storage, read_only=True)
         variants = {name: variant.options for name, variant in opened.sweep.variants.items()}
-        results = read_results(storage, opened.name)
-        found[opened.name] = records.of_study(opened.name, results, variants)
+        found[opened.name] = records.of_study(opened.name, opened.results(), variants)
         described[opened.name] = {
             'collected': datetime.date.today().isoformat(),
             **_settings(opened.sweep),

@@ -9,7 +9,6 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -19,7 +18,7 @@ from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, 
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.models import PETLClassifier
-from gleam_mm.registry import DATASETS, MODELS
+from gleam_mm.registry import DATASETS, MODELS, scope_of
 
 SPLITS = ('train', 'val', 'test')
 _WEIGHTS = ('.safetensors', '.pth')
@@ -158,7 +157,7 @@ def build_dataset(cfg: Config, split: str) -> Dataset:
     test = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if split == 'train' and test is not None and 'pipeline' in test.dataset:
         described.pipeline = test.dataset.pipeline  # no augmentation
-    with DefaultScope.overwrite_default_scope(_scope(cfg)), cli.setup():
+    with scope_of(cfg), cli.setup():
         dataset = DATASETS.build(described)
         if hasattr(dataset, 'full_init'):
             dataset.full_init()  # a lazy one reads its lists now
@@ -257,7 +256,7 @@ def _build(
     described = {**cfg.model}
     if cfg.get('data_preprocessor') is not None:
         described.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(_scope(cfg)):
+    with scope_of(cfg):
         model = MODELS.build(described)
     if not isinstance(model, PETLClassifier):
         raise ValueError(f'{cfg.filename}: model.type is no PETLClassifier')
@@ -276,10 +275,6 @@ def _default_name(cfg: Config, checkpoint: str | None) -> str:
     with contextlib.suppress(recipes.RecipeError):
         name = recipes.parse(name).method
     return name if checkpoint is not None else f'{name}-untrained'
-
-
-def _scope(cfg: Config) -> str:
-    return cfg.get('default_scope', 'gleam_mm')
 
 
 def _plain(value: Any) -> Any:

@@ -4,10 +4,9 @@ from mmengine import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gleam_mm.registry import DATASETS, HOOKS
+from gleam_mm.registry import DATASETS, HOOKS, scope_of
 
 
 def fill_num_classes(cfg: Config) -> None:
@@ -41,7 +40,7 @@ def _class_names(cfg: Config) -> tuple[str, ...]:
             'model.head.num_classes is None and the config has neither a train_dataloader nor a '
             'test_dataloader to read the classes from; set model.head.num_classes'
         )
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm')):
+    with scope_of(cfg):
         dataset = DATASETS.build(dataloader.dataset)
     classes = dataset.metainfo.get('classes')
     if not classes:

@@ -14,7 +14,7 @@ from gleam_mm.report import paper
 from gleam_mm.report.suites import Group, Suite
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, Variant, option_key
-from gleam_mm.sweep.results import Result, read_results
+from gleam_mm.sweep.results import Result
 
 SHOTS = 'train_dataloader.dataset.shots'  # the override that sets images a class
 
@@ -66,9 +66,7 @@ def open_study(storage: str, name: str | None = None) -> Study:
 
     opened = studies.open_study(storage, name, read_only=True)
     sweep = opened.sweep
-    return Study(
-        opened.name, read_results(storage, opened.name), dict(sweep.options), sweep.variants
-    )
+    return Study(opened.name, opened.results(), dict(sweep.options), sweep.variants)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from gleam_mm import launch, recipes
 from gleam_mm.cli import UserError
 from gleam_mm.engine import fill_num_classes
-from gleam_mm.registry import DATASETS, MODELS
+from gleam_mm.registry import DATASETS, MODELS, scope_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
 from gleam_mm.sweep.plan import Sweep, Variant
@@ -195,8 +194,7 @@ def _open_lists(cfg: Config, splits: protocol.Splits) -> None:
 @contextlib.contextmanager
 def _untested(cfg: Config, splits: protocol.Splits) -> Iterator[None]:
     """Within it, parts of a config can be built, and the test split stays closed."""
-    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm'))
-    with scope, protocol.only(splits.select, splits.validate, splits.final):
+    with scope_of(cfg), protocol.only(splits.select, splits.validate, splits.final):
         yield
 
 
@@ -236,14 +234,17 @@ def _grids(sweep: Sweep, grid: Mapping[str, Sequence]) -> dict[str, dict[str, li
             raise UserError(f'grid.{name}: expected a list of values, found {values!r}')
         if any(value in list(values)[:index] for index, value in enumerate(values)):
             raise UserError(f'grid.{name}: a value is there twice: {list(values)}')
+    known = {}  # a recipe is read once, however many variants its method has
     grids = {}
     for method in sweep.methods:
-        options = _method_options(sweep, method)
-        for name in sweep.variant(method).options:
+        variant = sweep.variant(method)
+        if variant.method not in known:
+            known[variant.method] = _method_options(sweep, method)
+        options = known[variant.method]
+        for name in variant.options:
             if '.' not in name and name not in options:
                 raise UserError(
-                    f'variants.{method}.{name}: {sweep.variant(method).method} has no option '
-                    f'{name!r}; {_IN_FULL}'
+                    f'variants.{method}.{name}: {variant.method} has no option {name!r}; {_IN_FULL}'
                 )
         grids[method] = {
             name: list(values) for name, values in grid.items() if '.' in name or name in options

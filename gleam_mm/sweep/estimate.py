@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from rich.console import Group, RenderableType
 from rich.progress import track
@@ -26,7 +25,7 @@ from gleam_mm import launch
 from gleam_mm.cli import SETUP_ERRORS, UserError, describe
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.plan import SELECT, Job, Sweep
 from gleam_mm.sweep.supervise import threads
@@ -127,7 +126,7 @@ def _pace(sweep: Sweep, method: str) -> _Pace:
     )
     launch.set_dataloader_defaults(cfg)
     try:
-        with _scope(cfg), protocol.only(splits.select, splits.validate):
+        with scope_of(cfg), protocol.only(splits.select, splits.validate):
             begin = time.perf_counter()
             fill_num_classes(cfg)
             if cfg.get('data_preprocessor') is not None:
@@ -186,7 +185,7 @@ class _Sizes:
         cfg, splits = training.make_config(sweep, job)
         launch.set_dataloader_defaults(cfg)
         epochs = cfg.train_cfg.max_epochs
-        with _scope(cfg):
+        with scope_of(cfg):
             batches, _ = self._of(cfg.train_dataloader, splits)
             judged = cfg.val_dataloader if job.phase == SELECT else cfg.test_dataloader
             _, images = self._of(judged, splits)
@@ -207,10 +206,6 @@ def _validations(train_cfg: ConfigDict) -> int:
     epochs, interval = train_cfg.max_epochs, train_cfg.get('val_interval', 1)
     first = train_cfg.get('val_begin', 1)
     return sum(epoch % interval == 0 or epoch == epochs for epoch in range(first, epochs + 1))
-
-
-def _scope(cfg: Config) -> contextlib.AbstractContextManager:
-    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'gleam_mm'))
 
 
 @contextlib.contextmanager

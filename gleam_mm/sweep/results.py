@@ -56,25 +56,6 @@ def read_results(storage: str, study: str | None = None) -> list[Result]:
     Raises:
         UserError: There is no such storage or study, or it is not one of a sweep.
     """
-    from gleam_mm.sweep import study as studies  # imports Optuna
+    from gleam_mm.sweep.study import open_study  # imports Optuna
 
-    opened = studies.open_study(storage, study, read_only=True)
-    backbone = opened.sweep.backbone
-    return [
-        Result(
-            backbone=backbone,
-            method=cell.job.method,
-            dataset=cell.job.dataset,
-            phase=cell.job.phase,
-            seed=cell.job.seed,
-            options=dict(cell.job.options),
-            state=cell.state,
-            accuracy=cell.accuracy,
-            parameters=cell.attribute('parameters'),
-            seconds=cell.attribute('seconds'),
-            curve=cell.attribute('curve') or [],
-            error=cell.error,
-            log=cell.attribute('log'),
-        )
-        for cell in opened.cells()
-    ]
+    return open_study(storage, study, read_only=True).results()

@@ -38,6 +38,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gleam_mm.cli import UserError
 from gleam_mm.sweep.plan import Job, Sweep, options_text
+from gleam_mm.sweep.results import Result
 
 SWEEPS = Path('work_dirs') / 'sweeps'
 DATABASE = 'study.db'
@@ -120,6 +121,27 @@ class SweepStudy:
     def cells(self) -> list[Cell]:
         """Every training of the sweep, as it stands."""
         return survey(self.sweep, patiently(lambda: self._study.get_trials(deepcopy=False)))
+
+    def results(self) -> list[Result]:
+        """What every training of the sweep came to."""
+        return [
+            Result(
+                backbone=self.sweep.backbone,
+                method=cell.job.method,
+                dataset=cell.job.dataset,
+                phase=cell.job.phase,
+                seed=cell.job.seed,
+                options=dict(cell.job.options),
+                state=cell.state,
+                accuracy=cell.accuracy,
+                parameters=cell.attribute('parameters'),
+                seconds=cell.attribute('seconds'),
+                curve=cell.attribute('curve') or [],
+                error=cell.error,
+                log=cell.attribute('log'),
+            )
+            for cell in self.cells()
+        ]
 
     def register(self) -> None:
         """Makes waiting trials of all trainings that may run now and have no live trial.
