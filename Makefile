@@ -40,7 +40,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/python tools/train.py configs/gleam/vit-mini_gleam-l_mini-digits.py
 
 # Sweeps go on where they were stopped, so that this can be interrupted and called again.
-SWEEPS := minivtab-rates minivtab minivtab-ablations minivtab-wirings minivtab-others
+SWEEPS := minivtab-rates minivtab minivtab-wirings minivtab-ablations minivtab-second-rates \
+	minivtab-others
 bench: $(VENV)/.dev
 	$(BIN)/python tools/sweep.py estimate minivtab
 	for sweep in $(SWEEPS); do \

@@ -133,10 +133,11 @@ def build(
     scores, parameters = records.scores(own), records.parameters(own)
     rows = {study: _rows(trainings, study) for study in _studies(trainings)}
     main = _by_parameters(row for study in claims.METHODS for row in rows.get(study, []))
-    front, larger = claims.fronts(parameters)
-    tested = (claims.LADDER, front, claims.ABLATION, claims.WIRING)
+    compared = records.parameters(row for row in own if row.study in claims.METHODS)
+    front, larger = claims.fronts(compared)
+    tested = (claims.LADDER, front, claims.ABLATION, claims.WIRING, claims.SECOND_RATE)
     judged = {claim.title: verdicts.judge(claim, scores) for claim in tested}
-    ladder, fronts, ablation, wiring = (
+    ladder, fronts, ablation, wiring, rate = (
         verdicts.section(claim, judged[claim.title], parameters) for claim in tested
     )
     figures = {}
@@ -172,7 +173,7 @@ def build(
     for study, others in rows.items():
         if others and study not in claims.METHODS:
             parts += [f'## Accuracies of `{study}`', _accuracies([*baseline, *others])]
-    parts += ['## How learning rates were chosen', _rates(trainings, _used_rates(notes))]
+    parts += ['## How learning rates were chosen', _rates(trainings, _used_rates(notes)), rate]
     parts += _not_compared(own, judged)
     return '\n\n'.join(parts) + '\n', figures
 
@@ -192,7 +193,11 @@ def _not_compared(
     """Names variants without a comparison, lest a renamed one goes unnoticed."""
     comparisons = [one.comparison for found in judged.values() for one in found]
     compared = {name for one in comparisons for name in (one.first, one.second)}
-    variants = {row.method for row in trainings if row.study in (claims.ABLATIONS, claims.WIRINGS)}
+    variants = {
+        row.method
+        for row in trainings
+        if row.study in (claims.ABLATIONS, claims.WIRINGS, claims.SECOND_RATES)
+    }
     rest = sorted(variants - compared)
     return [f'No comparison has {names(rest)}.'] if rest else []
 

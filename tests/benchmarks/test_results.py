@@ -121,7 +121,7 @@ def test_an_average_needs_all_tasks():
 
 def test_a_complete_main_study_says_what_is_missing_elsewhere():
     text, _ = results.build(study(), {claims.MAIN: NOTE})
-    assert 'nothing is recorded of `minivtab-rates`, `minivtab-ablations`' in text
+    assert 'nothing is recorded of `minivtab-rates`, `minivtab-wirings`' in text
     row = lines(text)['`minivtab`']
     assert '297' in row and '297.0' in row  # trainings of an hour each
     assert 'Abacus' in row[3] and 'abc1234' in row[4] and '`train_cfg.max_epochs=6`' in row[2]
@@ -164,6 +164,16 @@ def test_opponents_have_at_least_as_many_parameters():
     assert ('gleam-l', 'lora') in [(c.first, c.second) for c in larger]
     for first, second in tested:
         assert PARAMETERS[first] <= {**PARAMETERS, 'fact-tk': 44032}[second]
+
+
+def test_a_second_rate_is_compared_with_the_first_and_is_no_opponent():
+    table = study() + study(['lora-lr0.01'], seeds=1, name=claims.SECOND_RATES)
+    text, _ = results.build(table, {})
+    row = lines(section(text, 'What hangs on learning rates'))['`lora` > `lora-lr0.01`']
+    assert row[1] == '0.003 against 0.01'
+    assert row[8] == '9 (9 tasks)'
+    assert 'lora-lr0.01' not in section(text, 'Claim 2')
+    assert 'No comparison' not in text
 
 
 def test_equal_numbers_of_parameters_count_as_at_most_as_many():
