@@ -1,6 +1,7 @@
 """The page of results, from the record alone."""
 
 import json
+import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from mdtables import MISSING, count, names, number, table
 from records import Record
 
 from gleam_mm.cli import UserError
+from gleam_mm.datasets.mini import MINI_TASKS
 from gleam_mm.fileio import write_bytes
 from gleam_mm.report.suites import SUITES, Suite
 from gleam_mm.report.trials import Row
@@ -60,6 +62,11 @@ _FRONT = """\
 Left, measured here: the averages of the table above; whiskers are standard deviations over seeds.
 Right, quoted: the paper's averages over the 19 tasks of VTAB-1K on ViT-B/16. Tasks, backbones and
 axes of the panels differ: heights compare within a panel only."""
+
+_AT_CHANCE = """\
+Trainings that learned nothing, or unlearned it: their accuracy on test is at most three standard
+errors above that of guessing. They count in all means and comparisons, so that these may tell how
+stable a method is rather than how good."""
 
 _LARGER = """\
 Beside the claim: of each method the largest variant with fewer parameters than the GLEAM. GLEAM has
@@ -148,6 +155,8 @@ def build(
         figures[FRONT] = partial(charts.front, points, f'Measured: MiniVTAB, {claims.BACKBONE}')
         parts += ['## Accuracy against parameters', _picture(FRONT, 'Accuracy and parameters')]
         parts += [_FRONT + _left_out(points, main)]
+    if guessing := _at_chance(own):
+        parts += ['## Trainings that ended at chance', _AT_CHANCE, guessing]
     parts += ['## How claims are tested', verdicts.RULE, ladder, fronts]
     if unknown := [row.method for row in main if row.method not in parameters]:
         parts.append(
@@ -334,6 +343,27 @@ def _seeds(row: Row) -> str:
     """How many seeds the tasks have: ``3``, ``2-3`` or, where one has none, ``0-1``."""
     numbers = [score.seeds if (score := row.score(task)) else 0 for task in SUITE.tasks]
     return '-'.join(map(str, sorted({min(numbers), max(numbers)})))
+
+
+def _at_chance(trainings: Iterable[Record]) -> str:
+    """A table of the final trainings that are no better than guessing; empty without any."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in trainings:
+        task = MINI_TASKS.get(row.dataset.removeprefix('mini-'))
+        if row.phase == FINAL and row.accuracy is not None and task is not None:
+            chance = 1 / task.num_classes
+            error = math.sqrt(chance * (1 - chance) / task.test_size)
+            if row.accuracy <= 100 * (chance + 3 * error):
+                cell = f'{SUITE.tasks[row.dataset]}, seed {row.seed} ({row.accuracy:.1f})'
+                found.setdefault((row.study, row.method), []).append(cell)
+    if not found:
+        return ''
+    body = [
+        [f'`{study}`', f'`{method}`', '; '.join(cells)]
+        for (study, method), cells in sorted(found.items())
+    ]
+    head = ('study', 'name', 'tasks')
+    return table(head, body, left=head)
 
 
 def _points(rows: Iterable[Row]) -> list[charts.Point]:

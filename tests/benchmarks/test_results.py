@@ -176,6 +176,20 @@ def test_a_second_rate_is_compared_with_the_first_and_is_no_opponent():
     assert 'No comparison' not in text
 
 
+def test_trainings_at_chance_are_named():
+    table = [
+        final('lora', 'mini-distance', 0, 19.0),  # of six classes: 16.7, three errors of 0.83
+        final('lora', 'mini-distance', 1, 19.5),
+        final('lora', 'mini-letters', 0, 19.0),
+        final('lora', 'mini-letters', 2, 3.8),
+        final('ssf', 'mini-letters', 0, None),
+    ]
+    rows = lines(section(results.build(table, {})[0], 'Trainings that ended at chance'))
+    assert rows['`minivtab`'][1:] == ['`lora`', 'Distance, seed 0 (19.0); Letters, seed 2 (3.8)']
+    assert len(rows) == 3
+    assert 'at chance' not in results.build(table[2:3], {})[0]
+
+
 def test_equal_numbers_of_parameters_count_as_at_most_as_many():
     claim, larger = claims.fronts({'gleam-t': 3000, 'ssf': 3000})
     assert [(c.first, c.second) for c in claim.comparisons] == [('gleam-t', 'ssf')]
