@@ -80,6 +80,11 @@ class Worker:
         except LostTrialError as error:
             print(error, flush=True)
         except (Exception, SystemExit) as error:
+            if self._stop.is_set():
+                # A bare except makes of Interrupted what it likes: MMEngine's, where it formats a
+                # config, a SyntaxError. Should the training be broken, it will fail next time.
+                claim.release()
+                return
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / ERROR_FILE, traceback.format_exc().encode())
             print(traceback.format_exc(), flush=True)

@@ -189,3 +189,17 @@ def test_sigterm_gives_the_training_back(place, monkeypatch):
     assert len(trained) == 1
     assert signal.getsignal(signal.SIGTERM) is before
     assert [cell.state for cell in study.cells()] == ['waiting'] * 4
+
+
+def test_stopped_within_a_bare_except(place, monkeypatch):
+    """MMEngine's Config.pretty_text calls whatever is raised while it formats a SyntaxError."""
+    study = begin_study('bare/study.db', 'bare', sweep())
+
+    def stopped(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError('SIGTERM had no effect')
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', stopped)
+    Worker(study, folder := place / 'bare').run()
+    assert [cell.state for cell in study.cells()] == ['waiting'] * 4
+    assert not list(folder.rglob('error.txt'))
