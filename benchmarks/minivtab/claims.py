@@ -14,6 +14,7 @@ ABLATIONS, WIRINGS = 'minivtab-ablations', 'minivtab-wirings'
 SECOND_RATES = 'minivtab-second-rates'
 STUDIES = (RATES, MAIN, WIRINGS, ABLATIONS, SECOND_RATES, OTHERS)  # as `make bench` runs them
 METHODS = (MAIN, OTHERS)  # whose methods make up the table of all methods, and the front
+VARIED = (WIRINGS, ABLATIONS, SECOND_RATES)  # whose variants must each have a comparison
 BACKBONE = 'vit-mini'
 
 BASELINE = 'gleam-l'

@@ -202,11 +202,7 @@ def _not_compared(
     """Names variants without a comparison, lest a renamed one goes unnoticed."""
     comparisons = [one.comparison for found in judged.values() for one in found]
     compared = {name for one in comparisons for name in (one.first, one.second)}
-    variants = {
-        row.method
-        for row in trainings
-        if row.study in (claims.ABLATIONS, claims.WIRINGS, claims.SECOND_RATES)
-    }
+    variants = {row.method for row in trainings if row.study in claims.VARIED}
     rest = sorted(variants - compared)
     return [f'No comparison has {names(rest)}.'] if rest else []
 
