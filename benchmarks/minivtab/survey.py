@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -113,7 +112,7 @@ def _machine(workers: int) -> dict[str, Any]:
         'processor': _processor(),
         'cores': cores(),
         'workers': workers,
-        'threads': int(os.environ.get('OMP_NUM_THREADS') or threads(workers)),
+        'threads': threads(workers),
     }
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -212,7 +211,7 @@ def _validations(train_cfg: ConfigDict) -> int:
 def _threads(workers: int) -> Iterator[None]:
     """Within it, PyTorch has the threads that each of so many workers would have."""
     before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', threads(workers))))
+    torch.set_num_threads(threads(workers))
     try:
         yield
     finally:

@@ -87,8 +87,8 @@ def cores() -> int:
 
 
 def threads(workers: int) -> int:
-    """How many threads each of the workers of a machine has, unless OMP_NUM_THREADS says so."""
-    return max(1, cores() // workers)
+    """How many threads each of the workers of a machine has: OMP_NUM_THREADS, or its share."""
+    return int(os.environ.get('OMP_NUM_THREADS') or max(1, cores() // workers))
 
 
 class _Process:
