@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader
 
 from gleam_mm import recipes
 from gleam_mm.datasets import VTAB1K
-from gleam_mm.datasets.prepare.report import summary
-from gleam_mm.datasets.prepare.verify import verify
+from gleam_mm.prepare.printout import summary
+from gleam_mm.prepare.verify import verify
 
 
 def write_images(root: Path, number: int, size: int) -> None:

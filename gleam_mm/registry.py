@@ -68,8 +68,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(_mmpretrain.OPTIM_WRAPPER_CONSTRUCTORS, 'gle
 PARAM_SCHEDULERS = _child(_mmpretrain.PARAM_SCHEDULERS, 'gleam_mm.engine')
 
 # Data
-DATASETS = _child(_mmpretrain.DATASETS, 'gleam_mm.datasets')
-DATA_SAMPLERS = _child(_mmpretrain.DATA_SAMPLERS, 'gleam_mm.datasets')
+DATASETS = _child(_mmpretrain.DATASETS, 'gleam_mm.datasets', 'gleam_mm.minivtab')
+DATA_SAMPLERS = _child(_mmpretrain.DATA_SAMPLERS, 'gleam_mm.minivtab')
 TRANSFORMS = _child(_mmpretrain.TRANSFORMS, 'gleam_mm.datasets')
 
 # Models. PETL methods are model components and live in MODELS as well.

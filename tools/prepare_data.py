@@ -69,14 +69,14 @@ if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
     from gleam_mm import cli
-    from gleam_mm.datasets.prepare import commands
+    from gleam_mm.prepare import actions
 
     code = 0
 
     def main() -> None:
         """Runs the command; its result is the exit code."""
         global code
-        code = commands.COMMANDS[arguments.command](arguments)
+        code = actions.COMMANDS[arguments.command](arguments)
 
     cli.run(main)
     sys.exit(code)

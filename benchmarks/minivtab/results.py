@@ -18,8 +18,8 @@ from mdtables import MISSING, count, names, number, table
 from records import Record
 
 from gleam_mm.cli import UserError
-from gleam_mm.datasets.mini import MINI_TASKS
 from gleam_mm.fileio import write_bytes
+from gleam_mm.minivtab import MINI_TASKS
 from gleam_mm.report.suites import SUITES, Suite
 from gleam_mm.report.trials import Row
 from gleam_mm.sweep.plan import FINAL, SELECT, Variant

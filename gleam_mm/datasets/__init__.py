@@ -1,24 +1,18 @@
-"""Datasets."""
+"""Datasets that are trained on: what is on disk, and how it is read."""
 
 from gleam_mm.datasets.cache import CacheError, ImageCache
 from gleam_mm.datasets.fewshot import FGVC_TASKS, FewShotFGVC
 from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, ImageListError
-from gleam_mm.datasets.mini import MINI_TASKS, MiniVTAB
-from gleam_mm.datasets.procedural import FreshSampler, ProceduralImages
 from gleam_mm.datasets.vtab import VTAB1K, VTAB_TASKS
 
 __all__ = [
     'DATA_VARIABLE',
     'FGVC_TASKS',
-    'MINI_TASKS',
     'VTAB1K',
     'VTAB_TASKS',
     'CacheError',
     'FewShotFGVC',
-    'FreshSampler',
     'ImageCache',
     'ImageList',
     'ImageListError',
-    'MiniVTAB',
-    'ProceduralImages',
 ]

@@ -19,42 +19,67 @@ class FGVCTask(NamedTuple):
     """A few-shot set.
 
     Attributes:
+        recipe: What recipes call its dataset.
+        title: How tables head its column.
         num_classes: Number of classes.
         val_size: Lines of the published ``val_meta.list``.
         test_size: Lines of the published ``test_meta.list``.
         folders: Names that the folder has in public codes; the first is ours.
+        aliases: Further names in papers and codes, blank-separated.
     """
 
+    recipe: str
+    title: str
     num_classes: int
     val_size: int
     test_size: int
     folders: tuple[str, ...]
+    aliases: str
 
 
+#: Name of a set's folder -> the set, in the order of the papers' tables.
 FGVC_TASKS = {
-    'fgvc_aircraft': FGVCTask(100, 3333, 3333, ('fgvc_aircraft', 'fgvc-aircraft')),
-    'food-101': FGVCTask(101, 20200, 30300, ('food-101', 'food101')),
-    'oxford_flowers': FGVCTask(102, 1633, 2463, ('oxford_flowers', 'oxford-flowers102')),
-    'oxford_pets': FGVCTask(37, 736, 3669, ('oxford_pets', 'oxford-pets')),
+    'food-101': FGVCTask(
+        'fgvc-food101', 'Food-101', 101, 20200, 30300, ('food-101', 'food101'), 'food'
+    ),
     'stanford_cars': FGVCTask(
-        196, 1635, 8041, ('stanford_cars', 'stanford-cars', 'standford-cars')
+        'fgvc-cars',
+        'Stanford Cars',
+        196,
+        1635,
+        8041,
+        ('stanford_cars', 'stanford-cars', 'standford-cars'),
+        'standfordcars stanfordcars196',
+    ),
+    'oxford_flowers': FGVCTask(
+        'fgvc-flowers102',
+        'Flowers102',
+        102,
+        1633,
+        2463,
+        ('oxford_flowers', 'oxford-flowers102'),
+        'flowers oxfordflowers102',
+    ),
+    'fgvc_aircraft': FGVCTask(
+        'fgvc-aircraft',
+        'Aircraft',
+        100,
+        3333,
+        3333,
+        ('fgvc_aircraft', 'fgvc-aircraft'),
+        'fgvcaircraft100',
+    ),
+    'oxford_pets': FGVCTask(
+        'fgvc-pets', 'Pets', 37, 736, 3669, ('oxford_pets', 'oxford-pets'), 'oxfordiiitpet'
     ),
 }
 # The published lists write paths relative to the folder with the images of the original data.
 IMAGE_FOLDERS = ('images', 'jpg', '', 'data/images')
 
-_ALIASES = {
-    'fgvc_aircraft': 'aircraft fgvcaircraft100',
-    'food-101': 'food',
-    'oxford_flowers': 'flowers flowers102 oxfordflowers102',
-    'oxford_pets': 'pets oxfordiiitpet',
-    'stanford_cars': 'cars standfordcars stanfordcars196',
-}
-
 
 def fgvc_task(name: str) -> str:
     """Our folder name of a few-shot set: ``cars`` -> ``stanford_cars``."""
-    return resolve_task(name, FGVC_TASKS, _ALIASES, 'few-shot FGVC task')
+    return resolve_task(name, FGVC_TASKS, 'few-shot FGVC task')
 
 
 def task_folder(task: str, root: Path) -> Path:

@@ -1,8 +1,9 @@
 """VTAB-1K, as the community lays it out on disk."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, data_folder
 from gleam_mm.registry import DATASETS
@@ -13,74 +14,125 @@ FOLDER = 'vtab-1k'
 
 
 class VTABTask(NamedTuple):
-    """A task of VTAB-1K: its group, number of classes, and size of the test split."""
+    """A task of VTAB-1K.
+
+    Attributes:
+        group: ``natural``, ``specialized`` or ``structured``.
+        recipe: What recipes call its dataset.
+        title: How tables head its column.
+        num_classes: Number of classes.
+        test_size: Images of the test split.
+        aliases: Further names in papers and codes, blank-separated.
+    """
 
     group: str
+    recipe: str
+    title: str
     num_classes: int
     test_size: int
+    aliases: str = ''
 
 
+#: Name of a task's folder -> the task, in the order of the papers' tables.
 VTAB_TASKS = {
-    'cifar': VTABTask('natural', 100, 10000),
-    'caltech101': VTABTask('natural', 102, 6084),
-    'dtd': VTABTask('natural', 47, 1880),
-    'oxford_flowers102': VTABTask('natural', 102, 6149),
-    'oxford_iiit_pet': VTABTask('natural', 37, 3669),
-    'svhn': VTABTask('natural', 10, 26032),
-    'sun397': VTABTask('natural', 397, 21750),
-    'patch_camelyon': VTABTask('specialized', 2, 32768),
-    'eurosat': VTABTask('specialized', 10, 5400),
-    'resisc45': VTABTask('specialized', 45, 6300),
-    'diabetic_retinopathy': VTABTask('specialized', 5, 42670),
-    'clevr_count': VTABTask('structured', 8, 15000),
-    'clevr_dist': VTABTask('structured', 6, 15000),
-    'dmlab': VTABTask('structured', 6, 22735),
-    'kitti': VTABTask('structured', 4, 711),
-    'dsprites_loc': VTABTask('structured', 16, 73728),
-    'dsprites_ori': VTABTask('structured', 16, 73728),
-    'smallnorb_azi': VTABTask('structured', 18, 12150),
-    'smallnorb_ele': VTABTask('structured', 9, 12150),
+    'cifar': VTABTask('natural', 'vtab-cifar', 'CIFAR-100', 100, 10000),
+    'caltech101': VTABTask('natural', 'vtab-caltech101', 'Caltech101', 102, 6084, 'caltech'),
+    'dtd': VTABTask('natural', 'vtab-dtd', 'DTD', 47, 1880),
+    'oxford_flowers102': VTABTask(
+        'natural', 'vtab-flowers102', 'Flowers102', 102, 6149, 'flowers oxfordflowers flower102'
+    ),
+    'oxford_iiit_pet': VTABTask(
+        'natural', 'vtab-pets', 'Pets', 37, 3669, 'pet oxfordpets oxfordpet'
+    ),
+    'svhn': VTABTask('natural', 'vtab-svhn', 'SVHN', 10, 26032),
+    'sun397': VTABTask('natural', 'vtab-sun397', 'Sun397', 397, 21750, 'sun'),
+    'patch_camelyon': VTABTask('specialized', 'vtab-camelyon', 'Camelyon', 2, 32768, 'pcam'),
+    'eurosat': VTABTask('specialized', 'vtab-eurosat', 'EuroSAT', 10, 5400),
+    'resisc45': VTABTask('specialized', 'vtab-resisc45', 'Resisc45', 45, 6300, 'resisc'),
+    'diabetic_retinopathy': VTABTask(
+        'specialized', 'vtab-retinopathy', 'Retinopathy', 5, 42670, 'diabeticretinopathydetection'
+    ),
+    'clevr_count': VTABTask(
+        'structured', 'vtab-clevr-count', 'Clevr-Count', 8, 15000, 'clevrcountall'
+    ),
+    'clevr_dist': VTABTask(
+        'structured',
+        'vtab-clevr-dist',
+        'Clevr-Dist',
+        6,
+        15000,
+        'clevrdistance clevrclosestobjectdistance',
+    ),
+    'dmlab': VTABTask('structured', 'vtab-dmlab', 'DMLab', 6, 22735),
+    'kitti': VTABTask(
+        'structured',
+        'vtab-kitti',
+        'KITTI-Dist',
+        4,
+        711,
+        'kittidistance kitticlosestvehicledistance',
+    ),
+    'dsprites_loc': VTABTask(
+        'structured',
+        'vtab-dsprites-loc',
+        'dSpr-Loc',
+        16,
+        73728,
+        'dspriteslocation dspritesxposition dspriteslabelxposition',
+    ),
+    'dsprites_ori': VTABTask(
+        'structured',
+        'vtab-dsprites-ori',
+        'dSpr-Ori',
+        16,
+        73728,
+        'dspritesorientation dspriteslabelorientation',
+    ),
+    'smallnorb_azi': VTABTask(
+        'structured',
+        'vtab-smallnorb-azi',
+        'sNORB-Azim',
+        18,
+        12150,
+        'smallnorbazimuth norbazi norbazimuth snorbazi',
+    ),
+    'smallnorb_ele': VTABTask(
+        'structured',
+        'vtab-smallnorb-ele',
+        'sNORB-Ele',
+        9,
+        12150,
+        'smallnorbelevation norbele norbelevation snorbelev',
+    ),
 }
 SPLITS = ('train800', 'val200', 'train800val200', 'test')
 SPLIT_SIZES = {'train800': 800, 'val200': 200, 'train800val200': 1000}
 
-# Other names of the tasks in papers and codes, without blanks, hyphens and underscores.
-_ALIASES = {
-    'cifar': 'cifar100',
-    'caltech101': 'caltech',
-    'oxford_flowers102': 'flowers102 flowers oxfordflowers flower102',
-    'oxford_iiit_pet': 'pets pet oxfordpets oxfordpet',
-    'sun397': 'sun',
-    'patch_camelyon': 'camelyon pcam',
-    'resisc45': 'resisc',
-    'diabetic_retinopathy': 'retinopathy diabeticretinopathydetection',
-    'clevr_count': 'clevrcountall',
-    'clevr_dist': 'clevrdistance clevrclosestobjectdistance',
-    'kitti': 'kittidist kittidistance kitticlosestvehicledistance',
-    'dsprites_loc': 'dspriteslocation dspritesxposition dsprloc dspriteslabelxposition',
-    'dsprites_ori': 'dspritesorientation dsprori dspriteslabelorientation',
-    'smallnorb_azi': 'smallnorbazimuth norbazi norbazimuth snorbazi snorbazim',
-    'smallnorb_ele': 'smallnorbelevation norbele norbelevation snorbele snorbelev',
-}
 
-
-def resolve_task(name: str, tasks: dict, aliases: dict[str, str], what: str) -> str:
+def resolve_task(name: str, tasks: Mapping[str, Any], what: str) -> str:
     """The folder name of a task by any of its usual names.
 
-    Case, blanks, hyphens and underscores do not matter.
+    Those are the folder's, the recipe's, the title and the aliases of a task. Case, blanks, hyphens
+    and underscores do not matter.
 
     Args:
         name: What the user wrote.
-        tasks: The folder names.
-        aliases: Folder name -> further names, blank-separated and normalised.
+        tasks: Folder name -> task, with ``recipe``, ``title`` and ``aliases``.
         what: What the tasks are called in an error.
 
     Raises:
         ValueError: There is no such task; the message has the closest ones.
     """
-    known = {_plain(task): task for task in tasks}
-    for task, others in aliases.items():
-        known.update(dict.fromkeys(others.split(), task))
+    known = {
+        _plain(other): folder
+        for folder, task in tasks.items()
+        for other in (
+            folder,
+            task.recipe.partition('-')[2],
+            task.title,
+            *task.aliases.split(),
+        )
+    }
     if (plain := _plain(name)) in known:
         return known[plain]
     close = dict.fromkeys(known[match] for match in difflib.get_close_matches(plain, known, 3, 0.4))
@@ -89,7 +141,7 @@ def resolve_task(name: str, tasks: dict, aliases: dict[str, str], what: str) -> 
 
 def vtab_task(name: str) -> str:
     """The folder name of a VTAB-1K task: ``cifar100`` -> ``cifar``, ``pets`` -> ..."""
-    return resolve_task(name, VTAB_TASKS, _ALIASES, 'VTAB-1K task')
+    return resolve_task(name, VTAB_TASKS, 'VTAB-1K task')
 
 
 def _plain(name: str) -> str:

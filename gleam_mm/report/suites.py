@@ -7,7 +7,8 @@ as one group.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gleam_mm.sweep.groups import GROUPS
+from gleam_mm.datasets import FGVC_TASKS, VTAB_TASKS
+from gleam_mm.minivtab import MINI_TASKS
 
 
 @dataclass(frozen=True)
@@ -48,79 +49,32 @@ class Suite:
         return {dataset: label for group in self.groups for dataset, label in group.tasks.items()}
 
 
-_VTAB_LABELS = {
-    'vtab-cifar': 'CIFAR-100',
-    'vtab-caltech101': 'Caltech101',
-    'vtab-dtd': 'DTD',
-    'vtab-flowers102': 'Flowers102',
-    'vtab-pets': 'Pets',
-    'vtab-svhn': 'SVHN',
-    'vtab-sun397': 'Sun397',
-    'vtab-camelyon': 'Camelyon',
-    'vtab-eurosat': 'EuroSAT',
-    'vtab-resisc45': 'Resisc45',
-    'vtab-retinopathy': 'Retinopathy',
-    'vtab-clevr-count': 'Clevr-Count',
-    'vtab-clevr-dist': 'Clevr-Dist',
-    'vtab-dmlab': 'DMLab',
-    'vtab-kitti': 'KITTI-Dist',
-    'vtab-dsprites-loc': 'dSpr-Loc',
-    'vtab-dsprites-ori': 'dSpr-Ori',
-    'vtab-smallnorb-azi': 'sNORB-Azim',
-    'vtab-smallnorb-ele': 'sNORB-Ele',
-}
+def _thirds(tasks: Iterable[tuple[str, str, str]]) -> tuple[Group, ...]:
+    """VTAB's three groups of tasks: the group, the dataset and its title of each."""
+    groups: dict[str, dict[str, str]] = {}
+    for group, dataset, title in tasks:
+        groups.setdefault(group, {})[dataset] = title
+    return tuple(Group(name.title(), titles) for name, titles in groups.items())
+
 
 SUITES = (
     Suite(
         key='vtab',
         name='VTAB-1K',
-        groups=tuple(
-            Group(name, {task: _VTAB_LABELS[task] for task in GROUPS[key]})
-            for name, key in (
-                ('Natural', 'vtab-natural'),
-                ('Specialized', 'vtab-specialized'),
-                ('Structured', 'vtab-structured'),
-            )
-        ),
+        groups=_thirds((task.group, task.recipe, task.title) for task in VTAB_TASKS.values()),
         ablation=('vtab-cifar', 'vtab-caltech101', 'vtab-dtd', 'vtab-flowers102', 'vtab-pets'),
     ),
     Suite(
         key='mini',
         name='MiniVTAB',
-        groups=(
-            Group(
-                'Natural',
-                {'mini-digits': 'Digits', 'mini-textures': 'Textures', 'mini-letters': 'Letters'},
-            ),
-            Group(
-                'Specialized',
-                {'mini-cells': 'Cells', 'mini-land': 'Land', 'mini-defects': 'Defects'},
-            ),
-            Group(
-                'Structured',
-                {
-                    'mini-count': 'Count',
-                    'mini-distance': 'Distance',
-                    'mini-orientation': 'Orientation',
-                },
-            ),
+        groups=_thirds(
+            (task.group, f'mini-{name}', name.title()) for name, task in MINI_TASKS.items()
         ),
     ),
     Suite(
         key='fgvc',
         name='Few-shot FGVC',
-        groups=(
-            Group(
-                'Fine-grained',
-                {
-                    'fgvc-food101': 'Food-101',
-                    'fgvc-cars': 'Stanford Cars',
-                    'fgvc-flowers102': 'Flowers102',
-                    'fgvc-aircraft': 'Aircraft',
-                    'fgvc-pets': 'Pets',
-                },
-            ),
-        ),
+        groups=(Group('Fine-grained', {task.recipe: task.title for task in FGVC_TASKS.values()}),),
         shots=1,
     ),
 )

@@ -5,33 +5,12 @@ import fnmatch
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from gleam_mm.datasets.vtab import VTAB_TASKS
+
 # As the files in configs/_base_/datasets are called, in the order of the papers' tables.
 GROUPS = {
-    'vtab-natural': (
-        'vtab-cifar',
-        'vtab-caltech101',
-        'vtab-dtd',
-        'vtab-flowers102',
-        'vtab-pets',
-        'vtab-svhn',
-        'vtab-sun397',
-    ),
-    'vtab-specialized': (
-        'vtab-camelyon',
-        'vtab-eurosat',
-        'vtab-resisc45',
-        'vtab-retinopathy',
-    ),
-    'vtab-structured': (
-        'vtab-clevr-count',
-        'vtab-clevr-dist',
-        'vtab-dmlab',
-        'vtab-kitti',
-        'vtab-dsprites-loc',
-        'vtab-dsprites-ori',
-        'vtab-smallnorb-azi',
-        'vtab-smallnorb-ele',
-    ),
+    f'vtab-{group}': tuple(task.recipe for task in VTAB_TASKS.values() if task.group == group)
+    for group in ('natural', 'specialized', 'structured')
 }
 # Groups that are all names with a prefix, whatever files there are.
 PREFIXES = ('fgvc', 'mini')

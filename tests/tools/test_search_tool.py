@@ -7,7 +7,7 @@ import torch
 
 from gleam_mm import recipes
 from gleam_mm.checkpoint import read_adapter
-from gleam_mm.datasets import MiniVTAB
+from gleam_mm.minivtab import MiniVTAB
 from gleam_mm.registry import MODELS
 from gleam_mm.sweep import subnet as searching
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from gleam_mm.datasets.fewshot import FGVC_TASKS, IMAGE_FOLDERS
 from gleam_mm.datasets.image_list import read_list, reason_of
-from gleam_mm.datasets.prepare.manifest import (
+from gleam_mm.fileio import UNFINISHED_PREFIX, remove_unfinished, write_bytes
+from gleam_mm.prepare.manifest import (
     NAME,
     PUBLISHED_LISTS,
     read_manifest,
     write_manifest,
 )
-from gleam_mm.datasets.prepare.plan import Item, Plan
-from gleam_mm.datasets.prepare.verify import decode_error
-from gleam_mm.fileio import UNFINISHED_PREFIX, remove_unfinished, write_bytes
+from gleam_mm.prepare.plan import Item, Plan
+from gleam_mm.prepare.verify import decode_error
 from gleam_mm.version import __version__
 
 __all__ = ['Published', 'build', 'build_published', 'find_published']

@@ -10,10 +10,9 @@ import torch
 from mmengine.config import Config
 
 from gleam_mm import recipes
-from gleam_mm.datasets import MINI_TASKS, MiniVTAB
-from gleam_mm.datasets.mini import canvas, tasks
-from gleam_mm.datasets.mini.glyph_sheet import CELL, FONTS, LETTERS, draw_sheet, glyphs
 from gleam_mm.engine import fill_num_classes
+from gleam_mm.minivtab import MINI_TASKS, MiniVTAB, canvas, tasks
+from gleam_mm.minivtab.glyph_sheet import CELL, FONTS, LETTERS, draw_sheet, glyphs
 from gleam_mm.registry import MODELS
 
 DRAWN = [name for name in MINI_TASKS if name != 'digits']
@@ -179,7 +178,7 @@ def test_sine_and_cosine():
 
 
 def test_draws_are_uniform_and_each_image_has_its_own():
-    one, two = canvas.Draws(['a', 'b']), canvas.Draws(['b', 'c', 'a'])
+    one, two = canvas.Streams(['a', 'b']), canvas.Streams(['b', 'c', 'a'])
     first = one.uniform(2, 4, (2000,))
     assert np.array_equal(first[[1, 0]], two.take(np.array([0, 2])).uniform(2, 4, (2000,)))
     assert not np.array_equal(first[0], first[1])
@@ -204,7 +203,7 @@ def test_distances():
 
 def test_a_turned_arrow_points_where_the_label_says():
     """Of a picture's 16 directions, its label's makes it look most like an arrow pointing up."""
-    structured = importlib.import_module('gleam_mm.datasets.mini.structured')
+    structured = importlib.import_module('gleam_mm.minivtab.structured')
     x, y = canvas.grid(32)
     for shape in ('_arrow', '_drop', '_key'):
         masks = [

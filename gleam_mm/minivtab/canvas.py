@@ -1,16 +1,18 @@
-"""Drawing with NumPy, bit for bit the same on every machine.
+"""Drawing with NumPy, in batches: random numbers, distances, covers, colours.
 
-Everything here is made of additions, multiplications, divisions, square roots and comparisons of
-float64, which IEEE 754 defines to the last bit, one NumPy call each, so that nothing is fused or
-summed in another order. NumPy's own sine, power, matrix product and sums are not used: their last
-bits depend on the processor. Random numbers are the raw stream of Philox, which NumPy keeps as it
-is.
+MiniVTAB's images are bit for bit the same on every machine. What draws them is made of additions,
+multiplications, divisions, square roots and comparisons of float64, which IEEE 754 defines to the
+last bit, one NumPy call each, so that nothing is fused or summed in another order. NumPy's own
+sine, power, matrix product and sums are not used: their last bits depend on the processor. Random
+numbers are the raw stream of Philox, which NumPy keeps as it is.
 
 Images are drawn in batches ``B``. Coordinates run from -1 to 1, x to the right and y down; angles
 are counted in whole turns, clockwise on the screen.
 """
 
 import hashlib
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,8 +20,37 @@ import numpy as np
 _UNIT = 2.0**-53
 
 
-class Draws:
-    """Uniform random numbers of a batch of images, each image with a stream of its own.
+class Draws(ABC):
+    """Uniform random numbers of a batch of images, and what is made of them."""
+
+    @abstractmethod
+    def uniform(self, low: float = 0.0, high: float = 1.0, size: Sequence[int] = ()) -> np.ndarray:
+        """Uniform numbers in [low, high), shape ``(B, *size)``."""
+
+    def harmonic(self, low: float, high: float, size: Sequence[int] = ()) -> np.ndarray:
+        """Numbers in [low, high) whose reciprocals are uniform, so that small ones prevail."""
+        return low * high / (high - (high - low) * self.uniform(size=size))
+
+    def integer(self, count: int, size: Sequence[int] = ()) -> np.ndarray:
+        """Integers from 0 to ``count - 1``, shape ``(B, *size)``."""
+        return np.floor(self.uniform(0, count, size)).astype(np.int64)
+
+    def chance(self, probability: float) -> np.ndarray:
+        """True with the given probability, shape ``(B,)``."""
+        return self.uniform() < probability
+
+    def bell(self, size: Sequence[int] = ()) -> np.ndarray:
+        """Numbers of mean 0 and standard deviation 1, cut off at 3: a sum of three uniforms."""
+        parts = self.uniform(-1.0, 1.0, (3, *size))
+        return parts[:, 0] + parts[:, 1] + parts[:, 2]
+
+    def permutation(self, count: int) -> np.ndarray:
+        """A random order of ``count`` things for each image, ``(B, count)``."""
+        return np.argsort(self.uniform(size=(count,)), axis=1, kind='stable')
+
+
+class Streams(Draws):
+    """Numbers in float64 without end, each image with a stream of its own.
 
     What an image gets depends on its own seed and its own earlier draws, never on the other images
     of the batch.
@@ -37,38 +68,20 @@ class Draws:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def take(self, rows: np.ndarray) -> 'Draws':
+    def take(self, rows: np.ndarray) -> 'Streams':
         """The streams of some images; drawing from them goes on with the same streams."""
-        part = Draws(())
+        part = Streams(())
         part._streams = [self._streams[row] for row in rows]
         return part
 
     def uniform(self, low: float = 0.0, high: float = 1.0, size: Sequence[int] = ()) -> np.ndarray:
         """Uniform numbers in [low, high), shape ``(B, *size)``."""
-        count = 1
-        for length in size:
-            count *= length
+        count = math.prod(size)
         raw = np.empty((len(self), count), np.uint64)
         for row, stream in enumerate(self._streams):
             raw[row] = stream.random_raw(count)
         numbers = (raw >> np.uint64(11)).astype(np.float64) * _UNIT
         return low + (high - low) * numbers.reshape(-1, *size)
-
-    def harmonic(self, low: float, high: float, size: Sequence[int] = ()) -> np.ndarray:
-        """Numbers in [low, high) whose reciprocals are uniform, so that small ones prevail."""
-        return low * high / (high - (high - low) * self.uniform(size=size))
-
-    def integer(self, count: int, size: Sequence[int] = ()) -> np.ndarray:
-        """Integers from 0 to ``count - 1``, shape ``(B, *size)``."""
-        return np.floor(self.uniform(0, count, size)).astype(np.int64)
-
-    def chance(self, probability: float) -> np.ndarray:
-        """True with the given probability, shape ``(B,)``."""
-        return self.uniform() < probability
-
-    def permutation(self, count: int) -> np.ndarray:
-        """A random order of ``count`` things for each image, ``(B, count)``."""
-        return np.argsort(self.uniform(size=(count,)), axis=1, kind='stable')
 
     def grain(self, size: int, channels: int = 3) -> np.ndarray:
         """White noise for every pixel, in [-1, 1], ``(B, size, size, channels)``."""
@@ -78,6 +91,27 @@ class Draws:
             raw[row] = stream.random_raw(words)
         values = raw.view(np.uint8)[:, : size * size * channels].astype(np.float64)
         return values.reshape(-1, size, size, channels) / 127.5 - 1
+
+
+class Columns(Draws):
+    """Numbers that were drawn before, the columns of an array ``(B, N)``, handed out in turn."""
+
+    def __init__(self, numbers: np.ndarray):
+        self._numbers = numbers
+        self._next = 0
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, size: Sequence[int] = ()) -> np.ndarray:
+        """Uniform numbers in [low, high), shape ``(B, *size)``, of the array's type.
+
+        Raises:
+            RuntimeError: The array has too few columns.
+        """
+        stop = self._next + math.prod(size)
+        if stop > self._numbers.shape[1]:
+            raise RuntimeError(f'more than the {self._numbers.shape[1]} numbers set aside are used')
+        columns = self._numbers[:, self._next : stop].reshape(-1, *size)
+        self._next = stop
+        return low + (high - low) * columns
 
 
 def broad(values: np.ndarray, axes: int = 2) -> np.ndarray:
@@ -167,6 +201,15 @@ def to_polyline(x: np.ndarray, y: np.ndarray, points: np.ndarray) -> np.ndarray:
         one, _ = to_segment(x, y, points[:, p], points[:, p + 1])
         distance = one if distance is None else np.minimum(distance, one)
     return distance
+
+
+def to_points(x: np.ndarray, y: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distance of pixels to the closest of ``points`` ``(B, P, 2)``."""
+    squared = np.inf
+    for p in range(points.shape[1]):
+        dx, dy = broad(points[:, p, 0]) - x, broad(points[:, p, 1]) - y
+        squared = np.minimum(squared, dx * dx + dy * dy)
+    return np.sqrt(squared)
 
 
 def polygon(x: np.ndarray, y: np.ndarray, corners: int, radius: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Fonts are rasterised by libraries whose output changes with their versions, so t
 bitmaps: ``glyphs.png``, a row for each font and a column for each of A-Z and a-z. The fonts are
 those that Matplotlib carries (DejaVu, STIX, Computer Modern), all free to use. To make it again:
 
-    python -m gleam_mm.datasets.mini.glyph_sheet glyphs.png
+    python -m gleam_mm.minivtab.glyph_sheet glyphs.png
 """
 
 import string

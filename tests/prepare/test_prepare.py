@@ -11,17 +11,17 @@ from PIL import Image
 from scipy.io import savemat
 
 from gleam_mm.datasets import VTAB1K, FewShotFGVC
-from gleam_mm.datasets.prepare.build import build, build_published, find_published
-from gleam_mm.datasets.prepare.choose import few_of_each, stratified
-from gleam_mm.datasets.prepare.plan import plan_fgvc, plan_vtab
-from gleam_mm.datasets.prepare.sources import open_folder, open_huggingface, open_torchvision
-from gleam_mm.datasets.prepare.tasks import (
+from gleam_mm.datasets.choose import few_of_each, stratified
+from gleam_mm.prepare.build import build, build_published, find_published
+from gleam_mm.prepare.origins import (
     clevr_count,
     clevr_distance,
     kitti_distance,
     sixteenth,
 )
-from gleam_mm.datasets.prepare.verify import verify
+from gleam_mm.prepare.plan import plan_fgvc, plan_vtab
+from gleam_mm.prepare.sources import open_folder, open_huggingface, open_torchvision
+from gleam_mm.prepare.verify import verify
 
 SOURCE = {'kind': 'folder', 'path': 'here'}
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from gleam_mm.datasets.choose import few_of_each, stratified
 from gleam_mm.datasets.fewshot import FGVC_TASKS
-from gleam_mm.datasets.prepare.choose import few_of_each, stratified
-from gleam_mm.datasets.prepare.manifest import SEEDED, TFDS_ORDER, TFDS_UNOFFICIAL
-from gleam_mm.datasets.prepare.sources import Pool
-from gleam_mm.datasets.prepare.tasks import TFDS_TASKS, record_label, tfds_slices
-from gleam_mm.datasets.prepare.tfrecord import Slice, TFDSCopy
 from gleam_mm.datasets.vtab import VTAB_TASKS
+from gleam_mm.prepare.manifest import SEEDED, TFDS_ORDER, TFDS_UNOFFICIAL
+from gleam_mm.prepare.origins import VTAB_ORIGINS, record_label, tfds_slices
+from gleam_mm.prepare.sources import Pool
+from gleam_mm.prepare.tfrecord import Slice, TFDSCopy
 
 __all__ = ['Item', 'Plan', 'Split', 'plan_fgvc', 'plan_from_tfds', 'plan_vtab', 'tfds_folder']
 
@@ -71,7 +71,7 @@ def tfds_folder(task: str, root: Path) -> Path:
     Raises:
         FileNotFoundError: There is none.
     """
-    dataset, wanted = TFDS_TASKS[task].dataset, TFDS_TASKS[task].version
+    dataset, wanted = VTAB_ORIGINS[task].dataset, VTAB_ORIGINS[task].version
     if (root / 'dataset_info.json').is_file():
         return root
     for folder in (root / dataset, root):
@@ -94,7 +94,7 @@ def plan_from_tfds(task: str, root: Path) -> Plan:
         FileNotFoundError: There is no copy of the dataset.
         ValueError: The copy cannot be read.
     """
-    spec = TFDS_TASKS[task]
+    spec = VTAB_ORIGINS[task]
     folder = tfds_folder(task, root)
     copy = TFDSCopy(folder)
     slices = tfds_slices(task, copy)
@@ -137,7 +137,7 @@ def plan_from_tfds(task: str, root: Path) -> Plan:
 
 
 def _tfds_items(task: str, copy: TFDSCopy, parts: Sequence[Slice]) -> Iterator[Item]:
-    rule, scale = TFDS_TASKS[task].label, _SCALES.get(task)
+    rule, scale = VTAB_ORIGINS[task].label, _SCALES.get(task)
     for name, record in copy.read(parts):
         data = record['image'][0]
         yield Item(name, record_label(rule, record), lambda data=data: _decode(data, scale))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gleam_mm.datasets.mini.canvas import (
+from gleam_mm.minivtab.canvas import (
     Draws,
     box,
     broad,

@@ -27,9 +27,9 @@ from gleam_mm.datasets.fewshot import (
 )
 from gleam_mm.datasets.fewshot import FOLDER as FGVC_FOLDER
 from gleam_mm.datasets.image_list import ImageListError, Line, data_folder, parse_line, reason_of
-from gleam_mm.datasets.prepare.manifest import read_manifest
 from gleam_mm.datasets.vtab import FOLDER as VTAB_FOLDER
 from gleam_mm.datasets.vtab import SPLIT_SIZES, SPLITS, VTAB_TASKS, vtab_task
+from gleam_mm.prepare.manifest import read_manifest
 
 __all__ = ['ListReport', 'find_layouts', 'verify']
 

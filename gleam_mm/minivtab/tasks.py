@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 
-from gleam_mm.datasets.mini import natural, specialized, structured
-from gleam_mm.datasets.mini.canvas import Draws, quantise
 from gleam_mm.fileio import write_bytes
+from gleam_mm.minivtab import natural, specialized, structured
+from gleam_mm.minivtab.canvas import Draws, Streams, quantise
 
 CACHE_VARIABLE = 'GLEAM_CACHE'
 VERSION = 1  # of the generators; another one draws other images
@@ -102,7 +102,7 @@ def draw(task: str, img_size: int, indices: np.ndarray) -> np.ndarray:
     Image ``i`` follows from the task's name, ``i`` and :data:`VERSION`, nothing else. At another
     size the scene is the same.
     """
-    streams = Draws([f'MiniVTAB {VERSION} {task} {index}' for index in indices])
+    streams = Streams([f'MiniVTAB {VERSION} {task} {index}' for index in indices])
     return quantise(_DRAW[task](_labels(task)[indices], streams, img_size))
 
 

@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler
 
+from gleam_mm.minivtab.canvas import Columns, Draws, broad, cover, grid, quantise, step, to_points
 from gleam_mm.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
 
 __all__ = ['FreshSampler', 'ProceduralImages']
@@ -26,39 +27,6 @@ _OBJECTS = 5  # most objects in a counting scene
 
 _SHAPES = ('ellipse', 'triangle', 'square', 'pentagon', 'star', 'ring', 'cross', 'flower')
 _WAVES = ('sine', 'square', 'plaid', 'checker', 'radial', 'dots')
-
-
-class _Draws:
-    """Hands out the columns of a ``(B, N)`` array of uniform numbers, one parameter at a time."""
-
-    def __init__(self, uniforms: np.ndarray):
-        self._uniforms = uniforms
-        self._next = 0
-
-    def uniform(self, low: float = 0.0, high: float = 1.0, size: Sequence[int] = ()) -> np.ndarray:
-        """Uniform numbers, shape ``(B, *size)``."""
-        count = int(np.prod(size))
-        stop = self._next + count
-        if stop > self._uniforms.shape[1]:
-            raise RuntimeError(
-                f'more than the {self._uniforms.shape[1]} numbers set aside are used'
-            )
-        columns = self._uniforms[:, self._next : stop].reshape(-1, *size)
-        self._next = stop
-        return low + (high - low) * columns
-
-    def chance(self, probability: float) -> np.ndarray:
-        """True with the given probability, shape ``(B,)``."""
-        return self.uniform() < probability
-
-    def bell(self, size: Sequence[int] = ()) -> np.ndarray:
-        """Numbers of mean 0 and standard deviation 1, cut off at 2.5: a sum of three uniforms."""
-        return self.uniform(-1.0, 1.0, (3, *size)).sum(axis=1, dtype=np.float32)
-
-
-def _grid() -> np.ndarray:
-    """Pixel centres along one axis, from -1 to 1."""
-    return ((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1).astype(np.float32)
 
 
 def _interpolation(cells: int) -> np.ndarray:
@@ -194,7 +162,9 @@ class ProceduralImages(Dataset):
         self.pipeline = Compose(
             [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
         )
-        self._axis = _grid()
+        # One row and one column: what depends on x or y alone is computed once for all pixels.
+        x, y = grid(SIZE)
+        self._x, self._y = x[:, :1].astype(np.float32), y[:, :, :1].astype(np.float32)
         self._bases = _stroke_bases()
         self._knots = {cells: _interpolation(cells) for cells in (3, 6, 12)}
 
@@ -242,25 +212,16 @@ class ProceduralImages(Dataset):
             uniforms[row] = rng.random(_DRAWS, dtype=np.float32)
             grain[row] = np.frombuffer(rng.bytes(SIZE * SIZE * 3), np.uint8).reshape(SIZE, SIZE, 3)
         family = np.searchsorted(self._starts, labels, side='right') - 1
-        cover = np.empty((len(labels), SIZE, SIZE), np.float32)
+        ink = np.empty((len(labels), SIZE, SIZE), np.float32)
         families = (self._draw_glyphs, self._draw_textures, self._draw_counts, self._draw_places)
         for f, draw in enumerate(families):
             chosen = np.flatnonzero(family == f)
             if len(chosen):
-                own = _Draws(uniforms[chosen, _LOOK_DRAWS:])
-                cover[chosen] = draw(labels[chosen] - self._starts[f], own)
-        return self._paint(cover, family, _Draws(uniforms[:, :_LOOK_DRAWS]), grain)
+                own = Columns(uniforms[chosen, _LOOK_DRAWS:])
+                ink[chosen] = draw(labels[chosen] - self._starts[f], own)
+        return self._paint(ink, family, Columns(uniforms[:, :_LOOK_DRAWS]), grain)
 
-    def _distance(self, points: np.ndarray) -> np.ndarray:
-        """Distance of every pixel to the closest of ``points`` (B, P, 2), ``(B, SIZE, SIZE)``."""
-        dx = (points[:, :, 0, None] - self._axis) ** 2
-        dy = (points[:, :, 1, None] - self._axis) ** 2
-        squared = np.full((len(points), SIZE, SIZE), np.inf, np.float32)
-        for p in range(points.shape[1]):
-            np.minimum(squared, dy[:, p, :, None] + dx[:, p, None, :], out=squared)
-        return np.sqrt(squared)
-
-    def _draw_glyphs(self, glyph: np.ndarray, u: _Draws) -> np.ndarray:
+    def _draw_glyphs(self, glyph: np.ndarray, u: Draws) -> np.ndarray:
         """Cover, 0 to 1, of glyphs ``(B,)``."""
         controls = self._glyphs.controls[glyph]
         wobble = u.uniform(0.02, 0.1)[:, None, None, None]
@@ -280,117 +241,110 @@ class ProceduralImages(Dataset):
         cos, sin = cos[:, None], sin[:, None]
         moved = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
         room = np.clip(0.95 - size, 0, None)[:, None]
-        moved = moved * size[:, None, None] + (room * u.uniform(-1, 1, (2,)))[:, None, :]
-        distance = self._distance(moved.astype(np.float32))
+        moved = moved * broad(size) + (room * u.uniform(-1, 1, (2,)))[:, None, :]
+        distance = to_points(self._x, self._y, moved.astype(np.float32))
         thickness, soft = u.uniform(0.05, 0.15), u.uniform(0.03, 0.16)
-        return _step((thickness[:, None, None] - distance) / soft[:, None, None])
+        return cover(distance - broad(thickness), broad(soft))
 
-    def _draw_textures(self, texture: np.ndarray, u: _Draws) -> np.ndarray:
+    def _draw_textures(self, texture: np.ndarray, u: Draws) -> np.ndarray:
         """Cover, 0 to 1, of textures ``(B,)``."""
         _, wave, turn, frequency = (
             np.array(column) for column in zip(*(self._textures[t] for t in texture), strict=True)
         )
         turn = turn + u.uniform(-0.15, 0.15)
         steps = frequency * np.exp(u.uniform(-0.17, 0.17)) * np.pi
-        y, x = np.meshgrid(self._axis, self._axis, indexing='ij')
+        x, y = self._x, self._y
         bend, bend_phase = u.uniform(0, 0.12), u.uniform(0, 6.28)
         cos, sin = (f(turn)[:, None, None].astype(np.float32) for f in (np.cos, np.sin))
         a, b = cos * x + sin * y, cos * y - sin * x
-        a = a + bend[:, None, None] * np.sin(2 * b + bend_phase[:, None, None])
+        a = a + broad(bend) * np.sin(2 * b + broad(bend_phase))
         phases = u.uniform(0, 2 * np.pi, (2,))[:, :, None, None]
-        rate = steps[:, None, None].astype(np.float32)
+        rate = broad(steps).astype(np.float32)
         one, two = np.sin(rate * a + phases[:, 0]), np.sin(rate * b + phases[:, 1])
         centre = u.uniform(-0.5, 0.5, (2,))[:, :, None, None]
         rings = np.sin(rate * np.hypot(x - centre[:, 0], y - centre[:, 1]) + phases[:, 0])
         sharp = u.uniform(2, 8)[:, None, None]
         kinds = [
             lambda i: 0.5 + 0.5 * one[i],
-            lambda i: _step(sharp[i] * one[i]),
+            lambda i: step(sharp[i] * one[i]),
             lambda i: 0.5 + 0.25 * (one[i] + two[i]),
-            lambda i: _step(sharp[i] * one[i] * two[i]),
+            lambda i: step(sharp[i] * one[i] * two[i]),
             lambda i: 0.5 + 0.5 * rings[i],
-            lambda i: _step(sharp[i] * (one[i] + two[i] - 0.9)),
+            lambda i: step(sharp[i] * (one[i] + two[i] - 0.9)),
         ]
-        cover = np.empty(a.shape, np.float32)
+        ink = np.empty(a.shape, np.float32)
         for w, kind in enumerate(kinds):
             rows = np.flatnonzero(wave == w)
             if len(rows):
-                cover[rows] = kind(rows)
+                ink[rows] = kind(rows)
         knots, more = u.uniform(-0.5, 1.5, (2, 6, 6)).swapaxes(0, 1)
         for row in np.flatnonzero(wave < 0):
             cells = int(frequency[row])
             values = knots[row, :cells, :cells]
             if cells == 12:
                 values = np.block([[values, more[row]], [more[row].T, values.T[::-1]]])
-            cover[row] = self._knots[cells] @ values @ self._knots[cells].T
-        return np.clip(cover, 0, 1)
+            ink[row] = self._knots[cells] @ values @ self._knots[cells].T
+        return np.clip(ink, 0, 1)
 
     def _objects(
-        self, shape: np.ndarray, centre: np.ndarray, radius: np.ndarray, turn: np.ndarray, u: _Draws
+        self, shape: np.ndarray, centre: np.ndarray, radius: np.ndarray, turn: np.ndarray, u: Draws
     ) -> np.ndarray:
         """Cover of one object an image: shape (B,), centre (B, 2), radius (B,), turn (B,)."""
-        x = self._axis - centre[:, 0, None]
-        y = self._axis - centre[:, 1, None]
-        x, y = x[:, None, :], y[:, :, None]
+        x, y = self._x - broad(centre[:, 0]), self._y - broad(centre[:, 1])
         distance = np.hypot(x, y)
-        angle = np.arctan2(y, x) - turn[:, None, None]
-        r = radius[:, None, None]
+        angle = np.arctan2(y, x) - broad(turn)
+        r = broad(radius)
         aspect = u.uniform(0.0, 0.35)[:, None, None]
         soft = u.uniform(0.03, 0.12)[:, None, None]
         edge = np.empty_like(distance)
         for s, name in enumerate(_SHAPES):
             rows = np.flatnonzero(shape == s)
             edge[rows] = _outline(name, angle[rows], aspect[rows])
-        cover = _step((edge * r - distance) / soft)
+        ink = cover(distance - edge * r, soft)
         ring = np.flatnonzero(shape == _SHAPES.index('ring'))
-        cover[ring] *= _step((distance[ring] - 0.55 * r[ring]) / soft[ring])
-        return cover
+        ink[ring] *= cover(0.55 * r[ring] - distance[ring], soft[ring])
+        return ink
 
-    def _draw_counts(self, scene: np.ndarray, u: _Draws) -> np.ndarray:
+    def _draw_counts(self, scene: np.ndarray, u: Draws) -> np.ndarray:
         """Cover of counting scenes ``(B,)``: one to five objects of one shape."""
         shape, count = scene // _OBJECTS, scene % _OBJECTS + 1
         # Objects stand in distinct cells of a 3 x 3 grid, so that they can be told apart.
-        cells = np.argsort(u.uniform(size=(9,)), axis=1)[:, :_OBJECTS]
+        cells = u.permutation(9)[:, :_OBJECTS]
         cell = np.stack([cells % 3, cells // 3], axis=-1) * 0.62 - 0.62
         centres = cell + u.uniform(-0.12, 0.12, (_OBJECTS, 2))
         radii = u.uniform(0.17, 0.27, (_OBJECTS,))
         turns = u.uniform(0, 2 * np.pi, (_OBJECTS,))
-        cover = np.zeros((len(scene), SIZE, SIZE), np.float32)
+        ink = np.zeros((len(scene), SIZE, SIZE), np.float32)
         for o in range(_OBJECTS):
             rows = np.flatnonzero(count > o)
             one = self._objects(shape, centres[:, o], radii[:, o], turns[:, o], u)
-            cover[rows] = np.maximum(cover[rows], one[rows])
-        return cover
+            ink[rows] = np.maximum(ink[rows], one[rows])
+        return ink
 
-    def _draw_places(self, scene: np.ndarray, u: _Draws) -> np.ndarray:
+    def _draw_places(self, scene: np.ndarray, u: Draws) -> np.ndarray:
         """Cover of one object each, in one of 16 places and two sizes."""
         large, place = scene // 16, scene % 16
-        shape = (u.uniform() * len(_SHAPES)).astype(np.int64)
+        shape = u.integer(len(_SHAPES))
         cell = np.stack([place % 4, place // 4], axis=-1) * 0.4 - 0.6
         centre = cell + u.uniform(-0.14, 0.14, (2,))
         radius = np.where(large == 1, u.uniform(0.3, 0.42), u.uniform(0.14, 0.22))
         return self._objects(shape, centre, radius, u.uniform(0, 2 * np.pi), u)
 
     def _paint(
-        self, cover: np.ndarray, family: np.ndarray, u: _Draws, grain: np.ndarray
+        self, ink: np.ndarray, family: np.ndarray, u: Draws, grain: np.ndarray
     ) -> np.ndarray:
         """Turns covers ``(B, SIZE, SIZE)`` into RGB images; nothing here depends on the class."""
-        batch = len(cover)
-
-        def broad(values: np.ndarray) -> np.ndarray:
-            return values.reshape(batch, 1, 1, 1)
-
         # Two colours whose brightness differs enough to see; either one may be the darker.
         gap, grey = u.uniform(0.4, 1.0), u.chance(0.35)
         low = u.uniform() * (1 - gap)
         tint = np.where(grey[:, None], 0, u.uniform(-0.3, 0.3, (6,)))
         front = np.clip((low + gap)[:, None] + tint[:, :3], 0, 1)[:, None, None, :]
         back = np.clip(low[:, None] + tint[:, 3:], 0, 1)[:, None, None, :]
-        flip = broad(u.chance(0.5))
+        flip = broad(u.chance(0.5), 3)
         front, back = np.where(flip, back, front), np.where(flip, front, back)
         # Uneven light on the background: smooth noise, in part of the images.
         amount = np.where(u.chance(0.6), u.uniform(0, 0.35), 0)
-        knots = u.uniform(-1, 1, (3, 3)) * amount[:, None, None]
+        knots = u.uniform(-1, 1, (3, 3)) * broad(amount)
         light = self._knots[3] @ knots @ self._knots[3].T
         # Clutter: short faint strokes behind the subject, never behind a texture.
         start = u.uniform(-1, 1, (_CLUTTER, 2))
@@ -399,17 +353,17 @@ class ProceduralImages(Dataset):
         strength = u.uniform(0.15, 0.5)
         t = np.linspace(0, 1, 8, dtype=np.float32)[None, None, :, None]
         lines = start[:, :, None] * (1 - t) + end[:, :, None] * t
-        clutter = np.zeros_like(cover)
+        clutter = np.zeros_like(ink)
         for c in range(_CLUTTER):
             seen = np.flatnonzero(number > c)
-            stroke = _step((0.05 - self._distance(lines[seen, c])) / 0.06)
+            stroke = cover(to_points(self._x, self._y, lines[seen, c]) - 0.05, 0.06)
             clutter[seen] = np.maximum(clutter[seen], stroke)
-        clutter = (clutter * strength[:, None, None] * (1 - cover))[..., None]
-        cover = cover[..., None]
-        image = back + light[..., None] + (front - back) * np.maximum(cover, clutter)
+        clutter = (clutter * broad(strength) * (1 - ink))[..., None]
+        ink = ink[..., None]
+        image = back + light[..., None] + (front - back) * np.maximum(ink, clutter)
         noise = np.where(u.chance(0.5), u.uniform(0, 0.1), 0)
-        image += broad(noise) * (grain / 127.5 - 1)
-        return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+        image += broad(noise, 3) * (grain / 127.5 - 1)
+        return quantise(image)
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
@@ -438,12 +392,6 @@ def _outline(shape: str, angle: np.ndarray, aspect: np.ndarray) -> np.ndarray:
         arm = np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))
         return np.minimum(1.1 / arm, 0.38 / np.sqrt(np.maximum(1 - arm**2, 1e-4)))
     return np.ones_like(angle)  # a ring is a disc; its inside is cut out later
-
-
-def _step(x: np.ndarray) -> np.ndarray:
-    """A smooth step from 0 (below -1) to 1 (above 1)."""
-    t = np.clip(0.5 + 0.5 * x, 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 @DATA_SAMPLERS.register_module()

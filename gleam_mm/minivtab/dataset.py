@@ -5,11 +5,10 @@ from difflib import get_close_matches
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from gleam_mm.datasets.mini.tasks import MINI_TASKS, load
+from gleam_mm.datasets.choose import stratified
+from gleam_mm.datasets.vtab import SPLITS
+from gleam_mm.minivtab.tasks import MINI_TASKS, load
 from gleam_mm.registry import DATASETS
-
-_SPLITS = ('train800', 'val200', 'train800val200', 'test')
-_SPLIT_SEED = 0
 
 
 @DATASETS.register_module()
@@ -38,7 +37,7 @@ class MiniVTAB(BaseDataset):
 
     def __init__(self, task: str = 'digits', split: str = 'train800', img_size: int = 32, **kwargs):
         _check('task', task, tuple(MINI_TASKS))
-        _check('split', split, _SPLITS)
+        _check('split', split, SPLITS)
         if img_size < 8:
             raise ValueError(f'MiniVTAB: img_size must be at least 8, got {img_size}')
         self.task, self.split, self.img_size = task, split, img_size
@@ -67,21 +66,7 @@ def _check(argument: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f'MiniVTAB has no {argument} {value!r}.{hint} It has: {", ".join(known)}.')
 
 
-def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of every split, the same on any machine, classes in proportion.
-
-    Every class is shuffled and spread evenly over the unit interval; reading all samples from left
-    to right then meets the classes in proportion wherever one stops.
-    """
-    rng = np.random.RandomState(_SPLIT_SEED)  # its stream never changes between NumPy versions
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        place[members] = (np.arange(len(members)) + rng.random_sample()) / len(members)
-    order = np.argsort(place, kind='stable')
-    return dict(
-        train800=order[:800],
-        val200=order[800:1000],
-        train800val200=order[:1000],
-        test=order[1000:],
-    )
+def _split(labels: np.ndarray) -> dict[str, list[int]]:
+    """Indices of every split, the same on any machine, classes in proportion."""
+    train, val, test = stratified(labels, (800, 200, len(labels) - 1000), seed=0)
+    return dict(zip(SPLITS, (train, val, train + val, test), strict=True))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from vtab_tree import make_fgvc_tree, make_vtab_tree
 
-from gleam_mm.datasets.prepare import report
-from gleam_mm.datasets.prepare.verify import find_layouts, verify
 from gleam_mm.datasets.vtab import VTAB_TASKS
+from gleam_mm.prepare import printout
+from gleam_mm.prepare.verify import find_layouts, verify
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_lines_are_counted_by_class(root):
     checked = check(root)['train800val200']
     assert checked.lines == 12
     assert checked.counts == {0: 3, 1: 3, 2: 3, 3: 3}
-    row = report.row(checked).split()
+    row = printout.row(checked).split()
     assert row[:5] == ['kitti', 'train800val200', '12', '4/4', '3-3']
-    assert '0: 3  1: 3  2: 3  3: 3' in report.per_class(checked)
+    assert '0: 3  1: 3  2: 3  3: 3' in printout.per_class(checked)
 
 
 def test_short_lists_are_a_fault_unless_allowed(root):
@@ -146,8 +146,8 @@ def test_of_many_faults_the_first_are_printed(root):
     file = root / 'kitti' / 'test.txt'
     file.write_text(''.join(f'images/test/{index}.png 0\n' for index in range(50)))
     reports = list(check(root).values())
-    told = report.problems(reports).splitlines()
+    told = printout.problems(reports).splitlines()
     assert len(told) == 21
     assert told[-1] == 'fault: 30 more in kitti, test; --all tells them'
-    assert len(report.problems(reports, every=True).splitlines()) == 50
-    assert report.summary(reports) == '4 lists, 74 lines: 50 faults, 0 warnings'
+    assert len(printout.problems(reports, every=True).splitlines()) == 50
+    assert printout.summary(reports) == '4 lists, 74 lines: 50 faults, 0 warnings'

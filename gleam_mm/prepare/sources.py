@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from gleam_mm.datasets.image_list import ImageListError, parse_line
-from gleam_mm.datasets.prepare.tasks import (
+from gleam_mm.prepare.origins import (
     KITTI_VEHICLES,
     clevr_count,
     clevr_distance,

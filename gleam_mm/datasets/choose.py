@@ -1,4 +1,4 @@
-"""A seeded choice of images with every class in proportion, for sources without VTAB's order."""
+"""Seeded choices of images, the same on any machine: every class in proportion, or few of each."""
 
 from collections.abc import Sequence
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from gleam_mm.datasets.prepare.build import Published
-from gleam_mm.datasets.prepare.plan import Plan
-from gleam_mm.datasets.prepare.verify import ListReport
+from gleam_mm.prepare.build import Published
+from gleam_mm.prepare.plan import Plan
+from gleam_mm.prepare.verify import ListReport
 
 _SHOWN = 20
 _COLUMNS = ('task', 'split', 'lines', 'classes', 'a class', 'choice of images', '')

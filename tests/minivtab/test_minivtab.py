@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gleam_mm.datasets import MiniVTAB
+from gleam_mm.minivtab import MiniVTAB
 from gleam_mm.registry import DATASETS
 
 SIZES = {'train800': 800, 'val200': 200, 'train800val200': 1000, 'test': 797}

@@ -1,6 +1,6 @@
 """Draws examples of every task of MiniVTAB into one picture, as `docs/minivtab.md` shows:
 
-python -m gleam_mm.datasets.mini.contact_sheet docs/minivtab.png
+python -m gleam_mm.minivtab.contact_sheet docs/minivtab.png
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gleam_mm.datasets.mini.tasks import MINI_TASKS, draw, load
+from gleam_mm.minivtab.tasks import MINI_TASKS, draw, load
 
 _COLUMNS, _SCALE, _MARGIN, _GAP = 14, 2, 150, 6
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gleam_mm.datasets.mini.canvas import (
+from gleam_mm.minivtab.canvas import (
     Draws,
     broad,
     cover,
@@ -19,7 +19,7 @@ from gleam_mm.datasets.mini.canvas import (
     voronoi,
     warp,
 )
-from gleam_mm.datasets.mini.glyph_sheet import CELL, FONTS, glyphs
+from gleam_mm.minivtab.glyph_sheet import CELL, FONTS, glyphs
 
 DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 LETTERS = tuple('abcdefghijklmnopqrstuvwxyz')

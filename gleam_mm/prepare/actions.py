@@ -7,28 +7,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gleam_mm import cli
-from gleam_mm.datasets.fewshot import FGVC_TASKS, fgvc_task
 from gleam_mm.datasets.fewshot import FOLDER as FGVC_FOLDER
+from gleam_mm.datasets.fewshot import fgvc_task
 from gleam_mm.datasets.image_list import data_folder
-from gleam_mm.datasets.prepare import report
-from gleam_mm.datasets.prepare.build import (
+from gleam_mm.datasets.vtab import FOLDER as VTAB_FOLDER
+from gleam_mm.datasets.vtab import VTAB_TASKS, vtab_task
+from gleam_mm.prepare import printout
+from gleam_mm.prepare.build import (
     Progress,
     Published,
     build,
     build_published,
     find_published,
 )
-from gleam_mm.datasets.prepare.plan import Plan, plan_fgvc, plan_from_tfds, plan_vtab
-from gleam_mm.datasets.prepare.sources import (
+from gleam_mm.prepare.origins import FGVC_LISTS, FGVC_ORIGINS, VTAB_ORIGINS
+from gleam_mm.prepare.plan import Plan, plan_fgvc, plan_from_tfds, plan_vtab
+from gleam_mm.prepare.sources import (
     Pool,
     open_folder,
     open_huggingface,
     open_torchvision,
 )
-from gleam_mm.datasets.prepare.tasks import FGVC_LISTS, FGVC_ORIGINS, WHERE
-from gleam_mm.datasets.prepare.verify import find_layouts, verify
-from gleam_mm.datasets.vtab import FOLDER as VTAB_FOLDER
-from gleam_mm.datasets.vtab import VTAB_TASKS, vtab_task
+from gleam_mm.prepare.verify import find_layouts, verify
 
 
 def run_verify(args: Namespace) -> int:
@@ -38,18 +38,18 @@ def run_verify(args: Namespace) -> int:
         wanted = _tasks_of(layouts, args.tasks)
     reports = []
     for layout, tasks in wanted.items():
-        print(f'{layouts[layout]}\n{report.header()}')
+        print(f'{layouts[layout]}\n{printout.header()}')
         for checked in verify(
             layout, layouts[layout], tasks, args.decode, args.workers, args.any_size
         ):
             reports.append(checked)
-            print(report.row(checked), flush=True)
+            print(printout.row(checked), flush=True)
             if args.per_class:
-                print(report.per_class(checked))
+                print(printout.per_class(checked))
         print()
-    if told := report.problems(reports, args.all):
+    if told := printout.problems(reports, args.all):
         print(told)
-    print(report.summary(reports))
+    print(printout.summary(reports))
     return int(any(checked.faults for checked in reports))
 
 
@@ -80,7 +80,7 @@ def run_vtab(args: Namespace) -> int:
     for name in args.tasks:
         with cli.setup():
             task = vtab_task(name)
-            plan = _told_where(WHERE[task], lambda task=task: _plan_vtab(task, args))
+            plan = _told_where(VTAB_ORIGINS[task].where, lambda task=task: _plan_vtab(task, args))
         _carry_out(plan, out, args)
     return 0
 
@@ -99,11 +99,12 @@ def run_fgvc(args: Namespace) -> int:
 
 def run_where(args: Namespace) -> int:
     """Tells where the original datasets come from."""
-    for title, places in (('VTAB-1K', WHERE), ('Few-shot FGVC', FGVC_ORIGINS)):
-        print(title)
-        tasks = VTAB_TASKS if places is WHERE else FGVC_TASKS
-        for task in tasks:
-            print(f'  {task}: {places[task]}')
+    print('VTAB-1K')
+    for task in VTAB_TASKS:
+        print(f'  {task}: {VTAB_ORIGINS[task].where}')
+    print('Few-shot FGVC')
+    for task, where in FGVC_ORIGINS.items():
+        print(f'  {task}: {where}')
     print(f'  lists: {FGVC_LISTS}')
     return 0
 
@@ -163,7 +164,7 @@ def _check_sizes(sizes: list[int] | None, number: int, names: str) -> None:
 
 def _carry_out(plan: Plan | Published, out: Path, args: Namespace) -> None:
     if args.dry_run:
-        print(report.describe_plan(plan, out))
+        print(printout.describe_plan(plan, out))
         return
     with cli.setup(), _progress() as progress:
         if isinstance(plan, Published):
@@ -171,7 +172,7 @@ def _carry_out(plan: Plan | Published, out: Path, args: Namespace) -> None:
         else:
             written = build(plan, out, args.workers, progress)
     print(f'{out / plan.task}: {"written" if written else "there already, nothing to do"}')
-    print(f'  {report.notice(plan.manifest)}')
+    print(f'  {printout.notice(plan.manifest)}')
 
 
 @contextmanager
