@@ -26,7 +26,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
 from gleam_mm.prepare.printout import summary
 from gleam_mm.prepare.verify import verify

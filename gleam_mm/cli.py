@@ -1,75 +1,47 @@
-"""What the command-line tools share: one way to tell a user's mistake, and to build a run.
+"""How every command-line tool ends; it stands above all folders, and only tools import it.
 
-A mistake (an unknown recipe, a missing file, an option out of range) is told in one line, and the
-tool exits with 2. ``GLEAM_TRACEBACK=1`` shows where it came from. Anything that goes wrong once a
-run is under way keeps its traceback.
+A mistake of the user's is told in one line, and the tool exits with 2. ``GLEAM_TRACEBACK=1`` shows
+where it came from.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
+
+from gleam_mm.errors import UserError
 
 TRACEBACK_VARIABLE = 'GLEAM_TRACEBACK'
 
-# What configs, registries, datasets and checkpoints raise when they do not fit each other.
-SETUP_ERRORS = (
-    AssertionError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-)
 
-
-class UserError(Exception):
-    """A mistake of the user's; the message names the file, key or argument and what to do."""
-
-
-@contextmanager
-def setup() -> Iterator[None]:
-    """Turns the errors of setting up a run into :class:`UserError`."""
-    try:
-        yield
-    except SETUP_ERRORS as error:
-        raise UserError(describe(error)) from error
-
-
-def describe(error: BaseException) -> str:
-    """The message of an error, free of what Python and the data loader wrap around it."""
-    wrapped = isinstance(error, KeyError) and error.args  # str() of a KeyError is a repr
-    message = str(error.args[0]) if wrapped else str(error)
-    if message.startswith('Caught ') and 'worker process' in message:
-        message = message.strip().splitlines()[-1]  # a data loader's worker sends its traceback
-    return message or type(error).__name__
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs a tool's main function, telling mistakes in one line.
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a tool's main function, and ends the process as it should end.
 
     Args:
-        main: The function.
+        main: The function. It returns the exit status, or None for 0.
 
     Raises:
-        SystemExit: 2 for a mistake, 130 for Ctrl-C.
+        SystemExit: The status; 2 for a mistake, 130 for Ctrl-C, and 141, as of a process that
+            SIGPIPE ended, where nobody reads the output any more (``tool | head``).
     """
     tool = Path(sys.argv[0]).name
     sys.path.append(str(Path.cwd()))  # for modules of the user's own, named in custom_imports
     try:
-        main()
+        code = main()
+        sys.stdout.flush()
     except UserError as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        rank = (
-            f' (process {os.environ["RANK"]})' if int(os.environ.get('WORLD_SIZE', 1)) > 1 else ''
-        )
+        several = os.environ.get('WORLD_SIZE', '1') != '1' and 'RANK' in os.environ
+        rank = f' (process {os.environ["RANK"]})' if several else ''
         print(f'{tool}: error{rank}: {error}', file=sys.stderr)
-        sys.exit(2)
+        code = 2
     except KeyboardInterrupt:
         print(f'{tool}: interrupted', file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    except BrokenPipeError:
+        # Python flushes once more at the end; that must not raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    if code:
+        sys.exit(code)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.report import paper

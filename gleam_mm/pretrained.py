@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub
 from mmengine.config import Config
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.convert import TARGETS, Conversion, ConversionError, convert_file
 
 FILE = 'model.safetensors'

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gleam_mm import cli
+from gleam_mm import cli, errors
 
 
 def fail(error):
-    with cli.setup():
+    with errors.setup():
         raise error
 
 
@@ -42,7 +42,7 @@ def test_a_process_of_several_says_which_it_is(capsys, monkeypatch):
 
 def test_the_traceback_can_be_asked_for(monkeypatch):
     monkeypatch.setenv('GLEAM_TRACEBACK', '1')
-    with pytest.raises(cli.UserError) as error:
+    with pytest.raises(errors.UserError) as error:
         cli.run(lambda: fail(ValueError('no')))
     assert isinstance(error.value.__cause__, ValueError)
 

@@ -7,8 +7,8 @@ from safetensors import safe_open
 from torch import nn
 
 from gleam_mm.checkpoint import load_backbone, resolve_path
+from gleam_mm.config.recipes import config_root
 from gleam_mm.minivtab import MiniVTAB
-from gleam_mm.recipes import config_root
 from gleam_mm.registry import MODELS
 
 

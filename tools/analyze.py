@@ -6,14 +6,13 @@ JSON file beside the figures.
 """
 
 import argparse
-import os
 
-from mmengine.config import DictAction
+from _flags import Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
 
     command = _add(commands, 'homogeneity', 'how alike updates are between layers', several=True)
@@ -59,14 +58,7 @@ def _add(
         '--data', metavar='CONFIG', help='take the images from the dataset of this config or recipe'
     )
     command.add_argument('--device', default='cpu', help='such as cuda; default: cpu')
-    command.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override values of the config of each subject',
-    )
+    command.add_cfg_options('model.petl.rank=8, of each subject')
     return command
 
 
@@ -89,7 +81,6 @@ def _add_images(command: argparse.ArgumentParser) -> None:
 
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
     from gleam_mm import cli
     from gleam_mm.analysis import commands

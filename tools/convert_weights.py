@@ -6,10 +6,12 @@ tells them apart by their keys. Every key is mapped, or left out and listed, or 
 
 import argparse
 
+from _flags import Parser
+
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('source', help='the file to convert')
     parser.add_argument('destination', help='where to write: a .safetensors or .pth file')
     parser.add_argument(
@@ -25,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Converts."""
-    with cli.setup():
+    with errors.setup():
         conversion = convert.convert_file(args.source, args.destination, args.target, args.force)
     print(convert.summary(args.source, args.destination, conversion))
 
@@ -33,6 +35,6 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, convert
+    from gleam_mm import cli, convert, errors
 
     cli.run(lambda: main(arguments))

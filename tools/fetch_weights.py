@@ -6,10 +6,12 @@ network; without one, --list says which file to get by hand and how to convert i
 
 import argparse
 
+from _flags import Parser
+
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         'backbones',
         nargs='*',
@@ -25,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Downloads and converts."""
-    with cli.setup():
+    with errors.setup():
         if args.list:
             print(pretrained.listing())
             return
@@ -37,6 +39,6 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, convert, pretrained
+    from gleam_mm import cli, convert, errors, pretrained
 
     cli.run(lambda: main(arguments))

@@ -7,29 +7,22 @@ experts, prompts, adapters with an activation) is refused.
 
 import argparse
 
-from mmengine.config import DictAction
+from _flags import Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='the config or recipe that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='an adapter.safetensors, or a .pth checkpoint')
     parser.add_argument('out', help='the .pth file to write; the config goes beside it')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override values of the config, as in training',
-    )
+    parser.add_cfg_options('model.petl.rank=8')
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
     """Merges, and tells where the files are."""
-    with cli.setup():
+    with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
         checkpoint, config = merge.merge_checkpoint(cfg, args.checkpoint, args.out)
     print(f'{checkpoint} and {config}: the merged model, for MMPretrain alone')
@@ -38,6 +31,8 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, merge, recipes
+    from gleam_mm import cli, errors
+    from gleam_mm.config import recipes
+    from gleam_mm.models import merge
 
     cli.run(lambda: main(arguments))

@@ -7,24 +7,17 @@ neither weights nor data. --table1 counts the methods of the paper's Table 1 bes
 
 import argparse
 
-from mmengine.config import DictAction
+from _flags import Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('configs', nargs='*', metavar='config', help='config files or recipes')
     parser.add_argument(
         '--table1', action='store_true', help="the parameter column of the paper's Table 1"
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override values of all configs, such as model.petl.rank=20',
-    )
+    parser.add_cfg_options('model.petl.rank=20, of all configs')
     args = parser.parse_args()
     if args.table1 == bool(args.configs) or (args.table1 and args.cfg_options):
         parser.error('give configs or recipes, or else --table1 alone')
@@ -34,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Prints the table."""
     rows = []
-    with cli.setup():
+    with errors.setup():
         if args.table1:
             print(params.paper_table())
             return
@@ -47,6 +40,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, params, recipes
+    from gleam_mm import cli, errors, params
+    from gleam_mm.config import recipes
 
     cli.run(lambda: main(arguments))

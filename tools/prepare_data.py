@@ -13,14 +13,14 @@ Exits with 1 where verify finds a fault.
 import argparse
 import sys
 
+from _flags import Parser
+
 KINDS = ('tfds', 'torchvision', 'huggingface', 'folder')
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
 
     verify = commands.add_parser('verify', help='check every list and the files it names')

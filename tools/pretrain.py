@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
+from _flags import Parser
+
 CONFIG = 'configs/pretrain/vit-mini_procedural.py'
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
     root = Path(__file__).resolve().parents[1]
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', nargs='?', default=str(root / CONFIG), help=f'default: {CONFIG}')
     parser.add_argument('--work-dir', help='where to train; default: work_dirs/<config>')
     parser.add_argument(
@@ -31,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Trains, or goes on with a training that was interrupted, and writes the file."""
-    with cli.setup():
+    with errors.setup():
         cfg = Config.fromfile(args.config)
         launch.set_work_dir(cfg, args.work_dir)
         launch.set_dataloader_defaults(cfg)
@@ -42,9 +44,9 @@ def main(args: argparse.Namespace) -> None:
     if checkpoint is None:
         runner.train()
         checkpoint = Path(cfg.work_dir) / f'epoch_{runner.epoch}.pth'
-    with cli.setup():
+    with errors.setup():
         export_backbone(checkpoint, args.out, {'config': Path(args.config).name})
-    launch.report(f'wrote {args.out} ({Path(args.out).stat().st_size:,} bytes)')
+    summary.tell(f'wrote {args.out} ({Path(args.out).stat().st_size:,} bytes)')
 
 
 def export_backbone(checkpoint: str | Path, out: str | Path, metadata: dict[str, str]) -> None:
@@ -70,8 +72,9 @@ if __name__ == '__main__':
     import safetensors.torch
     from mmengine.config import Config
 
-    from gleam_mm import cli, launch
+    from gleam_mm import cli, errors
     from gleam_mm.checkpoint import read_state_dict
+    from gleam_mm.engine import launch, summary
     from gleam_mm.fileio import write_bytes
 
     cli.run(lambda: main(arguments))

@@ -6,10 +6,12 @@ with every tool. Files in configs/_base_/ of the current directory join the list
 
 import argparse
 
+from _flags import Parser
+
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('name', nargs='?', help='the recipe to export')
     parser.add_argument('--export', metavar='FILE', help='write the recipe NAME to this file')
     args = parser.parse_args()
@@ -20,7 +22,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Lists or exports."""
-    with cli.setup():
+    with errors.setup():
         if args.export:
             print(f'wrote {recipes.export(args.name, args.export)}')
             return
@@ -30,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, recipes
+    from gleam_mm import cli, errors
+    from gleam_mm.config import recipes
 
     cli.run(lambda: main(arguments))

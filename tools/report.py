@@ -7,10 +7,12 @@ report: other backbones, other shots, or the rows of an ablation.
 
 import argparse
 
+from _flags import Parser
+
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         'studies',
         nargs='+',
@@ -32,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Reads the studies and writes the report."""
-    with cli.setup():
+    with errors.setup():
         made, paths = report.make(args.studies, args.study, args.out)
     for table in made.tables:
         print(formats.markdown(table))
@@ -43,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, report
+    from gleam_mm import cli, errors, report
     from gleam_mm.report import formats
 
     cli.run(lambda: main(arguments))

@@ -5,14 +5,13 @@ weights for it (subnet.safetensors) into the work directory. The test split stay
 """
 
 import argparse
-import os
 
-from mmengine.config import DictAction
+from _flags import Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='the config or recipe that the supernet was trained with')
     parser.add_argument('checkpoint', help='a checkpoint or adapter file of the supernet')
     parser.add_argument('--work-dir', help='where to write; default: work_dirs/<config>_search')
@@ -40,29 +39,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp', action='store_true', help='evaluate with automatic mixed precision'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config values: model.petl.rank=8',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_cfg_options('model.petl.rank=8')
+    parser.add_launcher()
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def main(args: argparse.Namespace) -> None:
     """Searches, and prints what was found."""
-    with cli.setup():
+    with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
         launch.set_work_dir(cfg, args.work_dir or f'work_dirs/{recipes.name_of(cfg)}_search')
         if args.amp:
@@ -77,16 +62,16 @@ def main(args: argparse.Namespace) -> None:
         )
         search = SubnetSearch(cfg, args.checkpoint, settings, args.resume, args.launcher)
     best = search.run()
-    launch.report(search.summary(best))
+    summary.tell(search.summary(best))
 
 
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
-    # Threads that wait must not keep cores from other jobs, see tools/train.py.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-    from gleam_mm import cli, launch, recipes
-    from gleam_mm.sweep.evolution import Settings
-    from gleam_mm.sweep.subnet import SubnetSearch
+    from gleam_mm import cli, errors
+    from gleam_mm.config import recipes
+    from gleam_mm.engine import launch, summary
+    from gleam_mm.search.evolution import Settings
+    from gleam_mm.search.subnet import SubnetSearch
 
     cli.run(lambda: main(arguments))

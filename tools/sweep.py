@@ -8,12 +8,12 @@ database that all of them reach, adds workers.
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
+from _flags import KeyValues, Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command and its flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest='command', required=True)
 
     run = commands.add_parser('run', help='begin a sweep, or join one with the same settings')
@@ -24,15 +24,14 @@ def parse_args() -> argparse.Namespace:
     run.add_argument('--datasets', help='such as vtab, vtab-natural, fgvc, vtab-cifar,vtab-dtd')
     run.add_argument('--seeds', help='how many, or which: 3 is 0,1,2; default: 1')
     run.add_argument(
-        '--grid', nargs='+', metavar='NAME=V,V', help='values to choose from: alpha=0.1,1 top_k=1,2'
-    )
-    run.add_argument(
-        '--options',
-        '--cfg-options',
+        '--grid',
         nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override config values of all trainings: train_cfg.max_epochs=50',
+        action=KeyValues,
+        metavar='NAME=V,V',
+        help='values to choose from: alpha=0.1,1 top_k=1,2 sites=[[qkv],[qkv,fc1]]',
+    )
+    run.add_cfg_options(
+        'train_cfg.max_epochs=50, of all trainings', '--options', dest='options', default=None
     )
     run.add_argument(
         '--storage',
@@ -76,11 +75,11 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli
+    from gleam_mm import cli, errors
 
     def main() -> None:
         """Runs the command. Optuna is imported here, so that its absence is told in one line."""
-        with cli.setup():
+        with errors.setup():
             from gleam_mm.sweep import commands
         commands.COMMANDS[arguments.command](arguments)
 

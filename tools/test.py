@@ -1,14 +1,13 @@
 """Tests a checkpoint, or an adapter.safetensors, on the test split of its config."""
 
 import argparse
-import os
 
-from mmengine.config import DictAction
+from _flags import Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags: those of MMPretrain's tools/test.py that do not draw pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='a config file, or a recipe: vit-b_gleam-l_vtab-cifar')
     parser.add_argument('checkpoint', help='a checkpoint (.pth) or an adapter (.safetensors)')
     parser.add_argument('--work-dir', help='where to write; default: work_dirs/<config>')
@@ -20,33 +19,19 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='test with automatic mixed precision')
     parser.add_argument('--no-pin-memory', action='store_true', help='no pinned memory')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config values: test_dataloader.batch_size=16 key="[a,b]"',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes; tools/dist_test.sh sets it',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_cfg_options('test_dataloader.batch_size=16 key="[a,b]"')
+    parser.add_launcher()
     args = parser.parse_args()
     if args.out_item and not args.out:
         parser.error('--out-item says what --out gets: give --out FILE too')
     if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out}: predictions go to a .pkl file; or use --out-item metrics')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def main(args: argparse.Namespace) -> None:
     """Tests, and prints the metrics."""
-    with cli.setup():
+    with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
         launch.set_work_dir(cfg, args.work_dir)
         if cfg.get('test_dataloader') is None:
@@ -58,19 +43,18 @@ def main(args: argparse.Namespace) -> None:
         launch.set_dataloader_defaults(cfg, pin_memory=not args.no_pin_memory)
         runner = launch.build_runner(cfg, args.launcher, test_only=True)
         if args.out and args.out_item != 'metrics':
-            launch.dump_predictions(runner, args.out)
+            summary.dump_predictions(runner, args.out)
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
-        launch.write_metrics(metrics, args.out)
-    launch.report(launch.metrics_text(metrics))
+        summary.write_metrics(metrics, args.out)
+    summary.tell(summary.of_metrics(metrics))
 
 
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
-    # Threads that wait must not keep cores from the data loader and from other jobs: spinning, they
-    # slow training on a busy machine down tenfold. OpenMP reads this when torch is loaded.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-    from gleam_mm import cli, launch, recipes
+    from gleam_mm import cli, errors
+    from gleam_mm.config import recipes
+    from gleam_mm.engine import launch, summary
 
     cli.run(lambda: main(arguments))

@@ -1,15 +1,14 @@
 """Trains a config or a recipe, tests the final weights once and prints a summary."""
 
 import argparse
-import os
 import time
 
-from mmengine.config import DictAction
+from _flags import Parser
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags: those of MMPretrain's tools/train.py, and --seed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', help='a config file, or a recipe: vit-b_gleam-l_vtab-cifar')
     parser.add_argument('--work-dir', help='where to write; default: work_dirs/<config>')
     parser.add_argument(
@@ -32,29 +31,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-persistent-workers', action='store_true', help='start data workers every epoch'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override config values: model.petl.rank=8 train_cfg.max_epochs=50 key="[a,b]"',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes; tools/dist_train.sh sets it',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_cfg_options('model.petl.rank=8 train_cfg.max_epochs=50 key="[a,b]"')
+    parser.add_launcher()
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def main(args: argparse.Namespace) -> None:
     """Trains, tests, and prints the summary."""
-    with cli.setup():
+    with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
         launch.set_work_dir(cfg, args.work_dir)
         if args.no_validate:
@@ -77,15 +62,14 @@ def main(args: argparse.Namespace) -> None:
     runner.train()
     seconds = time.monotonic() - start
     metrics = runner.test() if cfg.get('test_dataloader') is not None else None
-    launch.report(launch.summary(runner, metrics, seconds))
+    summary.tell(summary.of_training(runner, metrics, seconds))
 
 
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
-    # Threads that wait must not keep cores from the data loader and from other jobs: spinning, they
-    # slow training on a busy machine down tenfold. OpenMP reads this when torch is loaded.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-    from gleam_mm import cli, launch, recipes
+    from gleam_mm import cli, errors
+    from gleam_mm.config import recipes
+    from gleam_mm.engine import launch, summary
 
     cli.run(lambda: main(arguments))

@@ -26,11 +26,11 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli
+    from gleam_mm import cli, errors
 
     def main() -> None:
         """Reads the studies and writes the record. Without Optuna, an error says so."""
-        with cli.setup():
+        with errors.setup():
             import records
             import survey
 

@@ -15,11 +15,11 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli
+    from gleam_mm import cli, errors
 
     def main() -> None:
         """Writes the page."""
-        with cli.setup():
+        with errors.setup():
             import records
             import results
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from mdtables import MISSING, count, names, number, table
 from records import Record
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.minivtab import MINI_TASKS
 from gleam_mm.report.suites import SUITES, Suite

@@ -13,8 +13,8 @@ import claims
 import records
 from mmengine.config import Config
 
-from gleam_mm import recipes
-from gleam_mm.cli import UserError
+from gleam_mm.config import recipes
+from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep.plan import FINAL, Job, Sweep
 from gleam_mm.sweep.study import DATABASE, SWEEPS, open_study

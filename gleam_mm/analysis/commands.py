@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gleam_mm import cli
+from gleam_mm import errors
 from gleam_mm.analysis import attention, cam, figures, homogeneity, routing
 from gleam_mm.analysis.pictures import load_pictures
 from gleam_mm.analysis.subjects import AnalysisError, Subject, load_subject
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: Something does not fit.
     """
-    with cli.setup():
+    with errors.setup():
         for option in ('max_images', 'batch_size'):
             if (value := getattr(args, option, None)) is not None and value < 1:
                 raise ValueError(f'--{option.replace("_", "-")} {value}: choose at least 1')
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         written = COMMANDS[args.command](args, subjects, Path(args.out))
     except (AnalysisError, FileNotFoundError, ImportError) as error:
-        raise cli.UserError(cli.describe(error)) from error
+        raise errors.UserError(errors.describe(error)) from error
     for path in written:
         print(path)
 

@@ -13,8 +13,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from gleam_mm import cli, recipes
+from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, resolve_path
+from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.models import PETLClassifier
@@ -152,12 +153,12 @@ def build_dataset(cfg: Config, split: str) -> Dataset:
     """
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:
-        raise cli.UserError(f"{cfg.filename}: the config has no '{split}_dataloader'")
+        raise errors.UserError(f"{cfg.filename}: the config has no '{split}_dataloader'")
     described = copy.deepcopy(loader.dataset)
     test = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if split == 'train' and test is not None and 'pipeline' in test.dataset:
         described.pipeline = test.dataset.pipeline  # no augmentation
-    with scope_of(cfg), cli.setup():
+    with scope_of(cfg), errors.setup():
         dataset = DATASETS.build(described)
         if hasattr(dataset, 'full_init'):
             dataset.full_init()  # a lazy one reads its lists now

@@ -5,7 +5,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from gleam_mm import cli
+from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.engine.console_hook import route_log
 from gleam_mm.registry import RUNNERS
@@ -17,7 +17,7 @@ class PETLRunner(Runner):
 
     It differs from MMEngine's in four ways. What fills pages goes to the log file only. Until the
     first iteration, whatever does not fit (classes, checkpoint, data) is a
-    :class:`~gleam_mm.cli.UserError`. A test does not replace the config of the training. And a
+    :class:`~gleam_mm.errors.UserError`. A test does not replace the config of the training. And a
     checkpoint's text is never run as a config.
     """
 
@@ -95,9 +95,9 @@ class PETLRunner(Runner):
         self._running = False
         try:
             return launch()
-        except cli.SETUP_ERRORS as error:
+        except errors.SETUP_ERRORS as error:
             if self._running:
                 raise
-            raise cli.UserError(cli.describe(error)) from error
+            raise errors.UserError(errors.describe(error)) from error
         finally:
             self.call_hook('after_everything')

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gleam_mm import cli
 from gleam_mm.datasets.fewshot import FOLDER as FGVC_FOLDER
 from gleam_mm.datasets.fewshot import fgvc_task
 from gleam_mm.datasets.image_list import data_folder
@@ -33,7 +32,7 @@ from gleam_mm.prepare.verify import find_layouts, verify
 
 def run_verify(args: Namespace) -> int:
     """Checks lists and prints the table. Returns 1 where there is a fault."""
-    with cli.setup():
+    with errors.setup():
         layouts = find_layouts(args.root)
         wanted = _tasks_of(layouts, args.tasks)
     reports = []
@@ -78,7 +77,7 @@ def run_vtab(args: Namespace) -> int:
     out = data_folder(VTAB_FOLDER, args.out)
     _check_sizes(args.sizes, 3, 'train800, val200 and test')
     for name in args.tasks:
-        with cli.setup():
+        with errors.setup():
             task = vtab_task(name)
             plan = _told_where(VTAB_ORIGINS[task].where, lambda task=task: _plan_vtab(task, args))
         _carry_out(plan, out, args)
@@ -90,7 +89,7 @@ def run_fgvc(args: Namespace) -> int:
     out = data_folder(FGVC_FOLDER, args.out)
     _check_sizes(args.sizes, 2, 'val and test')
     for name in args.tasks:
-        with cli.setup():
+        with errors.setup():
             task = fgvc_task(name)
             plan = _told_where(FGVC_ORIGINS[task], lambda task=task: _plan_fgvc(task, args))
         _carry_out(plan, out, args)
@@ -159,14 +158,14 @@ def _told_where(where: str, plan: Callable[[], Plan | Published]) -> Plan | Publ
 
 def _check_sizes(sizes: list[int] | None, number: int, names: str) -> None:
     if sizes is not None and (len(sizes) != number or min(sizes) < 1):
-        raise cli.UserError(f'--sizes: {number} positive numbers are expected, for {names}')
+        raise errors.UserError(f'--sizes: {number} positive numbers are expected, for {names}')
 
 
 def _carry_out(plan: Plan | Published, out: Path, args: Namespace) -> None:
     if args.dry_run:
         print(printout.describe_plan(plan, out))
         return
-    with cli.setup(), _progress() as progress:
+    with errors.setup(), _progress() as progress:
         if isinstance(plan, Published):
             written = build_published(plan, out, progress)
         else:

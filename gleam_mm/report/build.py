@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.report import figures, formats, page, paper, tables
 from gleam_mm.report.suites import Suite, suites_of

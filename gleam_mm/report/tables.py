@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.petl.base import LINEAR_ROLES
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Suite

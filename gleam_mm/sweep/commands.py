@@ -8,23 +8,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gleam_mm import cli
-from gleam_mm.sweep import configure, supervise, survey
+from gleam_mm import errors
+from gleam_mm.sweep import configure, supervise
 from gleam_mm.sweep import estimate as estimates
 from gleam_mm.sweep import export as exports
 from gleam_mm.sweep import study as studies
 from gleam_mm.sweep.plan import Job, Sweep
+from gleam_mm.sweep.status import counts, status
 
 
 def begin(args: argparse.Namespace) -> None:
     """Begins a sweep, or joins it, and runs it."""
-    with cli.setup():
+    with errors.setup():
         settings = configure.read_file(args.file) if args.file else {}
         for key in configure.KEYS:
             if getattr(args, key, None) is not None:  # some are only for files
                 settings[key] = getattr(args, key)
         if args.grid is not None:
-            settings['grid'] = configure.parse_grid(args.grid)
+            settings['grid'] = configure.read_grid(args.grid)
         if args.seeds is not None:
             settings['seeds'] = configure.parse_seeds(args.seeds)
         name, sweep = configure.make_sweep(settings)
@@ -36,7 +37,7 @@ def begin(args: argparse.Namespace) -> None:
 
 def resume(args: argparse.Namespace) -> None:
     """Goes on with a sweep."""
-    with cli.setup():
+    with errors.setup():
         study = studies.open_study(args.study, args.name)
         storage = studies.find(args.study)
         configure.check(study.sweep)
@@ -51,28 +52,28 @@ def _work(args: argparse.Namespace, study: studies.SweepStudy, storage: str) -> 
     workers = _workers(args.workers, max(1, len(gpus)))
     root = args.work_dir or studies.SWEEPS / study.name
     cells = supervise.run(study, storage, root.absolute(), workers, gpus)
-    Console().print(survey.status(cells), soft_wrap=True)
-    if survey.counts(cells)['failed']:
+    Console().print(status(cells), soft_wrap=True)
+    if counts(cells)['failed']:
         sys.exit(1)
 
 
 def _workers(given: int | None, default: int) -> int:
     if given is not None and given < 1:
-        raise cli.UserError(f'--workers {given}: at least 1')
+        raise errors.UserError(f'--workers {given}: at least 1')
     return given or default
 
 
-def status(args: argparse.Namespace) -> None:
+def tell_status(args: argparse.Namespace) -> None:
     """Tells how far a sweep is."""
-    with cli.setup():
+    with errors.setup():
         study = studies.open_study(args.study, args.name, read_only=True)
-        Console().print(survey.status(study.cells()), soft_wrap=True)
+        Console().print(status(study.cells()), soft_wrap=True)
 
 
 def estimate(args: argparse.Namespace) -> None:
     """Tells how long a sweep will take, or what is left of one."""
     workers = _workers(args.workers, 1)
-    with cli.setup():
+    with errors.setup():
         sweep, jobs = _planned(args.sweep, args.name)
         rows = estimates.estimate(sweep, jobs, workers)
     Console().print(estimates.table(rows, workers), soft_wrap=True)
@@ -93,7 +94,7 @@ def _planned(name: str, study: str | None) -> tuple[Sweep, list[Job]]:
 
 def export(args: argparse.Namespace) -> None:
     """Writes the tuned values as config files."""
-    with cli.setup():
+    with errors.setup():
         study = studies.open_study(args.study, args.name, read_only=True)
         files, missing = exports.export(study, args.folder)
     for file in files:
@@ -102,4 +103,4 @@ def export(args: argparse.Namespace) -> None:
         print(f'not chosen yet: {", ".join(missing)}')
 
 
-COMMANDS = dict(run=begin, resume=resume, status=status, estimate=estimate, export=export)
+COMMANDS = dict(run=begin, resume=resume, status=tell_status, estimate=estimate, export=export)

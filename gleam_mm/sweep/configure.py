@@ -1,6 +1,5 @@
 """From a sweep's file and the command line's flags to the settings of a sweep, checked."""
 
-import ast
 import contextlib
 import difflib
 import inspect
@@ -14,9 +13,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from gleam_mm import launch, recipes
-from gleam_mm.cli import UserError
-from gleam_mm.engine import fill_num_classes
+from gleam_mm.config import recipes
+from gleam_mm.engine import fill_num_classes, launch
+from gleam_mm.errors import UserError
 from gleam_mm.registry import DATASETS, MODELS, scope_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
@@ -109,20 +108,17 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
     return name.replace('*', '').replace('/', '-'), sweep
 
 
-def parse_grid(words: Iterable[str]) -> dict[str, list]:
-    """Reads ``alpha=0.1,1,10 top_k=1,2``; a value may be a list: ``sites=[qkv],[qkv,fc1]``.
+def read_grid(words: Mapping[str, Any]) -> dict[str, list]:
+    """Makes a grid of ``alpha=0.1,1,10 top_k=1 sites=[[qkv],[qkv,fc1]]``, as MMEngine reads it.
 
     Raises:
-        UserError: A word is not of this form.
+        UserError: A value is empty.
     """
     grid = {}
-    for word in words:
-        name, equals, values = word.partition('=')
-        if not (name and equals and values):
-            raise UserError(f'--grid {word}: expected NAME=VALUE,VALUE, such as alpha=0.1,1,10')
-        grid[name] = [_value(text) for text in _split(values)]
+    for name, values in words.items():
+        grid[name] = list(values) if isinstance(values, list | tuple) else [values]
         if '' in grid[name]:
-            raise UserError(f'--grid {word}: a value is empty')
+            raise UserError(f'--grid {name}: a value is empty; expected {name}=VALUE,VALUE')
     return grid
 
 
@@ -297,28 +293,3 @@ def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int) or value < 1:
         raise UserError(f'--{name} {value}: expected a whole number of seconds, at least 1')
     return value
-
-
-def _split(text: str) -> list[str]:
-    """Splits at the commas outside of brackets and quotes."""
-    parts, depth, quote = [''], 0, ''
-    for character in text:
-        if quote:
-            quote = '' if character == quote else quote
-        elif character in '\'"':
-            quote = character
-        depth += 0 if quote else (character in '([{') - (character in ')]}')
-        if character == ',' and not depth and not quote:
-            parts.append('')
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _value(text: str) -> Any:
-    if text.startswith('[') and text.endswith(']'):
-        return [_value(part.strip()) for part in _split(text[1:-1])]
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text

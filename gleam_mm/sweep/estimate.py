@@ -20,15 +20,14 @@ from rich.table import Table
 from rich.text import Text
 from torch.utils.data import DataLoader
 
-from gleam_mm import launch
-from gleam_mm.cli import SETUP_ERRORS, UserError, describe
-from gleam_mm.engine import fill_num_classes
+from gleam_mm.engine import fill_num_classes, launch
 from gleam_mm.engine.console_hook import on_terminal
+from gleam_mm.errors import SETUP_ERRORS, UserError, describe
 from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.plan import SELECT, Job, Sweep
+from gleam_mm.sweep.status import clock
 from gleam_mm.sweep.supervise import threads
-from gleam_mm.sweep.survey import clock
 
 _WARM_UP = 2  # batches that are not timed: the first ones allocate memory, and fill caches
 _FEWEST, _MOST, _SECONDS = 2, 20, 2.0  # batches that are timed, the fewer the longer they take

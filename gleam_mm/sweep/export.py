@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gleam_mm import recipes
-from gleam_mm.cli import UserError
+from gleam_mm.config import recipes
+from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import training
 from gleam_mm.sweep.plan import FINAL, SELECT, Job, options_text

@@ -36,7 +36,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.sweep.plan import Job, Sweep, options_text
 from gleam_mm.sweep.results import Result
 
@@ -574,7 +574,7 @@ def _check_sqlite(path: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(shown: str) -> Iterator[None]:
-    """Turns errors of opening a database into :class:`~gleam_mm.cli.UserError`."""
+    """Turns errors of opening a database into :class:`~gleam_mm.errors.UserError`."""
     try:
         yield
     except ImportError as error:

@@ -17,11 +17,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gleam_mm.cli import UserError
 from gleam_mm.engine.console_hook import on_terminal
+from gleam_mm.errors import UserError
 from gleam_mm.sweep.plan import SELECT
+from gleam_mm.sweep.status import clock, counts, remaining_seconds
 from gleam_mm.sweep.study import Cell, SweepStudy
-from gleam_mm.sweep.survey import clock, counts, remaining_seconds
 from gleam_mm.sweep.worker import identity
 
 _POLL_SECONDS = 1.0

@@ -16,7 +16,9 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from gleam_mm import launch, params, recipes
+from gleam_mm import params
+from gleam_mm.config import recipes
+from gleam_mm.engine import launch
 from gleam_mm.engine.checkpoint_hook import ADAPTER, LAST
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import protocol

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from gleam_mm.cli import UserError, describe
+from gleam_mm.errors import UserError, describe
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import training
 from gleam_mm.sweep.study import (

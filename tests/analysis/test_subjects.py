@@ -14,7 +14,7 @@ from gleam_mm.analysis.subjects import (
     load_subject,
 )
 from gleam_mm.checkpoint import CheckpointError, save_adapter
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.registry import MODELS
 
 BACKBONE = dict(

@@ -6,7 +6,7 @@ import pytest
 import records
 from records import Record
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.sweep.results import Result
 
 

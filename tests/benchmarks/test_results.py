@@ -10,7 +10,7 @@ import records
 import results
 from records import Record
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 
 TASKS = list(results.SUITE.tasks)
 PARAMETERS = {

@@ -6,7 +6,7 @@ import pytest
 import records
 import survey
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.sweep.plan import Sweep, Variant
 from gleam_mm.sweep.study import begin_study
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gleam_mm import recipes
 from gleam_mm.checkpoint import load_adapter
+from gleam_mm.config import recipes
 from gleam_mm.registry import MODELS, scope_of
 
 FOLDER = Path(__file__).parent / 'written_by_0_1_0'

@@ -6,9 +6,9 @@ import torch
 from mmpretrain.structures import DataSample
 from vtab_tree import FGVC_CLASSES, make_fgvc_tree
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
+from gleam_mm.config.recipes import RecipeError
 from gleam_mm.datasets.fewshot import fgvc_task
-from gleam_mm.recipes import RecipeError
 from gleam_mm.registry import DATASETS, MODELS
 
 FGVC = ['fgvc-aircraft', 'fgvc-cars', 'fgvc-flowers102', 'fgvc-food101', 'fgvc-pets']

@@ -18,8 +18,8 @@ from torch import nn
 import gleam_mm
 from gleam_mm import fileio
 from gleam_mm.checkpoint import read_adapter, read_state_dict
-from gleam_mm.cli import UserError
 from gleam_mm.engine import PETLRunner, find_resumable
+from gleam_mm.errors import UserError
 from gleam_mm.registry import METRICS
 
 RUNS = itertools.count()  # MMEngine keeps one message hub an experiment name

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.minivtab import MINI_TASKS, MiniVTAB, canvas, tasks
 from gleam_mm.minivtab.glyph_sheet import CELL, FONTS, LETTERS, draw_sheet, glyphs

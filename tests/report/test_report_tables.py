@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from report.made import VTAB, final, select, whole
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.report import Study, build
 from gleam_mm.report.suites import SUITES
 from gleam_mm.sweep.plan import Variant

@@ -142,7 +142,7 @@ def test_suites_are_found_by_their_datasets():
 
 
 def test_suites_name_datasets_that_recipes_know():
-    from gleam_mm import recipes
+    from gleam_mm.config import recipes
 
     known = recipes.families()['datasets']
     assert all(dataset in known for suite in SUITES for dataset in suite.tasks)

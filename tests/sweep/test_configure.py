@@ -3,10 +3,10 @@
 import pytest
 from sweep_place import OPTIONS
 
-from gleam_mm import recipes
-from gleam_mm.cli import UserError
+from gleam_mm.config import recipes
+from gleam_mm.errors import UserError
 from gleam_mm.sweep import configure, training
-from gleam_mm.sweep.configure import make_sweep, parse_gpus, parse_grid, parse_seeds, read_file
+from gleam_mm.sweep.configure import make_sweep, parse_gpus, parse_seeds, read_file, read_grid
 from gleam_mm.sweep.plan import Variant
 
 
@@ -16,17 +16,16 @@ def settings(**changes):
 
 
 def test_flags():
-    assert parse_grid(['alpha=0.01,1', 'top_k=1,2', 'sites=[qkv],[qkv,fc1]', 'act=gelu']) == {
+    assert read_grid({'alpha': [0.01, 1], 'top_k': 1, 'sites': [['qkv'], ['qkv', 'fc1']]}) == {
         'alpha': [0.01, 1],
-        'top_k': [1, 2],
+        'top_k': [1],
         'sites': [['qkv'], ['qkv', 'fc1']],
-        'act': ['gelu'],
     }
     assert parse_seeds('3') == 3
     assert parse_seeds('0,7') == [0, 7]
-    for words in (['alpha'], ['alpha='], ['alpha=1,,2']):
-        with pytest.raises(UserError, match='--grid alpha'):
-            parse_grid(words)
+    for values in ('', [1, '', 2]):
+        with pytest.raises(UserError, match='--grid alpha: a value is empty'):
+            read_grid({'alpha': values})
     with pytest.raises(UserError, match='--seeds many'):
         parse_seeds('many')
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sweep_place import OPTIONS
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.sweep import Sweep, commands
 from gleam_mm.sweep import estimate as estimates
 from gleam_mm.sweep.estimate import Estimate, estimate, wall_seconds

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.datasets.vtab import VTAB_TASKS
 from gleam_mm.sweep import GROUPS, average, expand, over_seeds
 

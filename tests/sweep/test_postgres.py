@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_study import ME, OTHER, race, states, sweep
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.sweep import read_results
 from gleam_mm.sweep.study import begin_study, open_study
 

@@ -3,7 +3,7 @@
 import pytest
 from sweep_place import OPTIONS
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
 from gleam_mm.sweep import protocol
 from gleam_mm.sweep.plan import FINAL, SELECT

@@ -8,7 +8,7 @@ import time
 import optuna
 import pytest
 
-from gleam_mm.cli import UserError
+from gleam_mm.errors import UserError
 from gleam_mm.sweep import Sweep, read_results
 from gleam_mm.sweep.plan import Variant
 from gleam_mm.sweep.study import MOST_LOST, LostTrialError, begin_study, open_study

@@ -8,13 +8,14 @@ import pytest
 from mmengine.hooks import Hook
 from sweep_place import OPTIONS
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
 from gleam_mm.engine import PETLRunner
 from gleam_mm.registry import HOOKS
-from gleam_mm.sweep import Job, Sweep, read_results, survey, training
+from gleam_mm.sweep import Job, Sweep, read_results, training
 from gleam_mm.sweep.export import export
 from gleam_mm.sweep.plan import FINAL, SELECT, Variant
+from gleam_mm.sweep.status import remaining_seconds
 from gleam_mm.sweep.study import begin_study
 from gleam_mm.sweep.worker import Worker
 
@@ -71,7 +72,7 @@ def test_a_whole_sweep(place, tmp_path):
     assert not list(folder.rglob('*.pth'))
     assert len(list(folder.glob('final/*/*/adapter.safetensors'))) == 2
     assert not list(folder.glob('select/**/adapter.safetensors'))
-    assert survey.remaining_seconds(study.cells()) is None
+    assert remaining_seconds(study.cells()) is None
 
     files, missing = export(study, tmp_path / 'out')
     assert not missing

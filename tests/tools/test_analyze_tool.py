@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gleam_mm import recipes
 from gleam_mm.checkpoint import save_adapter
+from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.registry import MODELS
 

@@ -1,6 +1,6 @@
 """tools/recipes.py: listing and exporting."""
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 
 
 def test_it_lists_every_name(call):

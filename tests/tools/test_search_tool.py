@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 
-from gleam_mm import recipes
 from gleam_mm.checkpoint import read_adapter
 from gleam_mm.minivtab import MiniVTAB
 from gleam_mm.registry import MODELS
-from gleam_mm.sweep import subnet as searching
+from gleam_mm.search import subnet as searching
 
 # A tiny population, for speed.
 SETTINGS = ('--generations', 3, '--population', 4, '--parents', 2)

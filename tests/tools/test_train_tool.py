@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gleam_mm import params, recipes
+from gleam_mm import params
 from gleam_mm.checkpoint import read_adapter
+from gleam_mm.config import recipes
 
-CHECKOUT = Path(recipes.__file__).parents[1]
+CHECKOUT = recipes.config_root().parent
 
 
 def scalars(work_dir, key):

@@ -17,14 +17,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner.amp import autocast
 
 from gleam_mm import checkpoint as checkpoints
-from gleam_mm import launch, recipes
-from gleam_mm.cli import UserError
-from gleam_mm.engine import fill_num_classes
+from gleam_mm.config import recipes
+from gleam_mm.engine import fill_num_classes, launch, summary
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
+from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.petl import Supernet
-from gleam_mm.sweep import protocol
-from gleam_mm.sweep.evolution import (
+from gleam_mm.search.evolution import (
     Candidate,
     Evolution,
     Generation,
@@ -32,6 +31,7 @@ from gleam_mm.sweep.evolution import (
     read_scores,
     write_scores,
 )
+from gleam_mm.sweep import protocol
 from gleam_mm.sweep.plan import SELECT
 
 STATE, SUBNET, ADAPTER = 'search.json', 'subnet.json', 'subnet.safetensors'
@@ -102,7 +102,7 @@ class SubnetSearch:
             The best candidate.
         """
         settings = self.settings
-        launch.report(
+        summary.tell(
             f'Searching {len(self.evolution.space.genes()):,} choices on '
             f'{self.subject["images"]:,} validation images: {settings.generations} generations of '
             f'{settings.population}'

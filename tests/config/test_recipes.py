@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from gleam_mm import recipes
-from gleam_mm.recipes import RecipeError
+from gleam_mm.config import recipes
+from gleam_mm.config.recipes import RecipeError
 
-CONFIGS = Path(recipes.__file__).parent.parent / 'configs'
+CONFIGS = recipes.config_root()
 
 
 @pytest.fixture

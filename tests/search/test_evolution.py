@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gleam_mm.sweep.evolution import Evolution, Settings, read_scores, write_scores
+from gleam_mm.search.evolution import Evolution, Settings, read_scores, write_scores
 
 SIZES = (8, 4, 1, 0)
 

@@ -1,25 +1,15 @@
-"""From a config and the command line's flags to a runner, and to the summary at the end."""
+"""From a config and the command line's flags to a runner."""
 
-import os
-import shlex
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import mmengine
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import get_rank
-from mmengine.evaluator import DumpResults
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from gleam_mm import params, recipes
-from gleam_mm.engine import PETLRunner, fill_num_classes, headline
-from gleam_mm.engine.checkpoint_hook import ADAPTER, find_resumable
+from gleam_mm.engine.checkpoint_hook import find_resumable
+from gleam_mm.engine.classes import fill_num_classes
 from gleam_mm.engine.dist import init_dist
-from gleam_mm.models import PETLClassifier
-from gleam_mm.petl import Supernet
+from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.registry import RUNNERS
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -162,106 +152,3 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
         for key in TRAINING_KEYS:
             cfg[key] = None
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PETLRunner.from_cfg(cfg)
-
-
-def report(text: str) -> None:
-    """Prints once, however many processes there are."""
-    if get_rank() == 0:
-        print(f'\n{text}', flush=True)
-
-
-def write_metrics(metrics: Mapping[str, float], file: str | Path) -> None:
-    """Writes metrics to a ``.json``, ``.yaml`` or ``.pkl`` file, all at once."""
-    if get_rank() == 0:
-        mmengine.dump(dict(metrics), file)  # through MMEngine's local backend, which is ours
-
-
-def dump_predictions(runner: Runner, file: str) -> None:
-    """Makes the test write its predictions to a ``.pkl`` file."""
-    runner.test_loop.evaluator.metrics.append(DumpResults(out_file_path=file))
-
-
-def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Metrics as lines of text, one a metric."""
-    numbers = {name: value for name, value in metrics.items() if not name.endswith('time')}
-    width = max(map(len, numbers), default=0)
-    return '\n'.join(f'{name:<{width}}  {value:.4f}' for name, value in numbers.items())
-
-
-def summary(runner: Runner, metrics: Mapping[str, float] | None, seconds: float) -> str:
-    """What a training run came to, and the commands to try next.
-
-    Args:
-        runner: The runner after training.
-        metrics: Metrics on the test split, or None where nothing was tested.
-        seconds: How long training took.
-
-    Returns:
-        Lines of text.
-    """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    lines = []
-    if metrics is not None:
-        lines.append(('accuracy', f'{headline(metrics)} on test, with the final weights'))
-    if validated := _last_validation(runner):
-        lines.append(('validation', f'{headline(validated)} at the end'))
-    work_dir = _shown(Path(runner.work_dir))
-    adapter = work_dir / ADAPTER
-    if isinstance(model, PETLClassifier):
-        counted = params.count(model)
-        backbone = sum(parameter.numel() for parameter in model.backbone.parameters())
-        lines.append(
-            (
-                'trainable',
-                f'{counted.trainable:,} parameters ({counted.trainable / backbone:.2%} of the '
-                f"backbone's), and {counted.head:,} of the head",
-            )
-        )
-    if adapter.is_file():
-        lines.append(('adapter', f'{adapter} ({params.size_text(adapter.stat().st_size)})'))
-    minutes, rest = divmod(round(seconds), 60)
-    lines.append(('time', f'{minutes} min {rest} s of training'))
-    lines += [('try next', command) for command in _next_commands(runner, work_dir, adapter)]
-    names = ['' if i and lines[i - 1][0] == name else name for i, (name, _) in enumerate(lines)]
-    width = max(map(len, names))
-    return '\n'.join(
-        f'{name:<{width}}  {text}' for name, (_, text) in zip(names, lines, strict=True)
-    )
-
-
-def _last_validation(runner: Runner) -> dict[str, float]:
-    return {
-        name.removeprefix('val/'): scalar.current()
-        for name, scalar in runner.message_hub.log_scalars.items()
-        if name.startswith('val/') and not name.endswith('time')
-    }
-
-
-def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
-    python = Path(sys.executable)
-    if sys.prefix != sys.base_prefix and python.is_relative_to(Path.cwd()):
-        python = python.relative_to(Path.cwd())  # a virtual environment that nobody activated
-    else:
-        python = Path('python')
-    config = Path(runner.cfg.filename)
-    tools = Path(sys.argv[0]).parent
-    commands = []
-    if adapter.is_file():
-        commands.append([python, tools / 'test.py', work_dir / config.name, adapter])
-    try:
-        recipe = recipes.parse(config.stem)
-    except recipes.RecipeError:
-        recipe = None
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    petl = getattr(model, 'petl', None)
-    if adapter.is_file() and isinstance(petl, Supernet) and petl.is_supernet:
-        commands.append([python, tools / 'search.py', recipe or config, adapter])
-    elif recipe is not None:
-        other = 'linear' if recipe.method != 'linear' else 'gleam-l'
-        commands.append([python, tools / 'train.py', str(recipe._replace(method=other))])
-    return [shlex.join(map(str, command)) for command in commands]
-
-
-def _shown(path: Path) -> Path:
-    """A path as short as it can be told."""
-    return Path(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else path

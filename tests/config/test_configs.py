@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from gleam_mm import recipes
+from gleam_mm.config import recipes
 from gleam_mm.datasets.vtab import VTAB_TASKS
 from gleam_mm.registry import DATASETS, HOOKS, MODELS, OPTIMIZERS, RUNNERS
 

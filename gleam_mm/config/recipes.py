@@ -59,7 +59,7 @@ def config_root() -> Path:
     if named := os.environ.get(ROOT_VARIABLE):
         root, origin = Path(named).expanduser().resolve(), f'the one that {ROOT_VARIABLE} names'
     else:
-        root, origin = Path(__file__).resolve().parent.parent / 'configs', "the package's"
+        root, origin = Path(__file__).resolve().parents[2] / 'configs', "the package's"
     if not (root / '_base_').is_dir():
         raise RecipeError(
             f"there are no configs in {root} ({origin}): install GLEAM-MM with 'pip install -e .' "

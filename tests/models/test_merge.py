@@ -16,7 +16,7 @@ from torch import nn
 
 from gleam_mm import compat
 from gleam_mm.checkpoint import CheckpointError, load_adapter, load_from_local, save_adapter
-from gleam_mm.merge import merge_checkpoint
+from gleam_mm.models.merge import merge_checkpoint
 from gleam_mm.petl import MergeError
 from gleam_mm.registry import MODELS
 

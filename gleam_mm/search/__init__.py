@@ -1,0 +1,1 @@
+"""Searching a trained supernet for its best subnet, on the validation split alone."""

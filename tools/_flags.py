@@ -1,0 +1,88 @@
+"""What the flags of the tools have in common, each defined once. The tools import it first.
+
+Nothing here imports gleam_mm, which takes seconds: --help and a wrong flag are answered at once.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+# Threads that wait must not keep cores from the data loader and from other jobs: spinning, they
+# slow training on a busy machine down tenfold. OpenMP reads this when torch is loaded.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+from mmengine.config import DictAction
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the tool."""
+        self.exit(2, f'{self.prog.split()[0]}: error: {message}\n')
+
+    def add_cfg_options(self, example: str, *names: str, **settings: Any) -> None:
+        """Adds ``--cfg-options``.
+
+        Args:
+            example: What the help text shows.
+            *names: Other names of the flag, before its own.
+            **settings: As of ``add_argument``.
+        """
+        self.add_argument(
+            *names,
+            '--cfg-options',
+            nargs='+',
+            action=KeyValues,
+            metavar='KEY=VALUE',
+            **{'default': {}, 'help': f'override config values: {example}', **settings},
+        )
+
+    def add_launcher(self) -> None:
+        """Adds the flags of a distributed run."""
+        self.add_argument(
+            '--launcher',
+            choices=['none', 'pytorch', 'slurm', 'mpi'],
+            default='none',
+            help='what started the processes; tools/dist_*.sh and slurm_*.sh set it',
+        )
+        self.add_argument('--local_rank', '--local-rank', action=_LocalRank, help=argparse.SUPPRESS)
+
+
+class KeyValues(DictAction):
+    """MMEngine's ``KEY=VALUE``, ``KEY=a,b`` and ``KEY=[[a,b],[c]]``, or a line of error."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the words to the dict."""
+        for word in values:
+            key, equals, _ = word.partition('=')
+            if not (key and equals):
+                parser.error(f'{option_string} {word}: expected {self.metavar}')
+            try:
+                super().__call__(parser, namespace, [word], option_string)
+            except (AssertionError, RecursionError):  # MMEngine does not notice '(a),(b)'
+                parser.error(
+                    f'{option_string} {word}: its brackets do not fit; a list is {key}=[a,b], and '
+                    f'a list of lists {key}=[[a,b],[c]]'
+                )
+
+
+class _LocalRank(argparse.Action):
+    """How old launchers tell a process which one it is; new ones set the variable themselves."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        value: str,
+        option_string: str | None = None,
+    ) -> None:
+        """Sets the variable."""
+        os.environ.setdefault('LOCAL_RANK', value)
