@@ -11,7 +11,6 @@ Exits with 1 where verify finds a fault.
 """
 
 import argparse
-import sys
 
 from _flags import Parser
 
@@ -71,12 +70,4 @@ if __name__ == '__main__':
     from gleam_mm import cli
     from gleam_mm.prepare import actions
 
-    code = 0
-
-    def main() -> None:
-        """Runs the command; its result is the exit code."""
-        global code
-        code = actions.COMMANDS[arguments.command](arguments)
-
-    cli.run(main)
-    sys.exit(code)
+    cli.run(lambda: actions.COMMANDS[arguments.command](arguments))

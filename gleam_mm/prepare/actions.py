@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gleam_mm import errors
 from gleam_mm.datasets.fewshot import FOLDER as FGVC_FOLDER
 from gleam_mm.datasets.fewshot import fgvc_task
 from gleam_mm.datasets.image_list import data_folder

@@ -1,6 +1,6 @@
 """Adapters of earlier releases load, and compute what they computed when they were written.
 
-``written_by_0_1_0/`` holds two that ``tools/train.py`` wrote, of GLEAM-T on ViT and of LoRA on Swin,
+``written_by_0_1_0/`` holds two that ``tools/train.py`` wrote, of GLEAM-T on ViT and LoRA on Swin,
 and what the models of that release gave for three images.
 """
 

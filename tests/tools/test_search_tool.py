@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gleam_mm.checkpoint import read_adapter
+from gleam_mm.config import recipes
 from gleam_mm.minivtab import MiniVTAB
 from gleam_mm.registry import MODELS
 from gleam_mm.search import subnet as searching
