@@ -54,16 +54,20 @@ class FacT(LadderMethod):
     C that all sites share; the site owns r numbers a matrix, its column of the factor P. A ViT gets
     :math:`2 d r + 12 L r + r^3` parameters.
 
-    In Swin each stage has a tensor of its own. The official code also has dropout in front of B.
+    In Swin each stage has a tensor of its own. The official code starts FacT-TT's local transforms
+    ``'uniform'`` and has a ``drop_rate`` of 0.1.
 
     Args:
         rank: Inner width r.
         alpha: Scale of the update.
         sites: Roles to adapt.
         form: ``'tt'`` or ``'tk'``.
+        local_init: How FacT-TT's local transforms start: as the ``'identity'``, or ``'uniform'``.
+            FacT-TK's factors start as in the official code.
+        drop_rate: Dropout of what B reads.
 
     Raises:
-        ValueError: ``rank`` is out of range, or ``form`` is unknown.
+        ValueError: ``rank`` is out of range, or ``form`` or ``local_init`` is unknown.
     """
 
     def __init__(
@@ -72,8 +76,10 @@ class FacT(LadderMethod):
         alpha: float = 1.0,
         sites: Sequence[str] = LINEAR_ROLES,
         form: str = 'tt',
+        local_init: str = 'identity',
+        drop_rate: float = 0.0,
     ) -> None:
-        super().__init__(rank, alpha, sites, local=True)
+        super().__init__(rank, alpha, sites, local_init=local_init, drop_rate=drop_rate)
         if form not in ('tt', 'tk'):
             raise ValueError(f"form={form!r}: FacT has the forms 'tt' and 'tk'")
         self.form = form

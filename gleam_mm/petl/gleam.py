@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from gleam_mm.petl.base import LINEAR_ROLES, check_rank
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.moe import ConvMoE
@@ -20,8 +22,10 @@ class GLEAM(LadderMethod):
     weight matrix. The paper leaves the exact wiring to an appendix that is not public: this is a
     reconstruction, which meets all parameter counts that the paper prints. Bias-free, a ViT of
     width d and depth L gets :math:`2 d r + 12 L r^2 + 9 n r^2 + 2 r n` parameters. What the paper
-    does not say and the counts do not tell are options: ``scales``, ``gate``, ``moe_side`` and
-    ``expert_init``.
+    does not say and the counts do not tell are options: every one from ``scales`` on but ``sites``,
+    ``moe`` and ``local``. Their defaults are the shortest reading of the equations; what Conv-LoRA
+    and FacT, whose parts GLEAM puts together, have beyond it, and what was found to train best, is
+    in ``docs/gleam.md``.
 
     Args:
         rank: Inner width r: 4 (GLEAM-T), 8 (GLEAM-B) or 16 (GLEAM-L).
@@ -43,10 +47,21 @@ class GLEAM(LadderMethod):
         expert_init: How experts start, of which the paper says nothing: ``'kaiming'`` as PyTorch's
             convolutions do, or ``'identity'``, with which GLEAM starts where it would be without
             its mixture.
+        expert_bias: Whether experts have biases (r each).
+        residual: Weight of what enters the mixture beside what leaves it: 1 in Conv-LoRA.
+        normalize: Whether what enters the mixture is divided by its root mean square.
+        gate_init: How the gate's matrices start: ``'uniform'``, or at ``'zero'`` as Conv-LoRA's.
+        noise_floor: Smallest spread of the gate's noise: 0.01 in Conv-LoRA.
+        renormalize: Whether the gate's softmax is over the k chosen experts (equation 10), or over
+            all n before the choice, which gives the gate a gradient at k = 1 too.
+        balance: Weight of the loss that keeps all experts in use, summed over sites: 0.01 in
+            Conv-LoRA.
+        local_init: How local transforms start: as the ``'identity'``, or ``'uniform'`` as in FacT.
+        drop_rate: Dropout of what B reads: 0.1 in FacT.
 
     Raises:
-        ValueError: ``rank``, ``num_experts``, ``top_k`` or ``scales`` is out of range, or ``gate``,
-            ``moe_side`` or ``expert_init`` is unknown.
+        ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor`` or ``balance``
+            is out of range, or ``gate``, ``moe_side`` or a start is unknown.
     """
 
     def __init__(
@@ -62,10 +77,41 @@ class GLEAM(LadderMethod):
         gate: str = 'image',
         moe_side: str = 'narrow',
         expert_init: str = 'kaiming',
+        expert_bias: bool = False,
+        residual: float = 0.0,
+        normalize: bool = False,
+        gate_init: str = 'uniform',
+        noise_floor: float = 0.0,
+        renormalize: bool = True,
+        balance: float = 0.0,
+        local_init: str = 'identity',
+        drop_rate: float = 0.0,
     ) -> None:
-        mixer = (
-            ConvMoE(check_rank(rank), num_experts, top_k, scales, gate, expert_init)
-            if moe
-            else None
-        )
-        super().__init__(rank, alpha, sites, local, mixer, moe_side)
+        mixer = None
+        if moe:
+            mixer = ConvMoE(
+                check_rank(rank),
+                num_experts,
+                top_k,
+                scales,
+                gate,
+                expert_init,
+                expert_bias=expert_bias,
+                residual=residual,
+                normalize=normalize,
+                gate_init=gate_init,
+                noise_floor=noise_floor,
+                renormalize=renormalize,
+                balance=balance,
+            )
+        super().__init__(rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate)
+
+    def begin(self) -> None:
+        """Forgets the balance losses of a pass whose losses nobody took."""
+        if 'mixer' in self.shared:
+            self.shared['mixer'].take_loss()
+
+    def losses(self) -> dict[str, Tensor]:
+        """The balance loss of this pass, where it has a weight."""
+        balances = 'mixer' in self.shared and self.shared['mixer'].balance > 0
+        return {'loss_balance': self.shared['mixer'].take_loss()} if balances else {}

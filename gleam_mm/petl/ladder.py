@@ -45,19 +45,22 @@ class SharedProjection(nn.Module):
 class LocalTransform(nn.Module):
     """The 1x1 convolution L_s of one site, from ``blocks_in * r`` to ``blocks_out * r`` channels.
 
-    It starts as the identity between blocks, that is where SLoRA stands all along.
-
     Args:
         blocks_in: Number of d-wide blocks that the site reads.
         blocks_out: Number of d-wide blocks that the site writes.
         rank: Inner width r.
+        init: How it starts: as the ``'identity'`` between blocks, where SLoRA stands all along, or
+            ``'uniform'`` as PyTorch's Linears do, which is how FacT's official code starts it.
     """
 
-    def __init__(self, blocks_in: int, blocks_out: int, rank: int) -> None:
+    def __init__(self, blocks_in: int, blocks_out: int, rank: int, init: str = 'identity') -> None:
         super().__init__()
         # Indexed (block out, block in, channel out, channel in).
         identity = torch.eye(rank).expand(blocks_out, blocks_in, rank, rank)
         self.weight = nn.Parameter(identity.clone())
+        if init == 'uniform':
+            bound = 1 / math.sqrt(rank * blocks_in)
+            nn.init.uniform_(self.weight, -bound, bound)
 
 
 class LadderMethod(PETLMethod):
@@ -91,9 +94,11 @@ class LadderMethod(PETLMethod):
         local: Whether sites have local transforms.
         mixer: The mixture of experts shared by all sites, or None.
         moe_side: Side of the local transform on which the mixture stands, where there is one.
+        local_init: How local transforms start, see :class:`LocalTransform`.
+        drop_rate: Dropout of what B reads, in training.
 
     Raises:
-        ValueError: ``rank`` is out of range, or ``moe_side`` is unknown.
+        ValueError: ``rank`` is out of range, or ``moe_side`` or ``local_init`` is unknown.
     """
 
     def __init__(
@@ -104,6 +109,8 @@ class LadderMethod(PETLMethod):
         local: bool = True,
         mixer: ConvMoE | None = None,
         moe_side: str = 'narrow',
+        local_init: str = 'identity',
+        drop_rate: float = 0.0,
     ) -> None:
         super().__init__(sites)
         self.rank = check_rank(rank)
@@ -111,6 +118,10 @@ class LadderMethod(PETLMethod):
         self.has_local = local
         if moe_side not in ('narrow', 'wide'):
             raise ValueError(f"moe_side={moe_side!r}: choose 'narrow' or 'wide'")
+        if local_init not in ('identity', 'uniform'):
+            raise ValueError(f"local_init={local_init!r}: choose 'identity' or 'uniform'")
+        self.local_init = local_init
+        self.drop_rate = drop_rate
         self.mixes_blocks = mixer is not None and moe_side == 'wide'
         if mixer is not None:
             self.shared['mixer'] = mixer
@@ -139,11 +150,19 @@ class LadderMethod(PETLMethod):
 
     def build_local(self, site: Site) -> nn.Module:
         """Creates what is a site's own in its local transform."""
-        return LocalTransform(site.blocks_in, site.blocks_out, self.rank)
+        return LocalTransform(site.blocks_in, site.blocks_out, self.rank, self.local_init)
 
     def local_weight(self, site: Site) -> Tensor:
         """The local transform of one site, of shape (c_o, c_i, r, r)."""
-        return self.local[site.key].weight
+        if self.has_local:
+            return self.local[site.key].weight
+        down = self.projection(site).down
+        identity = torch.eye(self.rank, dtype=down.dtype, device=down.device)
+        return identity.expand(site.blocks_out, site.blocks_in, -1, -1)
+
+    def projection(self, site: Site) -> SharedProjection:
+        """The projections A and B that a site shares with others."""
+        return self.shared['projections'][str(site.stage)]
 
     def track(self) -> list[Handle]:
         """Follows the token grid where there is a mixture that needs it."""
@@ -158,15 +177,11 @@ class LadderMethod(PETLMethod):
             (d, r) for each block or, at a site that narrows, ``down`` of shape (r, d) for each
             block and ``up`` of shape (d, c_i r).
         """
-        projection = self.shared['projections'][str(site.stage)]
-        down, up = projection.down, projection.up
-        narrows, blocks = site.blocks_in > 1, max(site.blocks_in, site.blocks_out)
-        local = self.local_weight(site).flatten(0, 1) if self.has_local else None  # (blocks, r, r)
-        if narrows != self.mixes_blocks:  # A and L_s are neighbours, B and L_s otherwise
-            transformed = down.expand(blocks, -1, -1) if local is None else local @ down
-            return _join(transformed, narrows), up
-        transformed = up.expand(blocks, -1, -1) if local is None else up @ local
-        return down, _join(transformed, narrows)
+        down, up = self.projection(site).down, self.projection(site).up
+        local = self.local_weight(site).flatten(0, 1)  # (blocks, r, r)
+        if self._transforms_first(site):
+            return _join(local @ down, site), up
+        return down, _join(up @ local, site)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the site's low-rank update to the frozen Linear's output."""
@@ -177,6 +192,11 @@ class LadderMethod(PETLMethod):
             z = F.linear(x, down)
         if 'mixer' in self.shared:
             z = self.mix(site, z)
+        if self.training and self.drop_rate:
+            if not self._transforms_first(site):  # dropout, between L_s and B, keeps them apart
+                z = F.linear(z, _join(self.local_weight(site).flatten(0, 1), site))
+                up = self.projection(site).up
+            z = F.dropout(z, self.drop_rate)
         return add_update(y, z, up, self.alpha)
 
     def mix(self, site: Site, z: Tensor) -> Tensor:
@@ -202,7 +222,11 @@ class LadderMethod(PETLMethod):
         down, up = self.site_weights(site)
         return torch.addmm(weight, up, down, alpha=self.alpha), bias
 
+    def _transforms_first(self, site: Site) -> bool:
+        """Whether L_s is the neighbour of A, not of B."""
+        return (site.blocks_in > 1) != self.mixes_blocks
 
-def _join(blocks: Tensor, narrows: bool) -> Tensor:
-    """One weight of the weights (c, out, in) of c blocks: over all that they read, or write."""
-    return blocks.transpose(0, 1).flatten(1) if narrows else blocks.flatten(0, 1)
+
+def _join(blocks: Tensor, site: Site) -> Tensor:
+    """One weight of the weights (c, out, in) of c blocks: over all blocks read, or written."""
+    return blocks.transpose(0, 1).flatten(1) if site.blocks_in > 1 else blocks.flatten(0, 1)

@@ -43,6 +43,11 @@ class ConvMoE(nn.Module):
     gradient from the task: it then routes by its initial weights and its noise. This is what
     equations 10 to 12 say, not an addition of ours.
 
+    Conv-LoRA (Zhong et al., ICLR 2024), whose gate is that of equations 10 to 12, has more around
+    it, of which the paper says nothing and none of which a count of parameters tells: ``residual=1,
+    gate_init='zero', noise_floor=0.01, balance=0.01, expert_bias=True``. Its experts also have a
+    GELU, and interpolate bicubically; neither folds, so neither is here.
+
     Args:
         channels: Width r of the tokens.
         num_experts: Number n of experts.
@@ -52,10 +57,22 @@ class ConvMoE(nn.Module):
         expert_init: How experts start, which the paper does not say: ``'kaiming'`` as PyTorch's
             convolutions do, or ``'identity'``. As a kernel without outer taps folds to itself, the
             latter mixture starts as the identity, whatever its gate decides.
+        expert_bias: Whether an expert's convolution has a bias, which starts at zero.
+        residual: Weight c of the tokens themselves beside the mixture, :math:`c z + z_{out}`.
+        normalize: Whether each token is divided by the root mean square of its channels first, so
+            that what the mixture gives no longer grows with what it gets.
+        gate_init: How the gate's two matrices start: ``'uniform'`` as PyTorch's Linears do, or at
+            ``'zero'``, where noise alone decides at first.
+        noise_floor: What is added to the softplus of equation 11.
+        renormalize: Whether the softmax is over the k chosen experts (equation 10). If not, it is
+            over all n before the choice; the weights then sum to less than one, and the gate gets a
+            gradient at k = 1 too.
+        balance: Weight of the loss that keeps experts in use, see :meth:`imbalance`.
 
     Raises:
-        ValueError: ``num_experts``, ``top_k`` or ``scales`` do not fit each other, or ``gate`` or
-            ``expert_init`` is unknown.
+        ValueError: ``num_experts``, ``top_k`` or ``scales`` do not fit each other, ``gate``,
+            ``expert_init`` or ``gate_init`` is unknown, or ``noise_floor`` or ``balance`` is
+            negative.
     """
 
     def __init__(
@@ -66,6 +83,13 @@ class ConvMoE(nn.Module):
         scales: tuple[int, ...] | None = None,
         gate: str = 'image',
         expert_init: str = 'kaiming',
+        expert_bias: bool = False,
+        residual: float = 0.0,
+        normalize: bool = False,
+        gate_init: str = 'uniform',
+        noise_floor: float = 0.0,
+        renormalize: bool = True,
+        balance: float = 0.0,
     ) -> None:
         super().__init__()
         if num_experts < 1:
@@ -83,13 +107,26 @@ class ConvMoE(nn.Module):
             raise ValueError(f"gate={gate!r}: choose 'image' or 'token'")
         if expert_init not in ('kaiming', 'identity'):
             raise ValueError(f"expert_init={expert_init!r}: choose 'kaiming' or 'identity'")
+        if gate_init not in ('uniform', 'zero'):
+            raise ValueError(f"gate_init={gate_init!r}: choose 'uniform' or 'zero'")
+        for name, value in [('noise_floor', noise_floor), ('balance', balance)]:
+            if value < 0:
+                raise ValueError(f'{name}={value}: choose a number of at least 0')
         self.channels = channels
         self.num_experts = num_experts
         self.top_k = top_k
         self.scales = scales
         self.gates_tokens = gate == 'token'
         self.expert_init = expert_init
+        self.residual = residual
+        self.normalize = normalize
+        self.gate_init = gate_init
+        self.noise_floor = noise_floor
+        self.renormalize = renormalize
+        self.balance = balance
+        self._imbalances: list[Tensor] = []  # of the passes since the last loss was taken
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
+        self.biases = nn.Parameter(torch.zeros(num_experts, channels)) if expert_bias else None
         self.gate = nn.Parameter(torch.empty(channels, num_experts))
         self.noise = nn.Parameter(torch.empty(channels, num_experts))
         # Whole numbers, which stay exact when the module changes its precision.
@@ -98,13 +135,15 @@ class ConvMoE(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises the experts as told, gate and noise as PyTorch does a Linear."""
+        """Initialises experts and gate as told; biases with zero."""
         for kernel in self.kernels:
             if self.expert_init == 'identity':
                 nn.init.dirac_(kernel)
             else:
                 nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
-        bound = 1 / math.sqrt(self.channels)
+        if self.biases is not None:
+            nn.init.zeros_(self.biases)
+        bound = 1 / math.sqrt(self.channels) if self.gate_init == 'uniform' else 0.0
         nn.init.uniform_(self.gate, -bound, bound)
         nn.init.uniform_(self.noise, -bound, bound)
 
@@ -116,17 +155,57 @@ class ConvMoE(nn.Module):
 
         Returns:
             Weights of shape (B, n) or (B, N, n), k of them above zero for each decision, which sum
-            to one.
+            to one, or to less without ``renormalize``.
         """
-        logits = h @ self.gate
+        clean = logits = h @ self.gate
         if self.training:
-            scale = F.softplus(h @ self.noise)
-            logits = logits + torch.randn_like(scale) * scale
-        if self.top_k < self.num_experts:
-            threshold = logits.topk(self.top_k, dim=-1)
+            spread = F.softplus(h @ self.noise) + self.noise_floor
+            logits = clean + torch.randn_like(spread) * spread
+        chosen = logits.topk(self.top_k, dim=-1).indices
+        if self.renormalize:
             kept = torch.full_like(logits, -math.inf)
-            logits = kept.scatter(-1, threshold.indices, threshold.values)
-        return logits.softmax(-1)
+            weights = kept.scatter(-1, chosen, logits.gather(-1, chosen)).softmax(-1)
+        else:
+            weights = logits.softmax(-1)
+            weights = torch.zeros_like(weights).scatter(-1, chosen, weights.gather(-1, chosen))
+        if self.training and self.balance:
+            self._imbalances.append(self.imbalance(weights, clean, logits, spread))
+        return weights
+
+    def imbalance(self, weights: Tensor, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
+        r"""How unevenly the decisions of one call use the experts (Shazeer et al., ICLR 2017).
+
+        The sum of two squared coefficients of variation over the experts: of their importance, the
+        sum of their weights, and of their load, the number of decisions that are expected to choose
+        them if noise i is drawn again. Load has a gradient where the weights have none, at k = 1;
+        it is even where all experts serve every input.
+
+        Args:
+            weights: What :meth:`route` gives, of shape (..., n).
+            clean: The logits without their noise.
+            noisy: The logits with it.
+            spread: The noise's standard deviations.
+        """
+        weights, clean, noisy, spread = (
+            tensor.float().flatten(0, -2) for tensor in (weights, clean, noisy, spread)
+        )
+        imbalance = _squared_variation(weights.sum(0))
+        if self.top_k == self.num_experts:
+            return imbalance
+        # The best of the others that must be beaten: the k-th, but for whom is among the k itself.
+        last, next_best = noisy.topk(self.top_k + 1, dim=-1).values[:, -2:].split(1, dim=-1)
+        threshold = torch.where(noisy > next_best, next_best, last)
+        load = torch.special.ndtr((clean - threshold) / spread).sum(0)
+        return imbalance + _squared_variation(load)
+
+    def take_loss(self) -> Tensor:
+        """The balance loss of all calls since the last time, a number; then forgets them."""
+        taken, self._imbalances = self._imbalances, []
+        return self.balance * (sum(taken) if taken else self.gate.new_zeros(()))
+
+    def __getstate__(self) -> dict:
+        """A copy does not share the losses of a pass, which tensors inside a graph could not be."""
+        return {**super().__getstate__(), '_imbalances': []}
 
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
@@ -152,7 +231,10 @@ class ConvMoE(nn.Module):
                 f'got {z.shape[1]} tokens where the grid has {prefix} prefix tokens and '
                 f'{height} x {width} others; the layout of this backbone tells a wrong grid'
             )
-        return self._gate_tokens(z, grid) if self.gates_tokens else self._gate_images(z, grid)
+        if self.normalize:
+            z = z * (z.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+        mixed = self._gate_tokens(z, grid) if self.gates_tokens else self._gate_images(z, grid)
+        return torch.add(mixed, z, alpha=self.residual) if self.residual else mixed
 
     def _gate_images(self, z: Tensor, grid: Grid) -> Tensor:
         """Equation 9 with one decision an image: sums the experts' kernels, then convolves."""
@@ -166,10 +248,10 @@ class ConvMoE(nn.Module):
         image = image.transpose(1, 2).reshape(1, batch * channels, height, width)
         mixed = F.conv2d(image, kernels, padding=1, groups=batch)
         mixed = mixed.view(batch, channels, height * width).transpose(1, 2)
-        if not prefix:
-            return mixed
-        centre = kernels[:, :, 1, 1].view(batch, channels, channels)
-        return torch.cat([z[:, :prefix] @ centre.transpose(1, 2), mixed], dim=1)
+        if prefix:
+            centre = kernels[:, :, 1, 1].view(batch, channels, channels)
+            mixed = torch.cat([z[:, :prefix] @ centre.transpose(1, 2), mixed], dim=1)
+        return mixed if self.biases is None else mixed + (weights @ self.biases).unsqueeze(1)
 
     def _gate_tokens(self, z: Tensor, grid: Grid) -> Tensor:
         """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
@@ -180,6 +262,8 @@ class ConvMoE(nn.Module):
         if prefix:
             experts = torch.cat([F.linear(z[:, :prefix], kernels[:, :, 1, 1]), experts], dim=1)
         experts = experts.unflatten(2, (self.num_experts, self.channels))
+        if self.biases is not None:
+            experts = experts + self.biases
         return (self.route(z).unsqueeze(2) @ experts).squeeze(2)
 
 
@@ -187,3 +271,10 @@ def _fold_matrices(scales: tuple[int, ...]) -> Tensor:
     """Matrices (n, 9, 9) that fold flattened 3x3 kernels from the right, times the areas s^2."""
     axes = [torch.tensor([[1.0, 0, 0], [s - 1, s, s - 1], [0, 0, 1]]) for s in scales]
     return torch.stack([torch.kron(axis, axis).T for axis in axes])
+
+
+def _squared_variation(usage: Tensor) -> Tensor:
+    """The squared coefficient of variation over experts, zero where there is only one."""
+    if len(usage) == 1:
+        return usage.new_zeros(())
+    return usage.var() / (usage.mean().square() + 1e-10)

@@ -15,6 +15,11 @@ WIRINGS = {
     'wide': dict(moe_side='wide'),
     'wide, token': dict(moe_side='wide', gate='token'),
 }
+# As Conv-LoRA has its mixture, and FacT its transforms.
+LINEAGE = dict(
+    expert_bias=True, residual=1.0, gate_init='zero', noise_floor=0.01, balance=0.01,
+    local_init='uniform', drop_rate=0.1,
+)  # fmt: skip
 METHODS = {
     'SLoRA': lambda **options: SLoRA(rank=4, **options),
     'FacT': lambda **options: FacT(rank=4, **options),
@@ -25,6 +30,8 @@ METHODS = {
         for name, options in WIRINGS.items()
     },
     'GLEAM without local, wide': partial(GLEAM, rank=4, top_k=2, local=False, moe_side='wide'),
+    'GLEAM of its lineage': partial(GLEAM, rank=4, top_k=2, **LINEAGE),
+    'GLEAM of its lineage, wide': partial(GLEAM, rank=4, top_k=2, moe_side='wide', **LINEAGE),
 }
 
 
@@ -33,7 +40,7 @@ def randomize(method):
         torch.nn.init.normal_(parameter, std=0.3)
 
 
-def literal_update(method, site, x, grid, moe_side='narrow', gate='image'):
+def literal_update(method, site, x, grid, moe_side='narrow', gate='image', drop=lambda z: z):
     """B L_s MoE A x, with A and B applied block by block and L_s as a convolution on all tokens."""
     projection = method.shared['projections'][str(site.stage)]
     blocks_in = x.unflatten(-1, (site.blocks_in, site.width))
@@ -50,12 +57,13 @@ def literal_update(method, site, x, grid, moe_side='narrow', gate='image'):
             return tokens
         moe = method.shared['mixer']
         weights = (moe.kernels, moe.scales, moe.gate, moe.noise, moe.top_k)
+        options = dict(decides=gate, biases=moe.biases, residual=moe.residual)
         blocks = tokens.split(r, dim=-1)  # one on the narrow side
-        return torch.cat([mixture(z, grid, *weights, decides=gate) for z in blocks], dim=-1)
+        return torch.cat([mixture(z, grid, *weights, **options) for z in blocks], dim=-1)
 
     local_first = (site.blocks_in > site.blocks_out) == (moe_side == 'narrow')
     z = mix(z @ kernel.T) if local_first else mix(z) @ kernel.T
-    return (z.unflatten(-1, (site.blocks_out, r)) @ projection.up.T).flatten(-2)
+    return (drop(z).unflatten(-1, (site.blocks_out, r)) @ projection.up.T).flatten(-2)
 
 
 def visit_sites(method, backbone, images):
@@ -117,6 +125,53 @@ def test_gradients_follow_the_formula(name, kind, images):
         torch.testing.assert_close(mine, literal, rtol=1e-10, atol=1e-9, msg=site.name)
 
 
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('kind', ['vit', 'swin'])
+def test_dropout_is_before_the_last_projection(name, kind, images, monkeypatch):
+    """With a mask that is drawn by place; PyTorch draws in the order of the memory."""
+
+    def drop(z, rate=0.3):
+        mask = torch.rand(z.shape, generator=torch.Generator().manual_seed(2)) > rate
+        return z * mask / (1 - rate)
+
+    method = METHODS[name](alpha=0.5)
+    for site, x, frozen, _, grid in visit_sites(method, evaluating(BACKBONES[kind]()), images):
+        method.drop_rate, method.training = 0.3, True  # while the mixture's gate is not noisy
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.nn.functional, 'dropout', drop)
+            mine = method.adapt(site, x, torch.zeros_like(frozen))
+        literal = 0.5 * literal_update(method, site, x, grid, **wiring(name), drop=drop)
+        torch.testing.assert_close(mine, literal, rtol=1e-10, atol=1e-10, msg=site.name)
+
+
+def test_local_transforms_start_like_linears(backbone):
+    """Which is how FacT's official code starts them: U(+-1 / sqrt(r c_in))."""
+    method = FacT(rank=16, local_init='uniform')
+    method.attach(backbone)
+    for site in method.layout.sites(method.roles):
+        weight = method.local[site.key].weight.detach()
+        linear = torch.nn.Linear(16 * site.blocks_in, 16 * site.blocks_out, bias=False).weight
+        assert weight.numel() == linear.numel()
+        torch.testing.assert_close(weight.std(), linear.std(), rtol=0.15, atol=0)
+        bound = 1 / (16 * site.blocks_in) ** 0.5
+        assert 0.9 * bound < weight.abs().max() <= bound
+    method.detach()
+
+
+def test_balance_is_a_loss_of_the_method(vit, images):
+    gleam = GLEAM(4, top_k=1, balance=0.01, noise_floor=0.01)
+    gleam.attach(vit)
+    vit(images)
+    losses = gleam.losses()
+    losses['loss_balance'].backward()
+    assert gleam.shared['mixer'].gate.grad.abs().max() > 0
+    assert gleam.losses() == {'loss_balance': 0}
+    vit(images)
+    gleam.begin()  # the next pass: nobody took the losses of the last one
+    assert gleam.losses() == {'loss_balance': 0}
+    assert GLEAM(4).losses() == GLEAM(4, moe=False, balance=0.01).losses() == {}
+
+
 def count(method, backbone):
     method.attach(backbone)
     number = sum(parameter.numel() for parameter in method.parameters())
@@ -132,6 +187,7 @@ def test_parameters_on_vit_b():
         assert count(SLoRA(8), vit) == 2 * 768 * 8
         for options in WIRINGS.values():
             assert count(GLEAM(16, **options), vit) == 70_784
+        assert count(GLEAM(16, **LINEAGE), vit) == 70_848  # biases in experts
 
 
 def test_parameters_on_swin_b():
@@ -191,6 +247,9 @@ def test_attention_only(vit):
         (lambda: GLEAM(gate='pixel'), "gate='pixel': choose 'image' or 'token'"),
         (lambda: GLEAM(moe_side='left'), "moe_side='left': choose 'narrow' or 'wide'"),
         (lambda: GLEAM(expert_init=0), "expert_init=0: choose 'kaiming' or 'identity'"),
+        (lambda: GLEAM(gate_init=0), "gate_init=0: choose 'uniform' or 'zero'"),
+        (lambda: GLEAM(local_init=0), "local_init=0: choose 'identity' or 'uniform'"),
+        (lambda: FacT(local_init='zero'), "local_init='zero': choose 'identity' or 'uniform'"),
     ],
 )
 def test_bad_options_are_named(make, message):
