@@ -83,6 +83,6 @@ if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
     from gleam_mm import cli
-    from gleam_mm.analysis import commands
+    from gleam_mm.analysis import analyze
 
-    cli.run(lambda: commands.run(arguments))
+    cli.run(lambda: analyze.run(arguments))

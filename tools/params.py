@@ -29,18 +29,20 @@ def main(args: argparse.Namespace) -> None:
     rows = []
     with errors.setup():
         if args.table1:
-            print(params.paper_table())
+            print(parameters.paper_table())
             return
         for config in args.configs:
             cfg = recipes.load(config, args.cfg_options)
             rows.append((recipes.name_of(cfg), params.count_config(cfg)))
-    print(params.table(rows))
+    print(parameters.recipes_table(rows))
 
 
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, errors, params
+    from gleam_mm import cli, errors
     from gleam_mm.config import recipes
+    from gleam_mm.models import params
+    from gleam_mm.report import parameters
 
     cli.run(lambda: main(arguments))

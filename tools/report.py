@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     with errors.setup():
         made, paths = report.make(args.studies, args.study, args.out)
     for table in made.tables:
-        print(formats.markdown(table))
+        print(markdown(table))
     for path in paths:
         print(f'wrote {path}')
 
@@ -46,6 +46,6 @@ if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
     from gleam_mm import cli, errors, report
-    from gleam_mm.report import formats
+    from gleam_mm.output.tables import markdown
 
     cli.run(lambda: main(arguments))

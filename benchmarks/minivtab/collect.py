@@ -31,11 +31,11 @@ if __name__ == '__main__':
     def main() -> None:
         """Reads the studies and writes the record. Without Optuna, an error says so."""
         with errors.setup():
+            import gather
             import records
-            import survey
 
-            storages = arguments.studies or survey.present()
-            collected = survey.collect(storages, arguments.workers, records.FOLDER)
+            storages = arguments.studies or gather.present()
+            collected = gather.collect(storages, arguments.workers, records.FOLDER)
         for study, done, planned in collected:
             print(f'{study}: {done} of {planned} trainings are complete')
 

@@ -21,9 +21,9 @@ if __name__ == '__main__':
         """Writes the page."""
         with errors.setup():
             import records
-            import results
+            import writeup
 
-            written = results.write(records.FOLDER)
+            written = writeup.write(records.FOLDER)
         for path in written:
             print(f'wrote {path}')
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import paired
 from claims import Claim, Comparison
-from mdtables import MISSING, count, number, p_value, table
 from paired import Paired, Scores
+
+from gleam_mm.output.escape import markdown_code
+from gleam_mm.output.tables import MISSING, count, number, pipes
 
 RULE = """\
 A comparison A > B says that A is better than B. Its pairs are the tasks and seeds that both have.
@@ -71,7 +73,7 @@ class Judged:
     @property
     def title(self) -> str:
         """What is compared."""
-        return f'`{self.comparison.first}` > `{self.comparison.second}`'
+        return ' > '.join(map(markdown_code, (self.comparison.first, self.comparison.second)))
 
 
 def look_at(comparison: Comparison, scores: Mapping[str, Scores]) -> Judged:
@@ -110,7 +112,7 @@ def lines(judged: Sequence[Judged], parameters: Mapping[str, int]) -> str:
     head, *body = (
         [cell for cell, keep in zip(row, used, strict=True) if keep] for row in (_COLUMNS, *rows)
     )
-    return table(head, body, _TEXTS)
+    return pipes(head, body, _TEXTS)
 
 
 def _row(one: Judged, parameters: Mapping[str, int]) -> list[str]:
@@ -158,8 +160,15 @@ def summary(judged: Mapping[str, Sequence[Judged]]) -> str:
             those = [one for one in found if one.verdict == verdict]
             cells.append('<br>'.join(map(_short, those)) or MISSING)
         body.append([title, *cells])
-    return table(('claim', *verdicts), body, ('claim', *verdicts))
+    return pipes(('claim', *verdicts), body, ('claim', *verdicts))
 
 
 def _short(one: Judged) -> str:
     return one.title if one.paired is None else f'{one.title} ({one.paired.mean:+.2f})'
+
+
+def p_value(value: float | None) -> str:
+    """A p value, with four decimals where they matter."""
+    if value is None:
+        return MISSING
+    return '<0.0001' if value < 1e-4 else f'{value:.4f}' if value < 0.1 else f'{value:.2f}'

@@ -1,6 +1,5 @@
 """Figures of analyses, and their JSON: readable on a screen, in print and in greyscale."""
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gleam_mm.analysis.homogeneity import MEASURES, PATHS
 from gleam_mm.fileio import write_bytes
+from gleam_mm.output import escape
 
 _MOST_ANNOTATED = 150  # cells; numbers in more of them could not be read
 _MOST_TICKS = 24
@@ -28,14 +27,6 @@ def write_json(path: Path, content: Any) -> None:
     """Writes numbers as JSON, with null for those that are not defined."""
     text = json.dumps(_finite(content), indent=1, allow_nan=False)
     write_bytes(path, f'{text}\n'.encode())
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG."""
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=150)
-    write_bytes(path, buffer.getvalue())
 
 
 def similarity_maps(subject: Mapping[str, Any], role: str) -> Figure:
@@ -68,11 +59,9 @@ def similarity_maps(subject: Mapping[str, Any], role: str) -> Figure:
         figure.colorbar(image, ax=axes[:, column], shrink=0.7, aspect=30).ax.tick_params(
             labelsize=7
         )
-    data = subject['data']
     figure.suptitle(
-        f'{subject["name"]} ({subject["method"]["class"]}), {role}: how alike the layers are, '
-        f'{data["images"]:,} images of {data["dataset"]} {data["split"]}.  '
-        'The colours span pairs of different layers.',
+        f'{escape.figure(subject["name"])} ({subject["method"]["class"]}), {role}: how alike the '
+        f'layers are, {_seen(subject)}.  The colours span pairs of different layers.',
         fontsize=9,
     )
     return figure
@@ -85,7 +74,7 @@ def adjacent_bars(subjects: Sequence[Mapping[str, Any]], role: str) -> Figure:
         subjects: Results of :func:`gleam_mm.analysis.homogeneity.measure` that have the role.
         role: The role to draw.
     """
-    names = [subject['name'] for subject in subjects]
+    names = [escape.figure(subject['name']) for subject in subjects]
     wide = 1.2 + 0.8 * max(len(names), 3)
     figure = Figure(figsize=(2 * wide, 5.6), layout='constrained')
     axes = figure.subplots(2, 2).flat
@@ -111,16 +100,9 @@ def adjacent_bars(subjects: Sequence[Mapping[str, Any]], role: str) -> Figure:
         ax.axhline(0, color='black', linewidth=0.6)
     handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc='outside lower center', ncols=2, fontsize=8, frameon=False)
-    seen = ', '.join(
-        dict.fromkeys(
-            f'{s["data"]["images"]:,} images of {s["data"]["dataset"]} {s["data"]["split"]}'
-            for s in subjects
-        )
-    )
-    figure.suptitle(
-        f'{role}: how alike adjacent layers are, beside accuracy\n{seen}',
-        fontsize=9,
-    )
+    seen = ', '.join(dict.fromkeys(map(_seen, subjects)))
+    title = f'{role}: how alike adjacent layers are, beside accuracy'
+    figure.suptitle(f'{title}\n{seen}', fontsize=9)
     return figure
 
 
@@ -157,7 +139,7 @@ def routing_classes(subject: Mapping[str, Any]) -> Figure:
         subject: A result of :func:`gleam_mm.analysis.routing.measure`.
     """
     roles = _by_role(subject)
-    experts, classes = _expert_labels(subject), subject['classes']
+    experts, classes = _expert_labels(subject), list(map(escape.figure, subject['classes']))
     figure = Figure(
         figsize=(
             2.4 + len(roles) * (0.9 + 0.42 * len(experts)),
@@ -233,10 +215,8 @@ def attention_maps(result: Mapping[str, Any], shown: np.ndarray) -> Figure:
     titles = (['rollout'] if rolled else []) + [f'layer {layer}' for layer in picked]
     for ax, title in zip(axes[0, 1:], titles, strict=True):
         ax.set_title(title, fontsize=8)
-    figure.suptitle(
-        f'{result["name"]}: {result["map"]}; each map from its least (dark) to its largest value',
-        fontsize=9,
-    )
+    title = f'{escape.figure(result["name"])}: {result["map"]}'
+    figure.suptitle(f'{title}; each map from its least (dark) to its largest value', fontsize=9)
     return figure
 
 
@@ -255,9 +235,11 @@ def cam_maps(result: Mapping[str, Any], shown: np.ndarray) -> Figure:
         row[2].imshow(values, cmap='cividis', vmin=0, vmax=1, alpha=0.55)
     _draw_pictures(axes, result, shown)
     target = result['images'][0]['target']
-    axes[0, 1].set_title(f'{result["cam"]}, {target or "predicted class"}', fontsize=8)
+    target = 'predicted class' if target is None else escape.figure(target)
+    axes[0, 1].set_title(f'{result["cam"]}, {target}', fontsize=8)
     axes[0, 2].set_title('on the image', fontsize=8)
-    figure.suptitle(f'{result["name"]}: {result["cam"]} at {result["site"]}', fontsize=9)
+    title = f'{escape.figure(result["name"])}: {result["cam"]} at {result["site"]}'
+    figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -321,8 +303,9 @@ def _picture_grid(rows: int, columns: int, size: float = 1.15) -> tuple[Figure, 
 def _draw_pictures(axes: np.ndarray, result: Mapping[str, Any], shown: np.ndarray) -> None:
     for ax, image, pixels in zip(axes[:, 0], result['images'], shown, strict=True):
         ax.imshow(pixels)
-        label = f'label {image["label"]}\n' if image['label'] is not None else ''
-        told = f'{label}{image["predicted"]} {image["probability"]:.0%}'
+        told = f'{escape.figure(image["predicted"])} {image["probability"]:.0%}'
+        if image['label'] is not None:
+            told = f'label {escape.figure(image["label"])}\n{told}'
         ax.set_ylabel(told, fontsize=7, rotation=0, ha='right', va='center')
 
 
@@ -338,11 +321,13 @@ def _expert_labels(subject: Mapping[str, Any]) -> list[str]:
 
 
 def _routing_title(subject: Mapping[str, Any]) -> str:
+    name, experts = escape.figure(subject['name']), len(subject['scales'])
+    return f'{name}: {subject["top_k"]} of {experts} experts, {_seen(subject)}'
+
+
+def _seen(subject: Mapping[str, Any]) -> str:
     data = subject['data']
-    return (
-        f'{subject["name"]}: {subject["top_k"]} of {len(subject["scales"])} experts, '
-        f'{data["images"]:,} images of {data["dataset"]} {data["split"]}'
-    )
+    return f'{data["images"]:,} images of {escape.figure(data["dataset"])} {data["split"]}'
 
 
 def _matrix(rows: Sequence[Sequence[float | None]]) -> np.ndarray:

@@ -19,6 +19,7 @@ from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.models import PETLClassifier
+from gleam_mm.output import escape
 from gleam_mm.registry import DATASETS, MODELS, scope_of
 
 SPLITS = ('train', 'val', 'test')
@@ -177,7 +178,6 @@ def batches(
     dataset: Dataset,
     indices: Sequence[int],
     batch_size: int,
-    title: str = 'analysing',
 ) -> Iterator[tuple[Tensor, list]]:
     """Streams images, with a progress bar on a terminal.
 
@@ -192,7 +192,9 @@ def batches(
         collate_fn=pseudo_collate,
     )
     with Progress(disable=not on_terminal()) as progress:
-        for batch in progress.track(loader, description=f'{title} {subject.name}'):
+        for batch in progress.track(
+            loader, description=f'analysing {escape.rich_markup(subject.name)}'
+        ):
             data = subject.model.data_preprocessor(batch, training=False)
             yield data['inputs'], data['data_samples']
 

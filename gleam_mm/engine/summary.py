@@ -12,11 +12,11 @@ from mmengine.evaluator import DumpResults
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from gleam_mm import params
 from gleam_mm.config import recipes
 from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.console_hook import headline
-from gleam_mm.models import PETLClassifier
+from gleam_mm.models import PETLClassifier, params
+from gleam_mm.output import tables
 from gleam_mm.petl import Supernet
 
 
@@ -74,7 +74,7 @@ def of_training(runner: Runner, metrics: Mapping[str, float] | None, seconds: fl
             )
         )
     if adapter.is_file():
-        lines.append(('adapter', f'{adapter} ({params.size_text(adapter.stat().st_size)})'))
+        lines.append(('adapter', f'{adapter} ({tables.size(adapter.stat().st_size)})'))
     minutes, rest = divmod(round(seconds), 60)
     lines.append(('time', f'{minutes} min {rest} s of training'))
     lines += [('try next', command) for command in _next_commands(runner, work_dir, adapter)]

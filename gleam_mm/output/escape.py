@@ -103,7 +103,7 @@ def file_name(text: object) -> str:
     """
     text = str(text)
     safe = re.sub(r'[^A-Za-z0-9_.-]+', '-', text).lstrip('.-')[:_LONGEST_NAME]
-    if safe == text:
+    if safe and safe == text:
         return safe
     digest = hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]
     return f'{safe}-{digest}' if safe else digest

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
-from gleam_mm.report import figures, formats, page, paper, tables
+from gleam_mm.output import escape
+from gleam_mm.output.tables import MEASURED, Table, csv, html, latex, markdown, table_csv
+from gleam_mm.report import figures, page, paper, tables
+from gleam_mm.report.ablation import ablation_table
 from gleam_mm.report.suites import Suite, suites_of
-from gleam_mm.report.tables import Table
 from gleam_mm.report.trials import Row, Study, open_study, rows
-from gleam_mm.sweep.plan import FINAL, SELECT
+from gleam_mm.sweep.plan import FINAL, SELECT, options_text
 
 PAGE, MARKDOWN, LATEX, FINALS = 'report.html', 'report.md', 'report.tex', 'finals.csv'
 
@@ -29,11 +31,22 @@ class Report:
     files: dict[str, str]
 
 
-def build(studies: Sequence[Study]) -> Report:
-    """Builds a report.
+class Part(NamedTuple):
+    """What a report has on a suite and a backbone."""
 
-    Args:
-        studies: One or more studies; each table and figure covers all of them.
+    suite: Suite
+    backbone: str
+    rows: list[Row]
+    tables: list[Table]
+
+    @property
+    def anchor(self) -> str:
+        """Where the page has it."""
+        return escape.file_name(f'{self.suite.key}-{self.backbone}')
+
+
+def parts(studies: Sequence[Study]) -> list[Part]:
+    """What a report consists of; each part covers all of the studies.
 
     Raises:
         UserError: The studies consist of no final trainings.
@@ -42,34 +55,46 @@ def build(studies: Sequence[Study]) -> Report:
     if not finals:
         names = ', '.join(study.name for study in studies)
         raise UserError(f'{names}: no final trainings to report, not even waiting ones')
-    found: list[Table] = []
-    sections: list[str] = []
-    links: list[str] = []
+    found = []
     for suite in suites_of(final.dataset for final in finals):
         gathered = rows(studies, suite)
         for backbone in dict.fromkeys(row.backbone for row in gathered):
             own = [row for row in gathered if row.backbone == backbone]
-            made = _tables(suite, backbone, own)
-            found += made
-            anchor, name = f'{suite.key}-{backbone}', f'{suite.name}, {backbone}'
-            links.append(f'<a href="#{anchor}">{name}</a>')
-            sections.append(_section(anchor, suite, backbone, own, made))
+            found.append(Part(suite, backbone, own, _tables(suite, backbone, own)))
+    return found
+
+
+def build(studies: Sequence[Study]) -> Report:
+    """Builds a report.
+
+    Args:
+        studies: One or more studies.
+
+    Raises:
+        UserError: The studies consist of no final trainings.
+    """
+    made = parts(studies)
+    found = [table for part in made for table in part.tables]
+    links = [
+        f'<a href="#{part.anchor}">{escape.html(f"{part.suite.name}, {part.backbone}")}</a>'
+        for part in made
+    ]
     names = ', '.join(dict.fromkeys(study.name for study in studies))
     title = f'GLEAM-MM: {names if len(studies) == 1 else f"{len(studies)} studies"}'
     lead = (
         '<p class="lead">Measured accuracies of parameter-efficient methods'
         + (', beside those that the GLEAM paper prints.' if _has_paper(found) else '.')
-        + (f' Studies: {escape(names)}.' if len(studies) > 1 else '')
+        + (f' Studies: {escape.html(names)}.' if len(studies) > 1 else '')
         + f'</p>\n{page.overrides_notice(studies)}\n<nav>{"".join(links)}</nav>'
     )
     files = {
-        PAGE: page.page(title, lead, _facts(studies), sections),
-        MARKDOWN: f'# {title}\n\n{names}: {_status(studies)}\n\n'
-        + '\n'.join(map(formats.markdown, found)),
-        LATEX: f'% {names}. Needs \\usepackage{{booktabs,graphicx}}.\n\n'
-        + '\n'.join(map(formats.latex, found)),
-        FINALS: formats.finals_csv(studies),
-        **{f'{table.key}.csv': formats.table_csv(table) for table in found},
+        PAGE: page.page(title, lead, _facts(studies), map(_section, made)),
+        MARKDOWN: f'# {escape.markdown(title)}\n\n{escape.markdown(names)}: {_status(studies)}\n\n'
+        + '\n'.join(map(markdown, found)),
+        LATEX: f'% {escape.latex(names)}. Needs \\usepackage{{booktabs,graphicx}}.\n\n'
+        + '\n'.join(map(latex, found)),
+        FINALS: _finals_csv(studies),
+        **{f'{table.slug}.csv': table_csv(table) for table in found},
     }
     return Report(tuple(found), files)
 
@@ -136,48 +161,75 @@ def _tables(suite: Suite, backbone: str, own: Sequence[Row]) -> list[Table]:
     if suite.shots is None:
         made += [
             table
-            for make in (tables.groups_table, tables.search_table, tables.ablation_table)
+            for make in (tables.groups_table, tables.search_table, ablation_table)
             if (table := make(suite, backbone, own))
         ]
     return made
 
 
-def _section(
-    anchor: str, suite: Suite, backbone: str, own: Sequence[Row], made: Sequence[Table]
-) -> str:
+def _section(part: Part) -> str:
+    suite, own, made = part.suite, part.rows, part.tables
     palette = figures.Palette(list(dict.fromkeys(row.name for row in own)))
     names = [row.name for row in own]
+    about = tables.context(suite, part.backbone)
     done = sum(len(row.complete) for row in own)
-    parts = [
-        f'<section id="{anchor}">\n<h2>{tables.context(suite, backbone)}</h2>\n'
+    pieces = [
+        f'<section id="{part.anchor}">\n<h2>{escape.html(about)}</h2>\n'
         f'<p>{done} of {sum(len(row.finals) for row in own)} final trainings are done.</p>'
     ]
-    parts += [page.table(made[0])]
+    pieces += [html(made[0])]
     if suite.shots is not None:
         if charts := figures.shots(suite, own, palette):
-            parts += [
+            pieces += [
                 '<h3>Accuracy against shots</h3>',
                 page.legend(names, palette),
-                page.panels(charts),
+                page.panels(charts, f'Accuracy against shots, {about}', 'shots'),
             ]
     else:
-        if drawn := figures.trade_off(suite, backbone, own, palette):
+        if drawn := figures.trade_off(suite, part.backbone, own, palette):
             number = ' (Figure 1 of the paper)' if suite.key == paper.VTAB else ''
-            parts += [f'<h3>Accuracy against parameters{number}</h3>', page.figure(*drawn)]
-        parts += map(page.table, made[1:])
+            title = f'Accuracy against trained parameters, {about}'
+            pieces += [
+                f'<h3>Accuracy against parameters{number}</h3>',
+                page.figure(drawn[0], title, 'trade-off', drawn[1]),
+            ]
+        pieces += map(html, made[1:])
         if charts := figures.bars(suite, own, palette):
-            parts += ['<h3>Accuracy by task</h3>', _bars_caption(suite, own)]
+            pieces += ['<h3>Accuracy by task</h3>', _bars_caption(suite, own)]
             for group, drawings in charts.items():
-                parts += [f'<h4>{group}</h4>', page.panels(drawings)]
+                pieces += [f'<h4>{group}</h4>', page.panels(drawings, f'Accuracy, {about}', 'bars')]
     if charts := figures.curves(suite, own, palette):
-        parts += [
+        pieces += [
             '<h3>Training curves</h3>',
             '<p class="caption">Loss on the training images, the mean of each epoch; a line for '
             'each seed.</p>',
             page.legend(names, palette),
-            page.panels(charts),
+            page.panels(charts, f'Training loss, {about}', 'curves'),
         ]
-    return '\n'.join(parts) + '\n</section>'
+    return '\n'.join(pieces) + '\n</section>'
+
+
+def _finals_csv(studies: Sequence[Study]) -> str:
+    """Every final training, done or not: what all tables are made from."""
+    head = ('study', 'backbone', 'method', 'dataset', 'seed', 'options', 'overrides', 'state')
+    rows = [
+        (
+            study.name,
+            final.backbone,
+            final.method,
+            final.dataset,
+            final.seed,
+            options_text(final.options),
+            options_text(study.overrides),
+            final.state,
+            final.accuracy,
+            final.parameters,
+            final.seconds,
+        )
+        for study in studies
+        for final in study.finals
+    ]
+    return csv([(*head, 'accuracy', 'parameters', 'seconds'), *rows])
 
 
 def _bars_caption(suite: Suite, own: Sequence[Row]) -> str:
@@ -188,7 +240,7 @@ def _bars_caption(suite: Suite, own: Sequence[Row]) -> str:
 
 
 def _has_paper(found: Sequence[Table]) -> bool:
-    return any(line.source == formats.PAPER for table in found for line in table.lines)
+    return any(line.source != MEASURED for table in found for line in table.lines)
 
 
 def _facts(studies: Sequence[Study]) -> list[tuple[str, str]]:

@@ -16,11 +16,11 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from gleam_mm import params
 from gleam_mm.config import recipes
 from gleam_mm.engine import launch
 from gleam_mm.engine.checkpoint_hook import ADAPTER, LAST
 from gleam_mm.fileio import write_bytes
+from gleam_mm.models import params
 from gleam_mm.sweep import protocol
 from gleam_mm.sweep.plan import SELECT, Job, Sweep
 

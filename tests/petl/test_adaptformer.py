@@ -7,8 +7,8 @@ import torch
 from mmpretrain.models import SwinTransformer
 from torch import nn
 
-from gleam_mm import params
 from gleam_mm.config import recipes
+from gleam_mm.models import params
 from gleam_mm.petl import AdaptFormer, MergeError
 
 # Where the residual stream enters the FFN half of a block, by kind of layout.

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gleam_mm import params
 from gleam_mm.config import recipes
+from gleam_mm.models import params
 from gleam_mm.petl import BitFit
 
 

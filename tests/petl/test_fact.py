@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gleam_mm import params
 from gleam_mm.config import recipes
+from gleam_mm.models import params
 from gleam_mm.petl import LINEAR_ROLES, FacT
 
 RANK = 3

@@ -6,8 +6,8 @@ from mmpretrain.models import SwinTransformer, VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from gleam_mm import params
 from gleam_mm.config import recipes
+from gleam_mm.models import params
 from gleam_mm.petl import MergeError, RepAdapter
 
 

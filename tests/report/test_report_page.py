@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +15,7 @@ from report.made import VTAB, final, select, whole
 
 from gleam_mm.report import Study, build, write
 from gleam_mm.report.figures import Palette
+from gleam_mm.report.suites import SUITES
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 needs_chromium = pytest.mark.skipif(
@@ -67,16 +69,17 @@ def browse(page, *flags):
 
 
 class Reader(HTMLParser):
-    """Collects the cells of tables and the marks of figures."""
+    """Collects the cells of tables and what figures show: (figure, tip)."""
 
     def __init__(self):
         super().__init__()
-        self.rows, self.marks = {}, []
+        self.rows, self.marks, self.ids, self.figure = {}, [], [], ''
         self._table = self._row = self._column = None
-        self._reading = False
+        self._reading = self._tip = False
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        self.ids += [found['id']] if 'id' in found else []
         if tag == 'table':
             self._table = found['id'].removeprefix('table-')
         elif tag == 'tr' and 'data-label' in found:
@@ -85,10 +88,15 @@ class Reader(HTMLParser):
             self._column = found['data-column']
         elif tag == 'span' and found.get('class') == 'value':
             self._reading = True
-        elif 'mark' in (found.get('class') or '').split():
-            self.marks.append((tag, found))
+        elif tag == 'svg':
+            self.figure = found['aria-label']
+        elif tag == 'title' and self.figure:
+            self._tip = True
 
     def handle_data(self, data):
+        if self._tip:
+            self.marks.append((self.figure, data))
+            self._tip = False
         if self._reading:
             self.rows.setdefault(self._row, {})[self._column] = data
             self._reading = False
@@ -123,21 +131,23 @@ def check_numbers(report, shown):
 def test_a_browser_shows_the_numbers_of_the_csv(report, page):
     shown = read(browse(page, '--dump-dom'))
     check_numbers(report, shown.rows)
-    kinds = {(tag, node['class']) for tag, node in shown.marks}
-    assert {
-        ('circle', 'mark measured'),
-        ('circle', 'mark paper'),
-        ('rect', 'mark measured'),
-    } < kinds
-    assert ('path', 'mark curve') in kinds
-    by_task = {
-        (node['data-name'], node['data-task']): node['data-value']
-        for tag, node in shown.marks
-        if tag == 'rect'
-    }
-    assert len(by_task) == 2 * 19 + 5
-    for (name, task), value in by_task.items():
-        assert shown.rows['vtab-vit-b-tasks', name, 'measured'][task] == value
+    drawn = {}
+    for figure, tip in shown.marks:
+        name, value = re.match('([^,:]*)[^\\d]*([\\d.]+)', tip).groups()
+        drawn.setdefault(figure, []).append((name, 'paper' in tip, value))
+    about = 'VTAB-1K on ViT-B/16 (vit-b)'
+    averages = drawn.pop(f'Accuracy against trained parameters, {about}')
+    assert sum(paper for _, paper, _ in averages) == 15
+    tasks = SUITES[0].tasks
+    compared = 0
+    for key, label in tasks.items():
+        for name, paper, value in drawn.pop(f'Accuracy, {about}, {label}'):
+            if not paper:
+                assert shown.rows['vtab-vit-b-tasks', name, 'measured'][key] == value
+                compared += 1
+        assert drawn.pop(f'Training loss, {about}, {label}')
+    assert compared == 2 * 19 + 5
+    assert not drawn
 
 
 @needs_chromium
@@ -154,37 +164,122 @@ def test_a_browser_draws_the_figures(page, tmp_path):
 
 def test_the_page_needs_nothing_but_itself(report):
     text = report.files['report.html']
-    assert not re.search(r'https?://|<script|<link|<iframe|<img|@import|url\(|srcset', text)
+    assert not re.search(r'https?://|<script|<link|<iframe|<img|@import|url\((?!#)|srcset', text)
 
 
 def test_the_files_hold_no_result_of_a_selection(report):
     assert not any('12.3' in text for text in report.files.values())
 
 
-def test_names_are_escaped(report):
-    text = report.files['report.html']
-    assert '<b>"whole"</b>' not in text
-    assert '&lt;b&gt;' in text
-
-
-def test_every_tag_is_closed(report):
-    open_tags = []
+def check_tags(text):
+    open_tags, opened = [], set()
 
     class Checker(HTMLParser):
         def handle_starttag(self, tag, attributes):
+            opened.add(tag)
             if tag not in ('meta', 'br'):
                 open_tags.append(tag)
+
+        def handle_startendtag(self, tag, attributes):
+            opened.add(tag)
 
         def handle_endtag(self, tag):
             assert open_tags.pop() == tag
 
-    Checker().feed(report.files['report.html'])
+    Checker().feed(text)
     assert open_tags == []
+    return opened
 
 
-def test_other_settings_are_told():
-    study = Study('made', [final()], {'train_cfg.max_epochs': 2})
-    assert 'train_cfg.max_epochs=2' in build([study]).files['report.html']
+def test_every_tag_is_closed(report):
+    check_tags(report.files['report.html'])
+
+
+def test_every_id_is_of_its_own(report):
+    ids = read(report.files['report.html']).ids
+    assert len(set(ids)) == len(ids) > 40
+
+
+HOSTILE = '<script>alert(1)</script>"\'|\n=../../x $a$ \\input{x} \x1b[31m \udc80'
+
+
+@pytest.fixture(scope='module')
+def hostile():
+    """A study in which everything that has a name has a hostile one."""
+    curve = [{'epoch': 1, 'loss': 1.0}]
+    results = [
+        final(method, dataset, seed, 50.0, backbone=f'vit{HOSTILE}', curve=curve)
+        for method in (f'm{HOSTILE}', f'=n{HOSTILE}')
+        for dataset in (f'd{HOSTILE}', 'vtab-cifar')
+        for seed in (0, 1)
+    ]
+    results[0] = replace(results[0], state=HOSTILE, options={HOSTILE: HOSTILE})
+    return build([Study(HOSTILE, results, {f'model.{HOSTILE}': HOSTILE})])
+
+
+def test_no_name_becomes_a_tag_or_an_attribute(hostile, report):
+    text = hostile.files['report.html']
+    assert check_tags(text) <= check_tags(report.files['report.html']) | {'br', 'code'}
+    assert '&lt;script&gt;alert(1)' in text
+    links = re.findall('<a href="#(.*?)">', text)
+    assert len(links) == 2 and set(links) <= set(read(text).ids)
+
+
+def test_no_name_leaves_the_folder_of_the_report(hostile, tmp_path):
+    folder = tmp_path / 'a' / 'b'
+    paths = write(hostile, folder)
+    assert all(path.parent == folder for path in paths)
+    assert {path for path in tmp_path.rglob('*') if path.is_file()} == set(paths)
+    assert len(paths) == 4 + len(hostile.tables)
+
+
+def test_no_name_is_a_formula_a_command_or_markup(hostile):
+    for name, text in hostile.files.items():
+        assert not set(text) & set('\x1b\udc80'), name
+        if name.endswith('.csv'):
+            for row in csv.reader(io.StringIO(text)):
+                assert not [cell for cell in row if re.match(r'\s*[=+\-@\t\r]', cell)]
+    assert r'\input' not in hostile.files['report.tex']
+    assert not re.search('^(?!%).*alert', hostile.files['report.tex'].split('begin')[0], re.M)
+    assert not re.search(r'(?<!\\)<', hostile.files['report.md'])
+
+
+LONG = {f'model.petl.{name * 150}': 0.5 for name in 'abc'}
+
+
+@pytest.fixture(scope='module')
+def long_settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('long')
+    write(build([Study('made', [final()], {'train_cfg.max_epochs': 2, **LONG})]), folder)
+    return folder / 'report.html'
+
+
+def test_other_settings_are_told(long_settings):
+    text = long_settings.read_text()
+    told = re.search('<p class="notice">.*?</p>', text).group()
+    shown = re.findall('<code>(.*?)</code>', told)
+    assert shown == ['train_cfg.max_epochs=2', *(f'{key}=0.5' for key in LONG)]
+
+
+@needs_chromium
+@pytest.mark.parametrize('medium', ['screen', 'print'])
+def test_nothing_is_wider_than_the_page(long_settings, medium):
+    """By what a browser says of the widths; in print nothing could be scrolled."""
+    text = long_settings.read_text()
+    if medium == 'print':
+        text = text.replace('@media print', '@media all')
+    tell = (
+        '<script>document.title = [document.documentElement.scrollWidth, innerWidth,'
+        "document.querySelector('.notice').scrollWidth,"
+        "document.querySelector('.notice').clientWidth]</script>"
+    )
+    page = long_settings.with_name(f'{medium}.html')
+    page.write_text(text.replace('</body>', f'{tell}</body>'))
+    told = browse(page, '--dump-dom', '--window-size=520,800')
+    wide, window, notice, room = map(int, re.search('<title>(.*?)</title>', told)[1].split(','))
+    assert notice <= room < window
+    if medium == 'screen':
+        assert wide <= window
 
 
 def test_what_the_page_says_without_a_browser(report):

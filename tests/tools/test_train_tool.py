@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gleam_mm import params
 from gleam_mm.checkpoint import read_adapter
 from gleam_mm.config import recipes
+from gleam_mm.models import params
 
 CHECKOUT = recipes.config_root().parent
 

@@ -2,9 +2,9 @@
 
 import json
 
+import gather
 import pytest
 import records
-import survey
 
 from gleam_mm.errors import UserError
 from gleam_mm.sweep.plan import Sweep, Variant
@@ -33,7 +33,7 @@ def storage(tmp_path):
 
 def test_a_study_becomes_the_record(storage, tmp_path):
     (tmp_path / records.STUDIES).write_text('{"theirs": {"collected": "2020-02-02"}}')
-    assert survey.collect([storage], 2, tmp_path) == [('mine', 1, 4)]
+    assert gather.collect([storage], 2, tmp_path) == [('mine', 1, 4)]
     rows = {(row.method, row.seed): row for row in records.read(tmp_path / records.CSV)}
     assert rows['lora', 0].accuracy == 61.25
     assert (rows['lora', 0].parameters, rows['lora', 0].seconds) == (32768, 7.5)
@@ -47,17 +47,17 @@ def test_a_study_becomes_the_record(storage, tmp_path):
 
 
 def test_another_run_leaves_the_files_as_they_are(storage, tmp_path):
-    survey.collect([storage], 2, tmp_path)
+    gather.collect([storage], 2, tmp_path)
     recorded = records.read(tmp_path / records.CSV)
     both = [*recorded, *(records.Record(**{**vars(row), 'seed': 5}) for row in recorded)]
     records.write(tmp_path / records.CSV, both)
     before = (tmp_path / records.CSV).read_bytes()
     with pytest.raises(UserError, match='mine'):
-        survey.collect([storage], 2, tmp_path)
+        gather.collect([storage], 2, tmp_path)
     assert (tmp_path / records.CSV).read_bytes() == before
 
 
 def test_no_study_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match='make bench'):
-        survey.present()
+        gather.present()

@@ -1,17 +1,19 @@
 """What ``tools/analyze.py`` does, from its flags to files."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from gleam_mm import errors
 from gleam_mm.analysis import attention, cam, figures, homogeneity, routing
 from gleam_mm.analysis.pictures import load_pictures
 from gleam_mm.analysis.subjects import AnalysisError, Subject, load_subject
+from gleam_mm.output import escape, tables
+from gleam_mm.output.figures import save
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,14 +54,12 @@ def run_homogeneity(args: argparse.Namespace, subjects: Sequence[Subject], out: 
     written = [_write(out / 'homogeneity.json', {**content, 'subjects': results})]
     for result in results:
         for role in result['roles']:
-            file = out / f'homogeneity_{_file_name(result["name"])}_{role}.png'
-            figures.save(figures.similarity_maps(result, role), file)
-            written.append(file)
+            name = f'homogeneity_{escape.file_name(result["name"])}_{role}'
+            written += save(figures.similarity_maps(result, role), out / name, 'png')
     for role in dict.fromkeys(role for result in results for role in result['roles']):
         having = [result for result in results if role in result['roles']]
-        file = out / f'homogeneity_adjacent_{role}.png'
-        figures.save(figures.adjacent_bars(having, role), file)
-        written.append(file)
+        name = f'homogeneity_adjacent_{role}'
+        written += save(figures.adjacent_bars(having, role), out / name, 'png')
     print(_homogeneity_table(results))
     return written
 
@@ -78,9 +78,8 @@ def run_routing(args: argparse.Namespace, subjects: Sequence[Subject], out: Path
     }
     for result in results:
         for name, draw in drawings.items():
-            file = out / f'routing_{_file_name(result["name"])}_{name}.png'
-            figures.save(draw(result), file)
-            written.append(file)
+            stem = f'routing_{escape.file_name(result["name"])}_{name}'
+            written += save(draw(result), out / stem, 'png')
     return written
 
 
@@ -109,10 +108,10 @@ COMMANDS = {
 }
 
 
-def _write_maps(out: Path, name: str, result: dict, drawing: Any) -> list[Path]:
-    stem = f'{name}_{_file_name(result["name"])}'
-    figures.save(drawing, out / f'{stem}.png')
-    return [_write(out / f'{stem}.json', {'analysis': name, **result}), out / f'{stem}.png']
+def _write_maps(out: Path, name: str, result: dict, drawing: Figure) -> list[Path]:
+    stem = f'{name}_{escape.file_name(result["name"])}'
+    written = save(drawing, out / stem, 'png')
+    return [_write(out / f'{stem}.json', {'analysis': name, **result}), *written]
 
 
 def _write(path: Path, content: Any) -> Path:
@@ -120,14 +119,10 @@ def _write(path: Path, content: Any) -> Path:
     return path
 
 
-def _file_name(name: str) -> str:
-    return re.sub(r'[^\w.-]+', '-', name)
-
-
 def _homogeneity_table(results: Sequence[dict]) -> str:
     """Means over adjacent layers, a row a subject and role."""
-    header = ('subject', 'role', 'path', 'cosine', 'L2', 'CKA', 'norm', 'accuracy')
-    rows = [header]
+    head = ('subject', 'role', 'path', 'cosine', 'L2', 'CKA', 'norm', 'accuracy')
+    rows = []
     for result in results:
         for role, measured in result['roles'].items():
             for path in homogeneity.PATHS:
@@ -136,12 +131,4 @@ def _homogeneity_table(results: Sequence[dict]) -> str:
                 numbers.append(sum(norms) / len(norms))
                 accuracy = f'{result["accuracy"]["value"]:.1f}' if path == 'update' else ''
                 rows.append((result['name'], role, path, *(f'{n:.3f}' for n in numbers), accuracy))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        '  '.join(
-            cell.ljust(width) if column < 3 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return 'means over adjacent layers\n' + '\n'.join(lines)
+    return 'means over adjacent layers\n' + tables.text(head, rows, left=head[:3])

@@ -7,12 +7,12 @@ import re
 import claims
 import pytest
 import records
-import results
+import writeup
 from records import Record
 
 from gleam_mm.errors import UserError
 
-TASKS = list(results.SUITE.tasks)
+TASKS = list(writeup.SUITE.tasks)
 PARAMETERS = {
     'linear': 0,
     'slora': 4096,
@@ -64,7 +64,7 @@ def final(method, task, seed, accuracy, study=claims.MAIN):
 
 
 def select(method, rate, accuracy, task='mini-count'):
-    options = f'rank=16,{results.RATE}={rate}'
+    options = f'rank=16,{writeup.RATE}={rate}'
     return Record(claims.RATES, 'select', method, task, 0, options, 'complete', accuracy, 9, 3600.0)
 
 
@@ -98,18 +98,18 @@ def lines(text):
 
 def test_averages_are_those_of_the_groups():
     accuracies = dict(zip(TASKS, (10, 20, 30, 40, 50, 60, 70, 80, 99), strict=True))
-    text, figures = results.build(
+    text, figures = writeup.build(
         [final('lora', task, 0, float(accuracy)) for task, accuracy in accuracies.items()], {}
     )
     row = lines(section(text, 'All methods'))['LoRA']
     assert row[1:4] == ['`lora`', '32,768', '1']
     assert row[4:13] == [f'{accuracy:.1f}' for accuracy in accuracies.values()]
     assert row[13:] == ['20.0', '50.0', '83.0', '51.0', '—']
-    assert list(figures) == [results.FRONT]
+    assert list(figures) == [writeup.FRONT]
 
 
 def test_an_average_needs_all_tasks():
-    text, figures = results.build(
+    text, figures = writeup.build(
         study(['lora', 'ssf'], done=lambda method, task, seed: seed == 0 and task != TASKS[-1]), {}
     )
     row = lines(section(text, 'All methods'))['LoRA']
@@ -120,7 +120,7 @@ def test_an_average_needs_all_tasks():
 
 
 def test_a_complete_main_study_says_what_is_missing_elsewhere():
-    text, _ = results.build(study(), {claims.MAIN: NOTE})
+    text, _ = writeup.build(study(), {claims.MAIN: NOTE})
     assert 'nothing is recorded of `minivtab-rates`, `minivtab-wirings`' in text
     row = lines(text)['`minivtab`']
     assert '297' in row and '297.0' in row  # trainings of an hour each
@@ -128,7 +128,7 @@ def test_a_complete_main_study_says_what_is_missing_elsewhere():
 
 
 def test_verdicts_follow_from_the_numbers():
-    text, _ = results.build(study(), {})
+    text, _ = writeup.build(study(), {})
     ladder = lines(section(text, 'Claim 1'))
     assert ladder['`lora` > `slora`'][-1] == '**holds**'
     assert ladder['`lora` > `slora`'][2:5] == ['32,768', '4,096', 'B']
@@ -136,13 +136,13 @@ def test_verdicts_follow_from_the_numbers():
     assert ladder['`gleam-l` > `gleam-l-n0`'][-1] == '**no data**'
     front = lines(section(text, 'Claim 2'))
     assert front['`gleam-b` > `lora`'][-1] == '**holds**'
-    backwards, _ = results.build(study(dict(reversed(PARAMETERS.items()))), {})
+    backwards, _ = writeup.build(study(dict(reversed(PARAMETERS.items()))), {})
     front = lines(section(backwards, 'Claim 2'))
     assert front['`gleam-b` > `lora`'][-1] == '**the other way round**'
 
 
 def test_one_seed_of_one_task_decides_nothing():
-    text, _ = results.build(
+    text, _ = writeup.build(
         study(done=lambda method, task, seed: (task, seed) == (TASKS[0], 0)), {}
     )
     row = lines(section(text, 'Claim 1'))['`lora` > `slora`']
@@ -168,7 +168,7 @@ def test_opponents_have_at_least_as_many_parameters():
 
 def test_a_second_rate_is_compared_with_the_first_and_is_no_opponent():
     table = study() + study(['lora-lr0.01'], seeds=1, name=claims.SECOND_RATES)
-    text, _ = results.build(table, {})
+    text, _ = writeup.build(table, {})
     row = lines(section(text, 'What hangs on learning rates'))['`lora` > `lora-lr0.01`']
     assert row[1] == '0.003 against 0.01'
     assert row[8] == '9 (9 tasks)'
@@ -184,10 +184,10 @@ def test_trainings_at_chance_are_named():
         final('lora', 'mini-letters', 2, 3.8),
         final('ssf', 'mini-letters', 0, None),
     ]
-    rows = lines(section(results.build(table, {})[0], 'Trainings that ended at chance'))
+    rows = lines(section(writeup.build(table, {})[0], 'Trainings that ended at chance'))
     assert rows['`minivtab`'][1:] == ['`lora`', 'Distance, seed 0 (19.0); Letters, seed 2 (3.8)']
     assert len(rows) == 3
-    assert 'at chance' not in results.build(table[2:3], {})[0]
+    assert 'at chance' not in writeup.build(table[2:3], {})[0]
 
 
 def test_equal_numbers_of_parameters_count_as_at_most_as_many():
@@ -198,15 +198,15 @@ def test_equal_numbers_of_parameters_count_as_at_most_as_many():
 
 def test_variants_are_compared_with_the_baseline_across_studies():
     table = study(['gleam-l']) + study(['gleam-l-n2', 'gleam-l-odd'], name=claims.ABLATIONS)
-    text, figures = results.build(table, {})
-    assert results.DIFFERENCES in figures
+    text, figures = writeup.build(table, {})
+    assert writeup.DIFFERENCES in figures
     row = lines(section(text, 'Claim 3'))['`gleam-l` > `gleam-l-n2`']
     assert row[8] == '27 (9 tasks)'
     assert 'No comparison has `gleam-l-odd`.' in text
 
 
 def test_a_study_of_ones_own_has_a_table_and_no_part_in_the_claims():
-    text, _ = results.build(study() + study(['gleam-l-n0'], name='mine'), {})
+    text, _ = writeup.build(study() + study(['gleam-l-n0'], name='mine'), {})
     assert 'GLEAM-L n0' in lines(section(text, 'Accuracies of `mine`'))
     ladder = lines(section(text, 'Claim 1'))
     assert ladder['`gleam-l` > `gleam-l-n0`'][-1] == '**no data**'
@@ -219,7 +219,7 @@ def test_rates():
         select('ssf', 0.01, 70.0),
         select('ssf', 0.03, None),
     ]
-    text, _ = results.build(table, {claims.MAIN: NOTE})
+    text, _ = writeup.build(table, {claims.MAIN: NOTE})
     rows = lines(section(text, 'How learning rates'))
     assert rows['LoRA'][2:] == ['60.00', '**70.00**', '60.00', '0.003 ‡']
     assert rows['GLEAM-L'][2:] == ['**60.00** †', '60.00', '', '0.02 ‡']
@@ -228,14 +228,14 @@ def test_rates():
 
 
 def test_the_chosen_rate_has_the_best_mean_over_tasks():
-    assert results.chosen_rate({0.01: [50, 70], 0.1: [90, 20], 0.001: [60, 60]}) == 0.001
-    assert results.chosen_rate({0.01: [50, None], 0.1: [90, 20]}) is None
+    assert writeup.chosen_rate({0.01: [50, 70], 0.1: [90, 20], 0.001: [60, 60]}) == 0.001
+    assert writeup.chosen_rate({0.01: [50, None], 0.1: [90, 20]}) is None
 
 
 def test_a_rates_study_without_rates():
     row = select('lora', 0.1, 50.0)
     with pytest.raises(UserError, match='lora on mini-count'):
-        results.rate_of(Record(**{**vars(row), 'options': 'rank=16'}))
+        writeup.rate_of(Record(**{**vars(row), 'options': 'rank=16'}))
 
 
 def subject(name, update, frozen, accuracy, **more):
@@ -259,25 +259,25 @@ def test_homogeneity():
             subject('gleam-l', None, 0.25, 80.0),
         ]
     }
-    text, _ = results.build(study(), {}, content)
+    text, _ = writeup.build(study(), {}, content)
     rows = lines(section(text, 'Claim 4'))
     assert rows['`lora`'] == ['`lora`', '2', '0.375 / 0.500 (1 of 2)', '65.0']
     assert rows['`gleam-l`'] == ['`gleam-l`', '1', '—', '80.0']
-    assert '## Claim 4' not in results.build(study(), {})[0]
+    assert '## Claim 4' not in writeup.build(study(), {})[0]
 
 
 def test_the_page_is_written_from_the_record_alone(tmp_path):
     with pytest.raises(UserError, match='nothing is recorded'):
-        results.write(tmp_path)
+        writeup.write(tmp_path)
     records.write(tmp_path / records.CSV, study(['lora', 'gleam-l'], seeds=1))
-    written = results.write(tmp_path)
+    written = writeup.write(tmp_path)
     assert [path.name for path in written] == ['RESULTS.md', 'front.svg', 'front.png']
     before = [path.read_bytes() for path in written]
-    results.write(tmp_path)
+    writeup.write(tmp_path)
     assert [path.read_bytes() for path in written] == before
 
 
 def test_both_studies_of_methods_make_up_one_table():
-    text, _ = results.build(study(['lora']) + study(['linear'], name=claims.OTHERS), {})
+    text, _ = writeup.build(study(['lora']) + study(['linear'], name=claims.OTHERS), {})
     assert list(lines(section(text, 'All methods')))[2:] == ['Linear probe', 'LoRA']
     assert 'Accuracies of' not in text

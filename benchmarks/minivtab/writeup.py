@@ -14,12 +14,14 @@ import claims
 import records
 import verdicts
 from matplotlib.figure import Figure
-from mdtables import MISSING, count, names, number, table
 from records import Record
 
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.minivtab import MINI_TASKS
+from gleam_mm.output.escape import markdown, markdown_code
+from gleam_mm.output.figures import save
+from gleam_mm.output.tables import MISSING, count, number, pipes
 from gleam_mm.report.suites import SUITES, Suite
 from gleam_mm.report.trials import Row
 from gleam_mm.sweep.plan import FINAL, SELECT, Variant
@@ -108,7 +110,7 @@ def write(folder: Path) -> list[Path]:
     written = [folder / PAGE]
     write_bytes(written[0], text.encode())
     for name, draw in figures.items():
-        written += charts.save(draw(), folder / name)
+        written += save(draw(), folder / name, 'svg', 'png')
     return written
 
 
@@ -161,7 +163,7 @@ def build(
     if unknown := [row.method for row in main if row.method not in parameters]:
         parts.append(
             'Comparisons of claim 2 are not final: how many parameters a method has is known '
-            f'with its first training, of which these have none: {names(unknown)}.'
+            f'with its first training, of which these have none: {_names(unknown)}.'
         )
     if larger:
         looked = [verdicts.look_at(comparison, scores) for comparison in larger]
@@ -181,7 +183,7 @@ def build(
     baseline = [row for row in main if row.method == claims.BASELINE]
     for study, others in rows.items():
         if others and study not in claims.METHODS:
-            parts += [f'## Accuracies of `{study}`', _accuracies([*baseline, *others])]
+            parts += [f'## Accuracies of {markdown_code(study)}', _accuracies([*baseline, *others])]
     parts += ['## How learning rates were chosen', _rates(trainings, _used_rates(notes)), rate]
     parts += _not_compared(own, judged)
     return '\n\n'.join(parts) + '\n', figures
@@ -204,7 +206,7 @@ def _not_compared(
     compared = {name for one in comparisons for name in (one.first, one.second)}
     variants = {row.method for row in trainings if row.study in claims.VARIED}
     rest = sorted(variants - compared)
-    return [f'No comparison has {names(rest)}.'] if rest else []
+    return [f'No comparison has {_names(rest)}.'] if rest else []
 
 
 def _studies(trainings: Iterable[Record]) -> list[str]:
@@ -254,7 +256,7 @@ def _state(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) 
         seconds = sum(row.seconds for row in rows if row.seconds is not None)
         body.append(
             [
-                f'`{study}`',
+                markdown_code(study),
                 ', '.join(sorted({row.phase for row in rows}, reverse=True)),
                 *((_training(note), _machine(note), _software(note)) if note else [MISSING] * 3),
                 str(sum(row.accuracy is not None for row in rows)),
@@ -264,12 +266,12 @@ def _state(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) 
                 note['collected'] if note else MISSING,
             ]
         )
-    parts = [table((*texts, *numbers), body, texts)]
+    parts = [pipes((*texts, *numbers), body, texts)]
     complete = sum(row.accuracy is not None for row in trainings)
     missing = [study for study in claims.STUDIES if study not in _studies(trainings)]
     if missing or complete < len(trainings):
         state = f'{complete} of {len(trainings)} planned trainings are complete'
-        nothing = f', and nothing is recorded of {names(missing)}' if missing else ''
+        nothing = f', and nothing is recorded of {_names(missing)}' if missing else ''
         parts.append(
             f'**The benchmark is not complete: {state}{nothing}.** Means are over what is there, '
             'and each comparison says how many pairs it has.'
@@ -278,12 +280,14 @@ def _state(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) 
 
 
 def _training(note: Mapping[str, Any]) -> str:
-    changes = ''.join(f', `{key}={value}`' for key, value in note['options'].items())
+    changes = ''.join(
+        f', {markdown_code(f"{key}={value}")}' for key, value in note['options'].items()
+    )
     return f'{note["epochs"]} epochs, batch {note["batch_size"]}, {note["dtype"]}{changes}'
 
 
 def _machine(note: Mapping[str, Any]) -> str:
-    return (
+    return markdown(
         f'{note["processor"]}, {note["cores"]} cores; workers: {note["workers"]}, threads of each: '
         f'{note["threads"]}'
     )
@@ -292,7 +296,7 @@ def _machine(note: Mapping[str, Any]) -> str:
 def _software(note: Mapping[str, Any]) -> str:
     packages = ', '.join(f'{name} {note[name]}' for name in ('torch', 'mmengine', 'mmpretrain'))
     commit = f' at {note["commit"]}' if note['commit'] else ''
-    return f'gleam-mm {note["gleam_mm"]}{commit}, {packages}, Python {note["python"]}'
+    return markdown(f'gleam-mm {note["gleam_mm"]}{commit}, {packages}, Python {note["python"]}')
 
 
 def _accuracies(rows: Sequence[Row]) -> str:
@@ -304,7 +308,7 @@ def _accuracies(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if row.complete]
     if not rows:
         return 'Nothing is done yet.'
-    below = f'\n\nNothing is done yet of {names(waiting)}.' if waiting else ''
+    below = f'\n\nNothing is done yet of {_names(waiting)}.' if waiting else ''
     head = ['method', 'name', 'parameters', 'seeds', *SUITE.tasks.values()]
     head += [*(f'*{group.name}*' for group in SUITE.groups), '*average*', 'SD']
     scores = [
@@ -323,8 +327,8 @@ def _accuracies(rows: Sequence[Row]) -> str:
                 text[column] = f'**{text[column]}**'
     body = [
         [
-            claims.label(row.method),
-            f'`{row.method}`',
+            markdown(claims.label(row.method)),
+            markdown_code(row.method),
             count(row.parameters),
             _seeds(row),
             *text,
@@ -332,7 +336,7 @@ def _accuracies(rows: Sequence[Row]) -> str:
         ]
         for row, line, text in zip(rows, scores, texts, strict=True)
     ]
-    return table(head, body, left=('method', 'name')) + below
+    return pipes(head, body, left=('method', 'name')) + below
 
 
 def _seeds(row: Row) -> str:
@@ -355,11 +359,11 @@ def _at_chance(trainings: Iterable[Record]) -> str:
     if not found:
         return ''
     body = [
-        [f'`{study}`', f'`{method}`', '; '.join(cells)]
+        [markdown_code(study), markdown_code(method), '; '.join(cells)]
         for (study, method), cells in sorted(found.items())
     ]
     head = ('study', 'name', 'tasks')
-    return table(head, body, left=head)
+    return pipes(head, body, left=head)
 
 
 def _points(rows: Iterable[Row]) -> list[charts.Point]:
@@ -373,7 +377,7 @@ def _points(rows: Iterable[Row]) -> list[charts.Point]:
 def _left_out(points: Iterable[charts.Point], rows: Iterable[Row]) -> str:
     drawn = {point.method for point in points}
     missing = [row.method for row in rows if row.complete and row.method not in drawn]
-    return f'\n\nNot drawn, since tasks are missing: {names(missing)}.' if missing else ''
+    return f'\n\nNot drawn, since tasks are missing: {_names(missing)}.' if missing else ''
 
 
 def _picture(name: str, text: str) -> str:
@@ -395,12 +399,12 @@ def _homogeneity(content: Mapping[str, Any]) -> str:
     for method, own in by_method.items():
         accuracy = statistics.fmean(subject['accuracy']['value'] for subject in own)
         cells = [_alike(own, role) for role in roles]
-        body.append([f'`{method}`', str(len(own)), *cells, number(accuracy)])
+        body.append([markdown_code(method), str(len(own)), *cells, number(accuracy)])
     data = dict.fromkeys(
-        f'{data["images"]:,} images of {data["dataset"]} {data["split"]}'
+        markdown(f'{data["images"]:,} images of {data["dataset"]} {data["split"]}')
         for data in (subject['data'] for subject in subjects)
     )
-    return f'{_HOMOGENEITY} ([{HOMOGENEITY}]({HOMOGENEITY})) on {", ".join(data)}.\n\n' + table(
+    return f'{_HOMOGENEITY} ([{HOMOGENEITY}]({HOMOGENEITY})) on {", ".join(data)}.\n\n' + pipes(
         ['method', 'models', *roles, 'accuracy'], body, left=('method',)
     )
 
@@ -442,14 +446,16 @@ def _rates(trainings: Iterable[Record], used: Mapping[str, float]) -> str:
         ]
         other = None not in (chosen, taken) and chosen != taken
         cells.append(number(taken, 'g') + (' ‡' if other else ''))
-        body.append([claims.label(method), f'`{method}`', *cells])
+        body.append([markdown(claims.label(method)), markdown_code(method), *cells])
     datasets = {row.dataset for row in rows}
     tasks = ', '.join(label for dataset, label in SUITE.tasks.items() if dataset in datasets)
     seeds = ', '.join(map(str, sorted({row.seed for row in rows})))
     text = f'Mean accuracy in % on val200 of {tasks}, after training on train800 with seed {seeds}.'
     head = ['method', 'name', *(f'{rate:g}' for rate in rates), 'used']
-    parts = [f'{text}\n{_RATES}', table(head, body, left=('method', 'name'))]
-    if others := [f'`{name}` {rate:g}' for name, rate in used.items() if name not in by_method]:
+    parts = [f'{text}\n{_RATES}', pipes(head, body, left=('method', 'name'))]
+    if others := [
+        f'{markdown_code(name)} {rate:g}' for name, rate in used.items() if name not in by_method
+    ]:
         parts.append(f'Rates of the other final trainings: {", ".join(others)}.')
     return '\n\n'.join(parts)
 
@@ -485,3 +491,7 @@ def chosen_rate(points: Mapping[float, Sequence[float | None]]) -> float | None:
     if any(value is None for values in points.values() for value in values):
         return None
     return max(sorted(points), key=lambda rate: statistics.fmean(points[rate]))
+
+
+def _names(methods: Iterable[str]) -> str:
+    return ', '.join(map(markdown_code, methods))
