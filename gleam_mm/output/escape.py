@@ -30,7 +30,6 @@ _LATEX = str.maketrans(
         '<': r'\textless{}',
         '>': r'\textgreater{}',
         '|': r'\textbar{}',
-        '"': r'\textquotedbl{}',
         '—': '---',
         '±': r'$\pm$',
         '†': r'$^\dagger$',
