@@ -5,11 +5,13 @@ where it came from.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from gleam_mm.errors import UserError
+from gleam_mm.output import escape
 
 TRACEBACK_VARIABLE = 'GLEAM_TRACEBACK'
 
@@ -34,7 +36,8 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         several = os.environ.get('WORLD_SIZE', '1') != '1' and 'RANK' in os.environ
         rank = f' (process {os.environ["RANK"]})' if several else ''
-        print(f'{tool}: error{rank}: {error}', file=sys.stderr)
+        told = re.sub(r'\s*\n\s*', ' ', str(error).strip())  # PyTorch's have several lines
+        print(f'{tool}: error{rank}: {escape.terminal(told)}', file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print(f'{tool}: interrupted', file=sys.stderr)

@@ -21,6 +21,8 @@ def fail(error):
             RuntimeError('Caught OSError in DataLoader worker process 0.\nTrace\nOSError: lost\n'),
             'OSError: lost',
         ),
+        (RuntimeError('in loading:\n\tsize mismatch\n'), 'in loading: size mismatch'),
+        (ValueError('\x1b[31mname\x07 \udc80 [red]'), r'\x1b[31mname\x07 \udc80 [red]'),
     ],
 )
 def test_a_mistake_is_told_in_one_line(capsys, error, told):

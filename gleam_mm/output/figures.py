@@ -60,11 +60,6 @@ def tip(artist: Artist, text: str) -> None:
     artist.set_gid(_TIP + escape.terminal(text))
 
 
-def tip_of(artist: Artist) -> str:
-    """The text that :func:`tip` gave a mark; empty without one."""
-    return (artist.get_gid() or '').removeprefix(_TIP)
-
-
 def save(figure: Figure, path: Path, *suffixes: str) -> list[Path]:
     """Writes a figure.
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from report.made import curve, final, whole
 
-from gleam_mm.output.figures import inline_svg, tip_of
+from gleam_mm.output.figures import inline_svg
 from gleam_mm.report import Study, figures
 from gleam_mm.report.suites import SUITES
 from gleam_mm.report.trials import SHOTS, rows
@@ -16,6 +16,10 @@ VTAB, _, FGVC = SUITES
 
 def palette(found):
     return figures.Palette(list(dict.fromkeys(row.name for row in found)))
+
+
+def tip_of(artist):
+    return (artist.get_gid() or '').removeprefix('tip: ')
 
 
 def marks(figure, source=''):
