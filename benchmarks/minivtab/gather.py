@@ -16,8 +16,9 @@ from mmengine.config import Config
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
+from gleam_mm.sweep.places import DATABASE, SWEEPS
 from gleam_mm.sweep.plan import FINAL, Job, Sweep
-from gleam_mm.sweep.study import DATABASE, SWEEPS, open_study
+from gleam_mm.sweep.study import open_study
 from gleam_mm.sweep.supervise import cores, threads
 from gleam_mm.version import __version__
 

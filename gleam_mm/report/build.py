@@ -13,6 +13,7 @@ from gleam_mm.report import figures, page, paper, tables
 from gleam_mm.report.ablation import ablation_table
 from gleam_mm.report.suites import Suite, suites_of
 from gleam_mm.report.trials import Row, Study, open_study, rows
+from gleam_mm.sweep.places import SWEEPS, is_url
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
 
 PAGE, MARKDOWN, LATEX, FINALS = 'report.html', 'report.md', 'report.tex', 'finals.csv'
@@ -145,8 +146,6 @@ def make(
 
 def _beside(storages: Sequence[str]) -> Path:
     """The folder of the report of a single storage that is a file."""
-    from gleam_mm.sweep.study import SWEEPS, is_url  # imports Optuna
-
     if len(storages) == 1:
         for path in (Path(storages[0]), SWEEPS / storages[0]):
             if path.exists():

@@ -9,12 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from gleam_mm import errors
+from gleam_mm.output.escape import terminal
 from gleam_mm.sweep import configure, supervise
 from gleam_mm.sweep import estimate as estimates
 from gleam_mm.sweep import export as exports
-from gleam_mm.sweep import study as studies
+from gleam_mm.sweep.cells import FAILED, RUNNING, WAITING
+from gleam_mm.sweep.places import DATABASE, SWEEPS, NoStudyError, find
 from gleam_mm.sweep.plan import Job, Sweep
 from gleam_mm.sweep.status import counts, status
+from gleam_mm.sweep.study import SweepStudy, begin_study, open_study
 
 
 def begin(args: argparse.Namespace) -> None:
@@ -29,32 +32,39 @@ def begin(args: argparse.Namespace) -> None:
         if args.seeds is not None:
             settings['seeds'] = configure.parse_seeds(args.seeds)
         name, sweep = configure.make_sweep(settings)
-        storage = args.storage or str(studies.SWEEPS / name / studies.DATABASE)
+        storage = args.storage or str(SWEEPS / name / DATABASE)
         configure.check(sweep)
-        study = studies.begin_study(storage, name, sweep)
+        study = begin_study(storage, name, sweep)
     _work(args, study, storage)
 
 
 def resume(args: argparse.Namespace) -> None:
     """Goes on with a sweep."""
     with errors.setup():
-        study = studies.open_study(args.study, args.name)
-        storage = studies.find(args.study)
+        study = open_study(args.study, args.name)
+        storage = find(args.study)
         configure.check(study.sweep)
     if args.retry_failed:
         print(f'{study.retry_failed()} failed trainings wait again')
     _work(args, study, storage)
 
 
-def _work(args: argparse.Namespace, study: studies.SweepStudy, storage: str) -> None:
+def _work(args: argparse.Namespace, study: SweepStudy, storage: str) -> None:
     """Runs workers until nothing is left."""
     gpus = configure.parse_gpus(args.gpus)
     workers = _workers(args.workers, max(1, len(gpus)))
-    root = args.work_dir or studies.SWEEPS / study.name
+    root = args.work_dir or _folder(study.name)
     cells = supervise.run(study, storage, root.absolute(), workers, gpus)
     Console().print(status(cells), soft_wrap=True)
-    if counts(cells)['failed']:
+    if counts(cells)[FAILED]:
         sys.exit(1)
+
+
+def _folder(name: str) -> Path:
+    """The folder of a study's trainings; its name may have come from anybody."""
+    if Path(name).name != name or name in ('.', '..'):
+        raise errors.UserError(f'{terminal(name)}: no name for a folder; give --work-dir')
+    return SWEEPS / name
 
 
 def _workers(given: int | None, default: int) -> int:
@@ -66,7 +76,7 @@ def _workers(given: int | None, default: int) -> int:
 def tell_status(args: argparse.Namespace) -> None:
     """Tells how far a sweep is."""
     with errors.setup():
-        study = studies.open_study(args.study, args.name, read_only=True)
+        study = open_study(args.study, args.name, read_only=True)
         Console().print(status(study.cells()), soft_wrap=True)
 
 
@@ -82,12 +92,11 @@ def estimate(args: argparse.Namespace) -> None:
 def _planned(name: str, study: str | None) -> tuple[Sweep, list[Job]]:
     """A sweep and those of its trainings that are still to be run; a study wins over a file."""
     if Path(name).suffix != '.py':
-        with contextlib.suppress(studies.NoStudyError):
-            opened = studies.open_study(name, study, read_only=True)
+        with contextlib.suppress(NoStudyError):
+            opened = open_study(name, study, read_only=True)
+            opened.check_options()
             cells = opened.cells()
-            return opened.sweep, [
-                cell.job for cell in cells if cell.state in ('waiting', 'running')
-            ]
+            return opened.sweep, [cell.job for cell in cells if cell.state in (WAITING, RUNNING)]
     _, sweep = configure.make_sweep(configure.read_file(name))
     return sweep, [job for pair in sweep.pairs() for job in sweep.jobs(*pair)]
 
@@ -95,7 +104,7 @@ def _planned(name: str, study: str | None) -> tuple[Sweep, list[Job]]:
 def export(args: argparse.Namespace) -> None:
     """Writes the tuned values as config files."""
     with errors.setup():
-        study = studies.open_study(args.study, args.name, read_only=True)
+        study = open_study(args.study, args.name, read_only=True)
         files, missing = exports.export(study, args.folder)
     for file in files:
         print(f'python tools/train.py {os.path.relpath(file)}')

@@ -8,8 +8,9 @@ from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import training
+from gleam_mm.sweep.cells import Cell, best_options
 from gleam_mm.sweep.plan import FINAL, SELECT, Job, options_text
-from gleam_mm.sweep.study import Cell, SweepStudy, best_options
+from gleam_mm.sweep.study import SweepStudy
 
 
 def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
@@ -28,6 +29,7 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
     Raises:
         UserError: A file exists and says something else, or there is nothing to write.
     """
+    study.check_options()
     sweep = study.sweep
     selection: dict[tuple[str, str], list[Cell]] = {pair: [] for pair in sweep.pairs()}
     for cell in study.cells():

@@ -14,6 +14,8 @@ from typing import Any
 SELECT, FINAL = 'select', 'final'
 OPTION_PREFIX = 'model.petl.'
 
+_LONGEST_NAME = 180  # of a folder
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -36,16 +38,17 @@ class Job:
     @property
     def key(self) -> str:
         """What tells the job from all others; the options of a final job follow from the rest."""
-        point = f'/{options_text(self.options)}' if self.phase == SELECT else ''
-        return f'{self.phase}/{self.method}_{self.dataset}{point}/seed{self.seed}'
+        return '/'.join(self._parts)
 
     @property
     def folder(self) -> str:
-        """The key as a path, relative to the folder of the sweep."""
-        safe = re.sub(r'[^\w.,=+/-]', '-', self.key)
-        if safe != self.key:
-            safe += '-' + hashlib.sha256(self.key.encode()).hexdigest()[:8]
-        return safe
+        """The key as a path, relative to the folder of the sweep and never outside of it."""
+        return '/'.join(map(_path_part, self._parts))
+
+    @property
+    def _parts(self) -> list[str]:
+        point = [options_text(self.options)] if self.phase == SELECT else []
+        return [self.phase, f'{self.method}_{self.dataset}', *point, f'seed{self.seed}']
 
     def __str__(self) -> str:
         options = options_text(self.options)
@@ -173,3 +176,9 @@ def option_key(name: str) -> str:
 def options_text(options: Mapping[str, Any]) -> str:
     """Options as ``alpha=0.1,top_k=2``."""
     return ','.join(f'{name}={value}' for name, value in options.items())
+
+
+def _path_part(text: str) -> str:
+    """A text as the name of a folder: as it is, or with a digest of it."""
+    safe = re.sub(r'[^\w.,=+-]', '-', text).lstrip('.')[:_LONGEST_NAME]
+    return safe if safe == text else f'{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'

@@ -39,23 +39,3 @@ class Result:
     curve: list[dict] = field(default_factory=list)
     error: str | None = None
     log: str | None = None
-
-
-def read_results(storage: str, study: str | None = None) -> list[Result]:
-    """Reads a study.
-
-    Args:
-        storage: The name of a sweep in ``work_dirs/sweeps``, the path of an SQLite file, or the URL
-            of a database.
-        study: The name of the study; may be left out where the storage holds one.
-
-    Returns:
-        Every training that the sweep consists of, in the order of its methods and datasets, the
-        select phase before the final one.
-
-    Raises:
-        UserError: There is no such storage or study, or it is not one of a sweep.
-    """
-    from gleam_mm.sweep.study import open_study  # imports Optuna
-
-    return open_study(storage, study, read_only=True).results()

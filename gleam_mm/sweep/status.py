@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gleam_mm.output.escape import rich_markup, terminal
+from gleam_mm.sweep.cells import COMPLETE, RUNNING, WAITING, Cell
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
-from gleam_mm.sweep.study import Cell
 
 
 def counts(cells: Sequence[Cell]) -> Counter:
@@ -31,8 +32,8 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
     """
     taken: dict[tuple, list[float]] = {}
     for cell in cells:
-        if cell.state == 'complete':
-            seconds = (cell.trial.datetime_complete - cell.trial.datetime_start).total_seconds()
+        if cell.state == COMPLETE and cell.trial.start and cell.trial.end:
+            seconds = (cell.trial.end - cell.trial.start).total_seconds()
             for key in ((), (cell.job.phase,), (cell.job.phase, cell.job.method)):
                 taken.setdefault(key, []).append(seconds)
     running = sum(cell.state == 'running' for cell in cells)
@@ -40,14 +41,13 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
         return None
     total = 0.0
     for cell in cells:
-        if cell.state not in ('waiting', 'running'):
+        if cell.state not in (WAITING, RUNNING):
             continue
         phase, method = cell.job.phase, cell.job.method
         known = taken.get((phase, method)) or taken.get((phase,)) or taken[()]
         seconds = statistics.fmean(known)
-        if cell.state == 'running':
-            start = cell.trial.datetime_start
-            seconds -= (datetime.datetime.now() - start).total_seconds()
+        if cell.state == RUNNING and cell.trial.start:
+            seconds -= (datetime.datetime.now() - cell.trial.start).total_seconds()
         total += max(0.0, seconds)
     return total / max(running, workers)
 
@@ -74,16 +74,16 @@ def status(cells: Sequence[Cell]) -> RenderableType:
         best = max(selected, key=lambda cell: cell.accuracy, default=None)
         tested = [cell.accuracy for cell in final if cell.accuracy is not None]
         table.add_row(
-            method,
-            dataset,
+            rich_markup(method),
+            rich_markup(dataset),
             _progress(select),
             _progress(final),
-            options_text(best.job.options) if best else '',
+            rich_markup(options_text(best.job.options)) if best else '',
             f'{best.accuracy:.2f}' if best else '',
             _mean(tested),
         )
     failed = [
-        Text(f'FAILED {cell.job}: {cell.error.splitlines()[0]} (see {cell.attribute("log")})')
+        Text(f'FAILED {terminal(cell.job)}: {failure(cell)}')
         for cell in cells
         if cell.state == 'failed'
     ]
@@ -93,6 +93,12 @@ def status(cells: Sequence[Cell]) -> RenderableType:
     eta = '' if seconds is None else f'; ETA {clock(seconds)}'
     total = Text(f'{len(cells)} trainings: {", ".join(parts)}{eta}')
     return Group(table, *failed, total)
+
+
+def failure(cell: Cell) -> str:
+    """Why a training failed, and where to look, in a line."""
+    first = cell.error.strip().partition('\n')[0]
+    return f'{terminal(first)} (see {terminal(cell.attribute("log"))})'
 
 
 def _progress(cells: Sequence[Cell]) -> str:

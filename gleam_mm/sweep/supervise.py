@@ -19,9 +19,11 @@ from rich.text import Text
 
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.errors import UserError
+from gleam_mm.output.escape import rich_markup, terminal
+from gleam_mm.sweep.cells import Cell
 from gleam_mm.sweep.plan import SELECT
-from gleam_mm.sweep.status import clock, counts, remaining_seconds
-from gleam_mm.sweep.study import Cell, SweepStudy
+from gleam_mm.sweep.status import clock, counts, failure, remaining_seconds
+from gleam_mm.sweep.study import SweepStudy
 from gleam_mm.sweep.worker import identity
 
 _POLL_SECONDS = 1.0
@@ -104,7 +106,13 @@ class _Process:
         index: int,
     ) -> None:
         self.told = json.dumps(
-            {'storage': storage, 'study': study.name, 'root': str(root), 'parent': os.getpid()}
+            {
+                'storage': storage,
+                'study': study.name,
+                'sweep': study.sweep.to_dict(),
+                'root': str(root),
+                'parent': os.getpid(),
+            }
         )
         host = identity(0)['host']
         self.log = root / LOGS / f'{host}-{os.getpid()}-{index}.log'
@@ -222,7 +230,7 @@ class _View(contextlib.AbstractContextManager):
         number = counts(cells)
         before = f', {number["complete"]} of them are done' if number['complete'] else ''
         failed = f', {number["failed"]} have failed' if number['failed'] else ''
-        self.say(f'{study.name}: {len(cells)} trainings{before}{failed}; in {study.url}')
+        self.say(f'{terminal(study.name)}: {len(cells)} trainings{before}{failed}; in {study.url}')
 
     def __enter__(self) -> '_View':
         if self._live is not None:
@@ -248,12 +256,12 @@ class _View(contextlib.AbstractContextManager):
 
     def _line(self, cell: Cell) -> str:
         if cell.state == 'failed':
-            return f'{cell.job}  FAILED: {cell.error.splitlines()[0]} (see {cell.attribute("log")})'
+            return f'{terminal(cell.job)}  FAILED: {failure(cell)}'
         split = 'val' if cell.job.phase == SELECT else 'test'
         host = (cell.attribute('worker') or {}).get('host')
-        where = '' if host == self._host else f'  on {host}'
+        where = '' if host == self._host else f'  on {terminal(host)}'
         took = clock(cell.attribute('seconds') or 0)
-        return f'{cell.job}  {split} {cell.accuracy:.2f} %  in {took}{where}'
+        return f'{terminal(cell.job)}  {split} {cell.accuracy:.2f} %  in {took}{where}'
 
     def _picture(self, cells: Sequence[Cell]) -> Group:
         number = counts(cells)
@@ -275,7 +283,8 @@ class _View(contextlib.AbstractContextManager):
         for cell in now[:_MOST_SHOWN]:
             epochs = cell.attribute('progress')
             running.add_row(
-                f'  {cell.job}', f'epoch {epochs[0]}/{epochs[1]}' if epochs else 'starting'
+                f'  {rich_markup(cell.job)}',
+                f'epoch {epochs[0]}/{epochs[1]}' if epochs else 'starting',
             )
         if len(now) > _MOST_SHOWN:
             running.add_row(f'  and {len(now) - _MOST_SHOWN} more', '')

@@ -13,9 +13,12 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
+from torch import nn
 
+from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import launch
 from gleam_mm.engine.checkpoint_hook import ADAPTER, LAST
@@ -50,7 +53,12 @@ def make_config(sweep: Sweep, job: Job) -> tuple[Config, protocol.Splits]:
 
 
 def train(
-    sweep: Sweep, job: Job, folder: Path, study_id: str, on_iteration: Callable[[int, int], None]
+    sweep: Sweep,
+    job: Job,
+    folder: Path,
+    study_id: str,
+    on_iteration: Callable[[int, int], None],
+    on_backbone: Callable[[str], None] = lambda fingerprint: None,
 ) -> Outcome:
     """Trains a job, or goes on with it where its folder has a checkpoint of the same study.
 
@@ -63,6 +71,8 @@ def train(
         study_id: What tells the study from others that had the same name.
         on_iteration: Called after every iteration with the epoch, from 1, and how many there are.
             What it raises ends the training.
+        on_backbone: Called before the first iteration with the fingerprint of the weights that the
+            backbone had before the training. What it raises ends the training.
 
     Returns:
         The accuracy at the last epoch: on the validation split in the select phase, else on test.
@@ -77,7 +87,7 @@ def train(
     launch.check_schedule(cfg)
     _own(folder, {'study': study_id, 'job': job.key})
     launch.set_resume(cfg, 'auto')
-    hook = _JobHook(on_iteration)
+    hook = _JobHook(on_iteration, on_backbone)
     try:
         with protocol.only(*_training_splits(job, splits)):
             runner = launch.build_runner(cfg, 'none')
@@ -107,8 +117,10 @@ class _JobHook(Hook):
     After the hooks that log and before the one that saves checkpoints, which then hold the curve.
     """
 
-    def __init__(self, on_iteration: Callable[[int, int], None]) -> None:
-        self._on_iteration = on_iteration
+    def __init__(
+        self, on_iteration: Callable[[int, int], None], on_backbone: Callable[[str], None]
+    ) -> None:
+        self._on_iteration, self._on_backbone = on_iteration, on_backbone
         self._before = 0.0
         self._start = time.monotonic()
         self.curve: list[dict] = []
@@ -122,6 +134,9 @@ class _JobHook(Hook):
         remembered = runner.message_hub.runtime_info.get(_REMEMBERED, {})
         self.curve = list(remembered.get('curve', []))
         self._before = remembered.get('seconds', 0.0)
+        # Some methods train the backbone itself, so that its weights tell nothing when resumed.
+        self._backbone = remembered.get('backbone') or _fingerprint(runner.model)
+        self._on_backbone(self._backbone)
         self._start = time.monotonic()
 
     def after_train_iter(
@@ -144,13 +159,22 @@ class _JobHook(Hook):
                 'lr': float(rate),
             }
         )
-        remembered = {'curve': self.curve, 'seconds': self.seconds()}
+        remembered = {
+            'curve': self.curve,
+            'seconds': self.seconds(),
+            'backbone': self._backbone,
+        }
         runner.message_hub.update_info(_REMEMBERED, remembered)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         self.validated = dict(metrics or {})
         if self.curve and METRIC in self.validated:
             self.curve[-1]['accuracy'] = float(self.validated[METRIC])
+
+
+def _fingerprint(model: nn.Module) -> str:
+    model = model.module if is_model_wrapper(model) else model
+    return fingerprint(model.backbone.state_dict())
 
 
 def _training_splits(job: Job, splits: protocol.Splits) -> tuple[str, ...]:

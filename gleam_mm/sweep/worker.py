@@ -16,13 +16,10 @@ from types import FrameType
 from gleam_mm.errors import UserError, describe
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import training
-from gleam_mm.sweep.study import (
-    MISSED_BEATS,
-    Claim,
-    LostTrialError,
-    SweepStudy,
-    open_study,
-)
+from gleam_mm.sweep.cells import RUNNING, WAITING
+from gleam_mm.sweep.claim import Claim, LostTrialError
+from gleam_mm.sweep.plan import Sweep
+from gleam_mm.sweep.study import MISSED_BEATS, SweepStudy, open_study
 
 ERROR_FILE = 'error.txt'
 _POLL_SECONDS = 1.0
@@ -59,7 +56,7 @@ class Worker:
                 if claim is not None:
                     self._run(claim)
                 elif any(
-                    cell.state == 'running' or (cell.state == 'waiting' and cell.ready)
+                    cell.state == RUNNING or (cell.state == WAITING and cell.ready)
                     for cell in self._study.cells()
                 ):
                     self._stop.wait(_POLL_SECONDS)  # others may die, or unlock final trainings
@@ -73,7 +70,7 @@ class Worker:
         try:
             claim.note(log=str(folder))
             with Pulse(claim, self._study.sweep.heartbeat, self._parent) as pulse:
-                outcome = self._train(job, folder, pulse)
+                outcome = self._train(claim, folder, pulse)
             claim.complete(**outcome._asdict())
         except Interrupted:
             claim.release()
@@ -94,7 +91,7 @@ class Worker:
         else:
             (folder / ERROR_FILE).unlink(missing_ok=True)
 
-    def _train(self, job: training.Job, folder: Path, pulse: 'Pulse') -> training.Outcome:
+    def _train(self, claim: Claim, folder: Path, pulse: 'Pulse') -> training.Outcome:
         def on_iteration(epoch: int, epochs: int) -> None:
             if self._stop.is_set():
                 raise Interrupted
@@ -105,7 +102,12 @@ class Worker:
             if self._stop.is_set():
                 raise Interrupted
             return training.train(
-                self._study.sweep, job, folder, self._study.identity, on_iteration
+                self._study.sweep,
+                claim.job,
+                folder,
+                self._study.identity,
+                on_iteration,
+                lambda fingerprint: self._study.check_backbone(claim, fingerprint),
             )
         finally:
             self._interruptible = False
@@ -201,7 +203,7 @@ def main() -> None:
     """The process: reads what to do from standard input, as JSON."""
     told = json.load(sys.stdin)
     sys.path.append(str(Path.cwd()))  # for modules of the user's own, named in custom_imports
-    study = open_study(told['storage'], told['study'])
+    study = open_study(told['storage'], told['study'], known=Sweep.from_dict(told['sweep']))
     Worker(study, Path(told['root']), told['parent']).run()
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from gleam_mm.errors import UserError
 from gleam_mm.sweep import Sweep, read_results
+from gleam_mm.sweep.cells import MOST_LOST
+from gleam_mm.sweep.claim import LostTrialError
 from gleam_mm.sweep.plan import Variant
-from gleam_mm.sweep.study import MOST_LOST, LostTrialError, begin_study, open_study
+from gleam_mm.sweep.study import begin_study, open_study
 
 ME = {'host': 'here', 'pid': 1}
 OTHER = {'host': 'there', 'pid': 1}
@@ -292,7 +294,7 @@ def test_a_study_of_somebody_else(storage):
 
 
 def test_a_locked_file(storage, study, monkeypatch):
-    monkeypatch.setattr('gleam_mm.sweep.study._OPEN_SECONDS', 0.1)
+    monkeypatch.setattr('gleam_mm.sweep.storage._OPEN_SECONDS', 0.1)
     connection = sqlite3.connect(storage)
     connection.execute('BEGIN EXCLUSIVE')
     with pytest.raises(UserError, match=r'study\.db: another program keeps this database locked'):
