@@ -243,7 +243,7 @@ def _evaluated(cfg: Config, checkpoint: str) -> tuple[Config, tuple[str, ...]]:
     splits: tuple[str, ...] = ()
     if train is not None and 'split' in train.dataset:
         known = protocol.prepare(cfg, SELECT, (cfg.get('randomness') or {}).get('seed') or 0)
-        splits = (known.select, known.validate)
+        splits = known.training(SELECT)
     elif cfg.get('val_dataloader') is None:
         raise ValueError(f"{filename}: a search needs a 'val_dataloader' in the config")
     cfg.val_cfg = cfg.get('val_cfg') or ConfigDict()

@@ -34,8 +34,9 @@ def begin(args: argparse.Namespace) -> None:
         name, sweep = configure.make_sweep(settings)
         storage = args.storage or str(SWEEPS / name / DATABASE)
         configure.check(sweep)
+        root = args.work_dir or _folder(name)
         study = begin_study(storage, name, sweep)
-    _work(args, study, storage)
+    _work(args, study, storage, root)
 
 
 def resume(args: argparse.Namespace) -> None:
@@ -43,17 +44,17 @@ def resume(args: argparse.Namespace) -> None:
     with errors.setup():
         study = open_study(args.study, args.name)
         storage = find(args.study)
+        root = args.work_dir or _folder(study.name)
         configure.check(study.sweep)
     if args.retry_failed:
         print(f'{study.retry_failed()} failed trainings wait again')
-    _work(args, study, storage)
+    _work(args, study, storage, root)
 
 
-def _work(args: argparse.Namespace, study: SweepStudy, storage: str) -> None:
+def _work(args: argparse.Namespace, study: SweepStudy, storage: str, root: Path) -> None:
     """Runs workers until nothing is left."""
     gpus = configure.parse_gpus(args.gpus)
     workers = _workers(args.workers, max(1, len(gpus)))
-    root = args.work_dir or _folder(study.name)
     cells = supervise.run(study, storage, root.absolute(), workers, gpus)
     Console().print(status(cells), soft_wrap=True)
     if counts(cells)[FAILED]:

@@ -124,7 +124,7 @@ def _pace(sweep: Sweep, method: str) -> _Pace:
     )
     launch.set_dataloader_defaults(cfg)
     try:
-        with scope_of(cfg), protocol.only(splits.select, splits.validate):
+        with scope_of(cfg), protocol.only(*splits.training(SELECT)):
             begin = time.perf_counter()
             fill_num_classes(cfg)
             if cfg.get('data_preprocessor') is not None:
@@ -184,17 +184,18 @@ class _Sizes:
         launch.set_dataloader_defaults(cfg)
         epochs = cfg.train_cfg.max_epochs
         with scope_of(cfg):
-            batches, _ = self._of(cfg.train_dataloader, splits)
+            with protocol.only(*splits.training(job.phase)):
+                batches, _ = self._of(cfg.train_dataloader)
             judged = cfg.val_dataloader if job.phase == SELECT else cfg.test_dataloader
-            _, images = self._of(judged, splits)
+            with protocol.only(splits.validate if job.phase == SELECT else splits.test):
+                _, images = self._of(judged)
         evaluations = _validations(cfg.train_cfg) if job.phase == SELECT else 1
         return pace.start + epochs * batches * pace.iteration + evaluations * images * pace.image
 
-    def _of(self, dataloader: ConfigDict, splits: protocol.Splits) -> tuple[int, int]:
+    def _of(self, dataloader: ConfigDict) -> tuple[int, int]:
         key = str(dataloader.to_dict())
         if key not in self._known:
-            with protocol.only(*splits):
-                loader = Runner.build_dataloader(dataloader, seed=0)
+            loader = Runner.build_dataloader(dataloader, seed=0)
             self._known[key] = len(loader), len(loader.dataset)
         return self._known[key]
 

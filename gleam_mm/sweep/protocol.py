@@ -30,6 +30,10 @@ class Splits(NamedTuple):
     final: str
     test: str
 
+    def training(self, phase: str) -> tuple[str, ...]:
+        """The splits that a training of a phase may open, its test aside."""
+        return (self.select, self.validate) if phase == SELECT else (self.final,)
+
 
 PROTOCOLS = (
     Splits('train800', 'val200', 'train800val200', 'test'),  # VTAB-1K and MiniVTAB

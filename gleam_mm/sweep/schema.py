@@ -124,8 +124,9 @@ def check_options(sweep: Sweep) -> None:
     for where, options in parts.items():
         for path, value in _leaves(options):
             words = path.split('.')
-            known = words[-1] not in _LOOKED_UP or (isinstance(value, str) and _registered(value))
-            if not known or set(words) & set(_REFUSED):
+            looked_up = set(words) & set(_LOOKED_UP)
+            known = words[-1] in looked_up and isinstance(value, str) and _registered(value)
+            if (looked_up and not known) or set(words) & set(_REFUSED):
                 raise ValueError(
                     f'{where}: {path} is {value!r}, which is for your own files and flags alone: '
                     "use 'sweep.py run' with the file or flags of this sweep"

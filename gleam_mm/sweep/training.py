@@ -89,7 +89,7 @@ def train(
     launch.set_resume(cfg, 'auto')
     hook = _JobHook(on_iteration, on_backbone)
     try:
-        with protocol.only(*_training_splits(job, splits)):
+        with protocol.only(*splits.training(job.phase)):
             runner = launch.build_runner(cfg, 'none')
             runner.register_hook(hook, priority='NORMAL')
             runner.train()
@@ -175,10 +175,6 @@ class _JobHook(Hook):
 def _fingerprint(model: nn.Module) -> str:
     model = model.module if is_model_wrapper(model) else model
     return fingerprint(model.backbone.state_dict())
-
-
-def _training_splits(job: Job, splits: protocol.Splits) -> tuple[str, ...]:
-    return (splits.select, splits.validate) if job.phase == SELECT else (splits.final,)
 
 
 def _own(folder: Path, mark: dict) -> None:

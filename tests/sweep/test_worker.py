@@ -12,7 +12,8 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
 from gleam_mm.engine import PETLRunner
 from gleam_mm.registry import HOOKS
-from gleam_mm.sweep import Job, Sweep, read_results, training
+from gleam_mm.sweep import Job, Sweep, read_results, training, worker
+from gleam_mm.sweep.claim import LostTrialError
 from gleam_mm.sweep.export import export
 from gleam_mm.sweep.plan import FINAL, SELECT, Variant
 from gleam_mm.sweep.status import remaining_seconds
@@ -204,3 +205,22 @@ def test_stopped_within_a_bare_except(place, monkeypatch):
     Worker(study, folder := place / 'bare').run()
     assert [cell.state for cell in study.cells()] == ['waiting'] * 4
     assert not list(folder.rglob('error.txt'))
+
+
+class Lost:
+    """A claim that was given to another worker."""
+
+    def beat(self):
+        raise LostTrialError('given to another worker')
+
+
+def test_a_worker_that_slept_looks_before_it_goes_on(monkeypatch):
+    """Its thread for signs of life sleeps as it does, and has not looked yet either."""
+    now = [1000.0]
+    monkeypatch.setattr(worker.time, 'time', lambda: now[0])
+    pulse = worker.Pulse(Lost(), 20, os.getppid())  # not entered: the thread has not begun
+    now[0] += 3 * 20  # three signs of life are due only after this
+    pulse.check(1, 2)
+    now[0] += 1
+    with pytest.raises(LostTrialError):
+        pulse.check(1, 2)
