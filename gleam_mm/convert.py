@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gleam_mm.checkpoint import CheckpointError, load_from_local, resolve_path
 from gleam_mm.fileio import write_bytes
+from gleam_mm.output import escape
 
 TARGETS = ('mmpretrain', 'timm')
 """MMPretrain's own classes, or timm's inside MMPretrain's ``TIMMBackbone``."""
@@ -397,7 +398,7 @@ def summary(source: str | Path, destination: str | Path, conversion: Conversion)
     ]
     for reason in dict.fromkeys(conversion.dropped.values()):
         keys = [key for key, why in conversion.dropped.items() if why == reason]
-        lines.append(f'left out, {reason}: {", ".join(keys)}')
+        lines.append(f'left out, {reason}: {", ".join(map(escape.terminal, keys))}')
     if conversion.grid:
         lines.append(
             f'position embedding of {conversion.grid:g} x {conversion.grid:g} patches, as it was: '

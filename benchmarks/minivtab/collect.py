@@ -27,6 +27,7 @@ if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
     from gleam_mm import cli, errors
+    from gleam_mm.output import escape
 
     def main() -> None:
         """Reads the studies and writes the record. Without Optuna, an error says so."""
@@ -37,6 +38,6 @@ if __name__ == '__main__':
             storages = arguments.studies or gather.present()
             collected = gather.collect(storages, arguments.workers, records.FOLDER)
         for study, done, planned in collected:
-            print(f'{study}: {done} of {planned} trainings are complete')
+            print(f'{escape.terminal(study)}: {done} of {planned} trainings are complete')
 
     cli.run(main)

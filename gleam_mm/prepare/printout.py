@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gleam_mm.output import escape
 from gleam_mm.prepare.build import Published
 from gleam_mm.prepare.plan import Plan
 from gleam_mm.prepare.verify import ListReport
@@ -50,7 +51,9 @@ def problems(reports: Sequence[ListReport], every: bool = False) -> str:
     for kind in ('warnings', 'faults'):
         for report in reports:
             found = getattr(report, kind)
-            lines += [f'{kind.removesuffix("s")}: {message}' for message in found[:shown]]
+            lines += [
+                f'{kind.removesuffix("s")}: {escape.terminal(message)}' for message in found[:shown]
+            ]
             if shown is not None and len(found) > shown:
                 lines.append(
                     f'{kind.removesuffix("s")}: {len(found) - shown:,} more in {report.task}, '
@@ -70,7 +73,8 @@ def summary(reports: Sequence[ListReport]) -> str:
 def describe_plan(plan: Plan | Published, root: object) -> str:
     """What a plan would write, and what its choice of images is worth."""
     manifest = plan.manifest
-    lines = [f'{plan.task} -> {root}/{plan.task}', f'  source: {manifest["source"]["path"]}']
+    source = escape.terminal(manifest['source']['path'])
+    lines = [f'{plan.task} -> {root}/{plan.task}', f'  source: {source}']
     if isinstance(plan, Plan):
         slices = manifest.get('slices', {})
         for name, split in plan.lists.items():
@@ -85,12 +89,14 @@ def describe_plan(plan: Plan | Published, root: object) -> str:
 
 def notice(manifest: dict) -> str:
     """What the choice of images is worth."""
-    return f'choice of images: {manifest["choice"]}. {manifest["note"]}'
+    return escape.terminal(f'choice of images: {manifest["choice"]}. {manifest["note"]}')
 
 
 def _row(cells: Sequence[str]) -> str:
     padded = [
         cell.rjust(width) if column in (2, 3, 4) else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+        for column, (cell, width) in enumerate(
+            zip(map(escape.terminal, cells), _WIDTHS, strict=True)
+        )
     ]
     return '  '.join(padded).rstrip()

@@ -151,3 +151,10 @@ def test_of_many_faults_the_first_are_printed(root):
     assert told[-1] == 'fault: 30 more in kitti, test; --all tells them'
     assert len(printout.problems(reports, every=True).splitlines()) == 50
     assert printout.summary(reports) == '4 lists, 74 lines: 50 faults, 0 warnings'
+
+
+def test_what_lists_name_is_printable(root):
+    replace_line(root / 'kitti' / 'test.txt', 1, 'images/\x1b[31mred.png 0')
+    told = printout.problems(list(check(root).values()))
+    assert len(told.splitlines()) == 1
+    assert r'images/\x1b[31mred.png' in told
