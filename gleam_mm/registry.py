@@ -6,6 +6,7 @@ registry needs its child: where one is missing, MMEngine falls back to the root 
 """
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
@@ -35,6 +36,7 @@ __all__ = [
     'VISBACKENDS',
     'VISUALIZERS',
     'WEIGHT_INITIALIZERS',
+    'registered',
     'scope_of',
 ]
 
@@ -47,6 +49,29 @@ def scope_of(cfg: Config) -> AbstractContextManager:
     A runner sees to it by itself; what builds parts of a config without one needs this.
     """
     return DefaultScope.overwrite_default_scope(cfg.get('default_scope', SCOPE))
+
+
+def registered(registry: Registry, name: str) -> Any:
+    """Finds a component that is registered already, where :meth:`Registry.get` would import it.
+
+    Args:
+        registry: One of those below, which is asked with its parents.
+        name: The name, alone or with the scope (``mmpretrain.VisionTransformer``) or the module of
+            the component in front, as new-style configs are written.
+
+    Returns:
+        The component, or None.
+    """
+    registry.import_from_location()  # our own and MMPretrain's, whatever the name
+    prefix, _, bare = name.rpartition('.')
+    asked: Registry | None = registry
+    while asked is not None:
+        if bare in asked.module_dict:
+            component = asked.module_dict[bare]
+            known = ('', asked.scope, getattr(component, '__module__', ''))
+            return component if prefix in known else None
+        asked = asked.parent
+    return None
 
 
 def _child(parent: Registry, *locations: str) -> Registry:

@@ -35,6 +35,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, convert, errors
+    from gleam_mm import cli, errors
+    from gleam_mm.checkpoint import convert
 
     cli.run(lambda: main(arguments))

@@ -39,6 +39,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
-    from gleam_mm import cli, convert, errors, pretrained
+    from gleam_mm import cli, errors
+    from gleam_mm.checkpoint import convert, pretrained
 
     cli.run(lambda: main(arguments))

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from gleam_mm import errors
-from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, resolve_path
+from gleam_mm.checkpoint import read_adapter, resolve_path
 from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
-from gleam_mm.models import PETLClassifier
+from gleam_mm.models import PETLClassifier, build_model
+from gleam_mm.models.building import config_of, load_trained, read_trained
 from gleam_mm.output import escape
-from gleam_mm.registry import DATASETS, MODELS, scope_of
+from gleam_mm.registry import DATASETS, scope_of
 
 SPLITS = ('train', 'val', 'test')
 _WEIGHTS = ('.safetensors', '.pth')
@@ -96,7 +97,7 @@ def load_subject(
     if config is not None:
         cfg = recipes.load(config, options)
     elif metadata and data is not None:
-        cfg = _config_in(metadata, Path(checkpoint))
+        cfg = config_of(checkpoint)
     else:
         raise ValueError(
             f'{checkpoint}: there is no config beside it; give CONFIG:{checkpoint}'
@@ -109,16 +110,13 @@ def load_subject(
             f'{config or checkpoint}: the config has no PETL method in model.petl to analyse'
         )
 
-    tensors = None
-    if checkpoint is not None:
-        content = load_from_local(str(checkpoint))
-        if 'state_dict' not in content:
-            raise CheckpointError(f'{checkpoint}: no checkpoint of a training')
-        tensors = content['state_dict']
-        if cfg.model.get('head') is not None and 'head.fc.weight' in tensors:
-            cfg.model.head.num_classes = len(tensors['head.fc.weight'])
-    fill_num_classes(cfg)
-    model, twin = _build(cfg, tensors, str(checkpoint))
+    tensors = None if checkpoint is None else read_trained(checkpoint)
+    if tensors is None:
+        fill_num_classes(cfg)
+    model = build_model(cfg, tensors)
+    twin = make_twin(model)  # before it is trained
+    if tensors is not None:
+        load_trained(model, tensors, checkpoint)
     model.to(device)
     twin.to(device)
     return Subject(
@@ -237,40 +235,9 @@ def _config_beside(checkpoint: Path) -> Path | None:
     return configs[0] if configs else None
 
 
-def _config_in(metadata: Mapping[str, Any], checkpoint: Path) -> Config:
-    parts = {key: metadata[key] for key in ('backbone', 'neck', 'head')}
-    model = dict(type='PETLClassifier', petl=metadata['method'], **parts)
-    described = dict(
-        default_scope='gleam_mm', model=model, data_preprocessor=metadata['data_preprocessor']
-    )
-    # Without a text, MMEngine would read the file.
-    name = f'{checkpoint.resolve().parent.name}.py'
-    return Config(described, cfg_text=f'# of {checkpoint}', filename=name)
-
-
 def _lend_data(cfg: Config, data: Config) -> None:
     for split in SPLITS:
         cfg[f'{split}_dataloader'] = data.get(f'{split}_dataloader')
-
-
-def _build(
-    cfg: Config, tensors: Mapping[str, Tensor] | None, origin: str
-) -> tuple[PETLClassifier, nn.Module]:
-    described = {**cfg.model}
-    if cfg.get('data_preprocessor') is not None:
-        described.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with scope_of(cfg):
-        model = MODELS.build(described)
-    if not isinstance(model, PETLClassifier):
-        raise ValueError(f'{cfg.filename}: model.type is no PETLClassifier')
-    twin = make_twin(model)
-    if tensors is not None:
-        try:
-            model.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            raise CheckpointError(f'{origin}: {error}') from error
-    model.eval()
-    return model, twin
 
 
 def _default_name(cfg: Config, checkpoint: str | None) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
+from gleam_mm.checkpoint.identity import pack, unpack
+from gleam_mm.models import description
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
 
@@ -20,8 +21,9 @@ class PETLClassifier(ImageClassifier):
     ``backbone.init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` are loaded at once and
     strictly, so that training and testing start from the same model.
 
-    The state dict, and with it every checkpoint, holds what is trained and the fingerprint of what
-    is frozen. It loads onto a model with the very same frozen weights only.
+    The state dict, and with it every checkpoint, holds what is trained, the fingerprint of what is
+    frozen, and the options. It loads onto a model with the very same frozen weights and options
+    only.
 
     Args:
         backbone: Config of the backbone, or the backbone.
@@ -51,6 +53,13 @@ class PETLClassifier(ImageClassifier):
                 'model.head.num_classes is None: set it to the number of classes, or let '
                 'gleam_mm.engine.fill_num_classes(cfg) read it from the training dataset'
             )
+        self._description = description.of_parts(
+            method=petl,
+            backbone=backbone,
+            neck=neck,
+            head=head,
+            data_preprocessor=data_preprocessor,
+        )
         pretrained = None
         if isinstance(backbone, dict):
             backbone, pretrained = _split_pretrained(backbone)
@@ -118,11 +127,11 @@ class PETLClassifier(ImageClassifier):
         return self._fingerprint[1]
 
     def get_extra_state(self) -> Tensor:
-        """The fingerprint as 32 bytes, so that checkpoints hold nothing but tensors."""
-        return torch.tensor(list(bytes.fromhex(self.backbone_fingerprint())), dtype=torch.uint8)
+        """The fingerprint and the options as bytes, so that checkpoints hold tensors alone."""
+        return pack(self.backbone_fingerprint(), self._description)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Does nothing: the fingerprint was compared before anything was loaded."""
+        """Does nothing: it was compared before anything was loaded."""
 
     def _frozen_names(self) -> frozenset[str]:
         parameters = dict(self.backbone.named_parameters())
@@ -140,25 +149,37 @@ class PETLClassifier(ImageClassifier):
                 'Weights of a backbone belong into model.backbone.init_cfg='
                 "dict(type='Pretrained', checkpoint=..., prefix=...)"
             )
-        theirs = bytes(state_dict[prefix + FINGERPRINT].tolist()).hex()
+        theirs, described = unpack(state_dict[prefix + FINGERPRINT])
         if theirs != (ours := self.backbone_fingerprint()):
             raise CheckpointError(
                 f'this checkpoint was trained on a backbone with the fingerprint {theirs}, but '
                 f'the backbone of this model has {ours}: use the config and the backbone weights '
                 'that the checkpoint was trained with'
             )
+        if differing := description.differences(described, self._description):
+            raise CheckpointError(
+                f'{"; ".join(map(str, differing))}: use the config that the checkpoint was trained '
+                'with'
+            )
         own = {**self.state_dict(), FINGERPRINT: None}
         _require_equal(given - self._frozen, own.keys(), 'keys')
-        shapes = {key: tuple(own[key].shape) for key in own if key != FINGERPRINT}
-        for key, shape in shapes.items():
-            if (theirs := tuple(state_dict[prefix + key].shape)) != shape:
+        for key in own.keys() - {FINGERPRINT}:
+            theirs, ours = state_dict[prefix + key], own[key]
+            if theirs.shape != ours.shape:
                 hint = ' (number of classes)' if key.startswith('head.') else ''
                 raise CheckpointError(
-                    f'{key} has the shape {theirs} in the checkpoint but {shape} in the '
-                    f'model{hint}: use the config that the checkpoint was trained with'
+                    f'{key} has the shape {tuple(theirs.shape)} in the checkpoint but '
+                    f'{tuple(ours.shape)} in the model{hint}: use the config that the checkpoint '
+                    'was trained with'
+                )
+            both_float = theirs.is_floating_point() and ours.is_floating_point()
+            if theirs.dtype != ours.dtype and not both_float:  # copying would cast without a word
+                raise CheckpointError(
+                    f'{key} holds {theirs.dtype} in the checkpoint but {ours.dtype} in the model: '
+                    'the file is damaged or crafted'
                 )
         backbone = self.backbone.state_dict()
-        for key in self._frozen - given:
+        for key in self._frozen:  # a file that has them too does not change them
             state_dict[prefix + key] = backbone[key.removeprefix('backbone.')]
 
 

@@ -11,10 +11,9 @@ from mmpretrain.models import TIMMBackbone
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
-from gleam_mm.checkpoint import CheckpointError, load_from_local, read_adapter, resolve_path
+from gleam_mm.checkpoint import load_from_local, read_adapter, resolve_path
 from gleam_mm.fileio import write_bytes
-from gleam_mm.models import PETLClassifier
-from gleam_mm.registry import MODELS, scope_of
+from gleam_mm.models import PETLClassifier, load_model
 from gleam_mm.version import __version__
 
 
@@ -41,43 +40,29 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
     out = Path(out)
     if out.suffix != '.pth':
         raise ValueError(f'{out}: the merged checkpoint is a .pth file, as MMPretrain reads it')
-    tensors, meta = _read(checkpoint)
-    cfg = copy.deepcopy(cfg)
-    if cfg.model.get('head') is not None and 'head.fc.weight' in tensors:
-        cfg.model.head.num_classes = len(tensors['head.fc.weight'])
-    with scope_of(cfg):
-        model = MODELS.build({**cfg.model, 'data_preprocessor': None})
-    if not isinstance(model, PETLClassifier):
-        raise ValueError(
-            f'{cfg.filename}: model.type is no PETLClassifier; nothing is to be merged'
-        )
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f'{checkpoint}: {error}') from error
+    model = load_model(cfg, checkpoint)
     model.petl.merge()
+    cfg = copy.deepcopy(cfg)
+    if hasattr(model.head, 'num_classes'):
+        cfg.model.head.num_classes = model.head.num_classes
     config, state_dict = _deployed(cfg, model)
 
     buffer = io.BytesIO()
-    torch.save({'state_dict': state_dict, 'meta': meta}, buffer)
+    torch.save({'state_dict': state_dict, 'meta': _meta(checkpoint)}, buffer)
     write_bytes(out, buffer.getvalue())
     write_bytes(out.with_suffix('.py'), config.pretty_text.encode())
     return out, out.with_suffix('.py')
 
 
-def _read(checkpoint: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict of a checkpoint, and what the merged one tells about itself."""
-    content = load_from_local(str(checkpoint))
-    if 'state_dict' not in content:
-        raise CheckpointError(
-            f'{checkpoint}: no checkpoint of a training, for it has no state_dict'
-        )
-    dataset = dict(content.get('meta', {}).get('dataset_meta') or {})
+def _meta(checkpoint: str | Path) -> dict[str, Any]:
+    """What the merged checkpoint tells about itself."""
     if resolve_path(checkpoint).suffix == '.safetensors':
-        _, metadata = read_adapter(checkpoint)
-        dataset = {'classes': metadata.get('classes')}
-    meta = {'dataset_meta': dataset} if dataset.get('classes') else {}
-    return content['state_dict'], {**meta, 'merged_by': f'GLEAM-MM {__version__}'}
+        _, dataset = read_adapter(checkpoint)
+    else:
+        dataset = load_from_local(str(checkpoint)).get('meta', {}).get('dataset_meta') or {}
+    classes = dataset.get('classes')
+    meta = {'dataset_meta': {'classes': classes}} if classes else {}
+    return {**meta, 'merged_by': f'GLEAM-MM {__version__}'}
 
 
 def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Tensor]]:

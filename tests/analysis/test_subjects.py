@@ -123,7 +123,7 @@ def test_a_method_at_its_start(trained):
 def test_what_does_not_fit(trained):
     work_dir, *_ = trained
     text = f'{work_dir / "tiny.py"}:{work_dir / "adapter.safetensors"}'
-    with pytest.raises(CheckpointError, match=r'adapter\.safetensors: .*has the shape'):
+    with pytest.raises(CheckpointError, match=r'adapter\.safetensors: model\.petl\.rank is 2'):
         load_subject(text, {'model.petl.rank': 3})
     with pytest.raises(FileNotFoundError, match=r'none\.safetensors: no such file'):
         load_subject(f'{work_dir / "tiny.py"}:{work_dir / "none.safetensors"}')

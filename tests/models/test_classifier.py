@@ -9,6 +9,8 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmpretrain.structures import DataSample
 
+from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.checkpoint.identity import unpack
 from gleam_mm.registry import MODELS
 
 
@@ -65,7 +67,9 @@ def test_state_dict_holds_what_is_trained_and_a_fingerprint(petl, make_classifie
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert model.state_dict().keys() == trained | {'_extra_state'}
     assert get_state_dict(model).keys() == trained | {'_extra_state'}
-    assert bytes(model.state_dict()['_extra_state'].tolist()).hex() == model.backbone_fingerprint()
+    fingerprint, description = unpack(model.state_dict()['_extra_state'])
+    assert fingerprint == model.backbone_fingerprint()
+    assert description['method']['type'] == petl
 
 
 @pytest.mark.parametrize('load', [load_state_dict, lambda m, state: m.load_state_dict(state)])
@@ -97,11 +101,41 @@ def test_fingerprint_follows_the_weights(make_classifier):
     assert model.backbone_fingerprint() != before
 
 
+@pytest.mark.parametrize('dtype', [torch.int8, torch.complex64, torch.bool])
+def test_numbers_of_another_kind_are_refused(dtype, make_classifier):
+    model = make_classifier()
+    state = model.state_dict()
+    state['head.fc.bias'] = state['head.fc.bias'].to(dtype)
+    with pytest.raises(CheckpointError, match=rf'head\.fc\.bias holds {dtype} in the checkpoint'):
+        model.load_state_dict(state)
+
+
+def test_half_precision_is_taken(make_classifier):
+    model = make_classifier()
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+    assert model.head.fc.bias.dtype == torch.float32
+
+
+def test_frozen_weights_in_a_file_change_nothing(make_classifier, images):
+    model = make_classifier().eval()
+    before = model(images)
+    extra = {'backbone.ln1.weight': torch.zeros_like(model.backbone.ln1.weight)}
+    model.load_state_dict({**model.state_dict(), **extra})
+    assert torch.equal(model(images), before)
+
+
 def test_wrong_keys_and_shapes_are_refused(make_classifier):
     model = make_classifier()
     state = model.state_dict()
-    with pytest.raises(RuntimeError, match=r'Missing: .*petl.local.* Unexpected: petl.local'):
+    with pytest.raises(RuntimeError, match=r"model\.petl\.type is 'GLEAM' in .* but 'LoRA' in the"):
         load_state_dict(make_classifier('LoRA'), state)
+    old = {**state, '_extra_state': state['_extra_state'][:32]}  # of release 0.1.0
+    with pytest.raises(RuntimeError, match=r'Missing: .*petl.local.* Unexpected: petl.local'):
+        load_state_dict(make_classifier('LoRA'), old)
     with pytest.raises(RuntimeError, match=r'head.fc.weight has the shape \(10, 32\) .* classes'):
         load_state_dict(make_classifier(num_classes=7), state)
     with pytest.raises(RuntimeError, match='no checkpoint of a PETLClassifier'):

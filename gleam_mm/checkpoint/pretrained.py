@@ -11,8 +11,8 @@ from pathlib import Path
 import huggingface_hub
 from mmengine.config import Config
 
+from gleam_mm.checkpoint.convert import TARGETS, Conversion, ConversionError, convert_file
 from gleam_mm.config import recipes
-from gleam_mm.convert import TARGETS, Conversion, ConversionError, convert_file
 
 FILE = 'model.safetensors'
 
@@ -28,7 +28,7 @@ class Source:
     Attributes:
         repository: timm's copy on the Hugging Face hub; its file is :data:`FILE`.
         original: The authors' own file, which converts to the same weights.
-        target: What they are converted for, see :data:`gleam_mm.convert.TARGETS`.
+        target: What they are converted for, see :data:`gleam_mm.checkpoint.convert.TARGETS`.
     """
 
     repository: str

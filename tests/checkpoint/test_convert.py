@@ -19,7 +19,7 @@ from mmpretrain.models import SwinTransformer, TIMMBackbone, VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from gleam_mm.checkpoint import CheckpointError, load_backbone
-from gleam_mm.convert import Conversion, ConversionError, convert, convert_file, summary
+from gleam_mm.checkpoint.convert import Conversion, ConversionError, convert, convert_file, summary
 
 VIT, SWIN = 'vit_base_patch16_224', 'swin_base_patch4_window7_224'
 SMALL_VIT = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
