@@ -135,7 +135,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         metadata = schema.check(metadata)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from error
-    if metadata.get('schema') and header.get(_DIGEST) != _digest(tensors, document):
+    checked = 'schema' in metadata or _DIGEST in header  # files of release 0.1.0 have neither
+    if checked and header.get(_DIGEST) != _digest(tensors, document):
         raise CheckpointError(
             f'{path}: damaged: what it holds is not what its SHA-256 was made of. Copy or download '
             'it again, or use another checkpoint'

@@ -53,4 +53,7 @@ def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor | None]]:
             yield 'zero points', tensor.q_per_channel_zero_points()
     else:
         # Without its class: bitsandbytes keeps quantised numbers in a Parameter of its own.
-        yield header, tensor.as_subclass(Tensor)
+        plain = tensor.as_subclass(Tensor)
+        if plain.numel() and not plain.data_ptr():
+            raise NotImplementedError('it has no memory of its own')
+        yield header, plain

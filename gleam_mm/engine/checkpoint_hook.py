@@ -192,17 +192,10 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
         dataset: The dataset that knows the names of the classes.
     """
     model = _model(runner)
-    config = runner.cfg.get('model') or {}
-    if hasattr(config, 'to_dict'):
-        config = config.to_dict()
     metainfo = getattr(dataset, 'metainfo', None) or {}
     classes = metainfo.get('classes')
     return {
-        'method': config.get('petl', {'type': type(model.petl).__name__}),
-        'backbone': config.get('backbone', {'type': type(model.backbone).__name__}),
-        'neck': config.get('neck'),
-        'head': config.get('head'),
-        'data_preprocessor': runner.cfg.get('data_preprocessor'),
+        **model.description,
         'classes': list(classes) if isinstance(classes, Sequence) else None,
         'backbone_fingerprint': model.backbone_fingerprint(),
         'versions': {

@@ -34,7 +34,12 @@ class PETLClassifier(ImageClassifier):
         data_preprocessor: Config of the data preprocessor, as in MMPretrain.
         init_cfg: Initialisation config of the whole classifier, as in MMEngine.
 
+    Attributes:
+        description (dict): The configs of its parts, by the names of
+            :data:`gleam_mm.checkpoint.DESCRIBED`; without the parts that were given as modules.
+
     Raises:
+        TypeError: JSON has no word for an option, so that no checkpoint could hold it.
         ValueError: The method does not fit the backbone, or the head has no number of classes.
     """
 
@@ -53,7 +58,7 @@ class PETLClassifier(ImageClassifier):
                 'model.head.num_classes is None: set it to the number of classes, or let '
                 'gleam_mm.engine.fill_num_classes(cfg) read it from the training dataset'
             )
-        self._description = description.of_parts(
+        self.description = description.of_parts(
             method=petl,
             backbone=backbone,
             neck=neck,
@@ -128,7 +133,7 @@ class PETLClassifier(ImageClassifier):
 
     def get_extra_state(self) -> Tensor:
         """The fingerprint and the options as bytes, so that checkpoints hold tensors alone."""
-        return pack(self.backbone_fingerprint(), self._description)
+        return pack(self.backbone_fingerprint(), self.description)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Does nothing: it was compared before anything was loaded."""
@@ -156,7 +161,7 @@ class PETLClassifier(ImageClassifier):
                 f'the backbone of this model has {ours}: use the config and the backbone weights '
                 'that the checkpoint was trained with'
             )
-        if differing := description.differences(described, self._description):
+        if differing := description.differences(described, self.description):
             raise CheckpointError(
                 f'{"; ".join(map(str, differing))}: use the config that the checkpoint was trained '
                 'with'

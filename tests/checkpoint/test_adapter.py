@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +111,94 @@ def test_adapter_of_another_number_of_classes_is_refused(make_classifier, save):
     path = save(make_classifier(num_classes=3))
     with pytest.raises(CheckpointError, match=r'head\.'):
         load_adapter(make_classifier(num_classes=4), path)
+
+
+# Damage
+
+
+def flipped(data, bit):
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_a_flipped_bit_is_told_or_changes_nothing(weights, tmp_path):
+    path = tmp_path / 'x.safetensors'
+    save_adapter(path, weights, {'method': {'type': 'LoRA', 'alpha': 8}, 'epoch': 3})
+    data, (tensors, metadata) = path.read_bytes(), read_adapter(path)
+    told = 0
+    for bit in range(0, 8 * len(data), 3):
+        path.write_bytes(flipped(data, bit))
+        try:
+            read, document = read_adapter(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+            told += 1
+        else:
+            assert_equal(read, tensors)
+            assert document == metadata
+    size = sum(value.numel() * value.element_size() for value in weights.values())
+    assert told >= 8 * size // 3  # each in the tensors, and most of those in the header
+
+
+def test_a_second_half_of_zeros_is_told(tmp_path):
+    path = tmp_path / 'x.safetensors'
+    save_adapter(path, {'a': torch.ones(1000)}, {})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    with pytest.raises(CheckpointError, match=r'x\.safetensors: damaged: .* its SHA-256'):
+        read_adapter(path)
+
+
+def test_the_same_content_is_the_same_file(weights, tmp_path):
+    """Whatever the order of the keys, in every process."""
+    metadata = {'epoch': 1, 'method': {'type': 'LoRA', 'rank': 2}, 'sites': {'qkv', 'proj', 'fc1'}}
+    script = f"""
+import torch
+from gleam_mm.checkpoint import save_adapter
+weights = torch.load({str(tmp_path / 'weights.pth')!r})
+save_adapter({str(tmp_path / 'b.safetensors')!r}, dict(reversed(weights.items())),
+    dict(reversed({metadata!r}.items())))
+"""
+    torch.save(weights, tmp_path / 'weights.pth')
+    save_adapter(tmp_path / 'a.safetensors', weights, metadata)
+    subprocess.run([sys.executable, '-c', script], check=True)
+    ours, theirs = (tmp_path / f'{name}.safetensors' for name in 'ab')
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+# Metadata that are not what they should be
+
+
+@pytest.mark.parametrize(
+    'document',
+    [
+        *('[]', '3', '0', '"x"', 'null', 'true', '{', '[' * 100_000, '{"schema": "1"}'),
+        *('{"metrics": []}', '{"metrics": {"val": 3}}', '{"metrics": {"val": {"top1": "<b>"}}}'),
+        *('{"classes": "ab"}', '{"classes": [["a"]]}', '{"classes": {"a": 1}}'),
+        *('{"method": "LoRA"}', '{"method": []}', '{"method": ["LoRA"]}', '{"backbone": [1]}'),
+        *('{"neck": 3}', '{"head": "x"}', '{"data_preprocessor": []}'),
+        *('{"backbone_fingerprint": "00"}', '{"backbone_fingerprint": 7}'),
+        *('{"epoch": -1}', '{"iter": 1.5}', '{"epoch": true}', '{"versions": {"torch": 2}}'),
+    ],
+)
+def test_metadata_of_another_shape_are_one_line(document, weights, tmp_path):
+    path = tmp_path / 'x.safetensors'
+    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': document})
+    with pytest.raises(CheckpointError) as caught:
+        read_adapter(path)
+    assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_metadata_of_a_newer_release_ask_for_it(weights, tmp_path):
+    path = tmp_path / 'x.safetensors'
+    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 2}'})
+    with pytest.raises(CheckpointError, match=r'have the schema 2.*update GLEAM-MM'):
+        read_adapter(path)
+
+
+def test_a_file_of_this_release_without_its_checksum_is_damaged(weights, tmp_path):
+    path = tmp_path / 'x.safetensors'
+    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 1}'})
+    with pytest.raises(CheckpointError, match='damaged'):
+        read_adapter(path)

@@ -304,7 +304,7 @@ class KillWrites:
     def __init__(self, monkeypatch, number, after):
         self.number, self.after, self.count = number, after, 0
         self.original = fileio.write_bytes
-        for module in ('fileio', 'checkpoint', 'engine.checkpoint_hook'):
+        for module in ('fileio', 'checkpoint.adapter', 'engine.checkpoint_hook'):
             monkeypatch.setattr(f'gleam_mm.{module}.write_bytes', self)
 
     def __call__(self, path, data):
