@@ -1,8 +1,12 @@
 """Datasets that are trained on: what is on disk, and how it is read."""
 
 from gleam_mm.datasets.cache import CacheError, ImageCache
+from gleam_mm.datasets.concat import ConcatDataset
 from gleam_mm.datasets.fewshot import FGVC_TASKS, FewShotFGVC
-from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, ImageListError
+from gleam_mm.datasets.folder import CustomDataset
+from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList
+from gleam_mm.datasets.images import LoadImageFromFile, UnreadableImageError
+from gleam_mm.datasets.lists import ImageListError
 from gleam_mm.datasets.vtab import VTAB1K, VTAB_TASKS
 
 __all__ = [
@@ -11,8 +15,12 @@ __all__ = [
     'VTAB1K',
     'VTAB_TASKS',
     'CacheError',
+    'ConcatDataset',
+    'CustomDataset',
     'FewShotFGVC',
     'ImageCache',
     'ImageList',
     'ImageListError',
+    'LoadImageFromFile',
+    'UnreadableImageError',
 ]

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, data_folder, read_list
+from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, data_folder
+from gleam_mm.datasets.lists import read_list
 from gleam_mm.datasets.vtab import resolve_task
 from gleam_mm.registry import DATASETS
 
@@ -148,15 +149,21 @@ class FewShotFGVC(ImageList):
             )
         self.split, self.shots, self.seed = split, shots, seed
         folder = task_folder(self.task, data_folder(FOLDER, data_root))
-        file = list_file(folder, split, shots, seed)
-        first = next(read_list(file), None) if file.is_file() else None
         super().__init__(
-            file=file,
-            image_root=image_folder(folder, first.image) if first else folder,
+            file=list_file(folder, split, shots, seed),
+            image_root=folder,
             num_classes=FGVC_TASKS[self.task].num_classes,
             cache=cache,
             **kwargs,
         )
+
+    def load_data_list(self) -> list[dict]:
+        """Reads the list, and finds the folder that its paths are relative to."""
+        file = Path(self.ann_file)
+        first = next(read_list(file, self.class_to_idx), None) if file.is_file() else None
+        if first is not None:
+            self.image_root = image_folder(self.image_root, first.image)
+        return super().load_data_list()
 
     def _title(self) -> str:
         return self.task

@@ -1,36 +1,22 @@
-"""Datasets that are text files of lines ``<image> <label>``, and where to find them on disk."""
+"""Datasets whose images are in a list, and where to find them on disk."""
 
-import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from mmengine.logging import print_log
 from mmpretrain.datasets import BaseDataset
 
 from gleam_mm.datasets.cache import CacheError, ImageCache
+from gleam_mm.datasets.image_files import ImageFiles, warn
+from gleam_mm.datasets.lists import ImageListError, Line, read_list
 
-__all__ = ['DATA_VARIABLE', 'ImageList', 'ImageListError', 'Line', 'data_folder', 'read_list']
+__all__ = ['DATA_VARIABLE', 'ImageList', 'data_folder']
 
 DATA_VARIABLE = 'GLEAM_DATA'
 
 # Transforms that make the same of an image every time: what comes before all others is cached.
 DETERMINISTIC = ('LoadImageFromFile', 'Resize', 'ResizeEdge', 'CenterCrop')
-
-
-class ImageListError(ValueError):
-    """A line of a list is malformed; the message names file and line."""
-
-
-class Line(NamedTuple):
-    """A line of a list: its number from 1 on, the path as written, and the label."""
-
-    number: int
-    image: str
-    label: int
 
 
 def data_folder(name: str, given: str | Path | None = None) -> Path:
@@ -48,40 +34,7 @@ def data_folder(name: str, given: str | Path | None = None) -> Path:
     return Path(os.environ.get(DATA_VARIABLE) or 'data').expanduser() / name
 
 
-def read_list(file: Path) -> Iterator[Line]:
-    """Reads a list. Paths may have blanks: a line is split at its last one.
-
-    Raises:
-        ImageListError: A line is malformed.
-    """
-    with file.open(encoding='utf-8') as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield parse_line(line, number, file)
-
-
-def parse_line(line: str, number: int, file: Path) -> Line:
-    """Splits one line of a list.
-
-    Raises:
-        ImageListError: It has no path, or its label is no integer.
-    """
-    parts = line.strip().rsplit(maxsplit=1)
-    try:
-        return Line(number, parts[0], int(parts[1]))
-    except (IndexError, ValueError):
-        raise ImageListError(
-            f'{file}, line {number}: expected `<image path> <label>`, found {line.strip()!r}'
-        ) from None
-
-
-def reason_of(error: Exception) -> str:
-    """What a decoder says in one line, without the addresses of Python objects."""
-    text = re.sub(r' (file )?<_io\.\w+[^>]*>', '', ' '.join(str(error).split()))
-    return text or type(error).__name__
-
-
-class ImageList(BaseDataset):
+class ImageList(ImageFiles, BaseDataset):
     """A dataset that is a list of images with labels.
 
     Subclasses give the file, the folder that its paths are relative to, and the number of classes.
@@ -94,7 +47,7 @@ class ImageList(BaseDataset):
         cache: Keeps what the pipeline's first, deterministic transforms make of an image in memory
             that the workers of the data loader share: the first epoch decodes, the others read.
         metainfo: Further information about the dataset.
-        **kwargs: Further arguments of MMPretrain's ``BaseDataset``.
+        **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: The list does not exist.
@@ -145,52 +98,58 @@ class ImageList(BaseDataset):
             )
         paths = [self.get_data_info(index)['img_path'] for index in range(len(self))]
         try:
-            self._image_cache = ImageCache(paths, self._decode)
+            with self._telling_where(0):
+                self._image_cache = ImageCache(paths, self._decode)
         except CacheError as error:
             if 'shared memory' not in str(error):
                 raise
             # Slower, but the same images: no reason to stop.
-            print_log(
-                f'{self.ann_file}: not cached: {error}', logger='current', level=logging.WARNING
-            )
+            warn(f'{self.ann_file}: not cached: {error}')
 
     def load_data_list(self) -> list[dict]:
         """Reads the list: ``img_path`` and ``gt_label`` of every line."""
         file = Path(self.ann_file)
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(self._missing(file))
-        root, data = self.image_root, []
-        names = len(self.CLASSES)
-        if names != self._num_classes:
+        if len(self.CLASSES) != self._num_classes:
             raise ValueError(
-                f'{file}: {self._title()} has {self._num_classes} classes, but {names} names are '
-                'given in `classes`'
+                f'{file}: {self._title()} has {self._num_classes} classes, but '
+                f'{len(self.CLASSES)} names are given in `classes`'
             )
-        for line in read_list(file):
+        data = []
+        for line in read_list(file, self.class_to_idx):
             if not 0 <= line.label < self._num_classes:
                 raise ImageListError(
                     f'{file}, line {line.number}: label {line.label} is out of range; '
                     f'{self._title()} has {self._num_classes} classes, 0 to '
                     f'{self._num_classes - 1}'
                 )
-            data.append({'img_path': f'{root}{os.sep}{line.image}', 'gt_label': line.label})
+            data.append({'img_path': self._path(line), 'gt_label': line.label})
         if not data:
             raise ImageListError(f'{file}: the list is empty')
         return data
+
+    def _path(self, line: Line) -> str:
+        return f'{self.image_root}{os.sep}{line.image}'
+
+    def _listed(self) -> Iterator[tuple[int, str]]:
+        for line in read_list(Path(self.ann_file), self.class_to_idx):
+            yield line.number, self._path(line)
 
     def prepare_data(self, idx: int) -> dict | None:
         """Runs the pipeline on an image, from the cache where it is in there.
 
         Raises:
-            OSError: The image cannot be read; the message names the file.
+            UnreadableImageError: The image cannot be read; the message names its file and line.
         """
         data = self.get_data_info(idx)
-        if self._image_cache is not None:
-            data.update(self._image_cache.get(data['img_path'], self._decode))
-            if not self._packs_next:  # OpenCV wants pixel by pixel
-                data['img'] = np.ascontiguousarray(data['img'])
-        elif self._first:
-            data = self._begin(data)
+        with self._telling_where(idx):
+            if self._image_cache is not None:
+                data.update(self._image_cache.get(data['img_path'], self._decode))
+                if not self._packs_next:  # OpenCV wants pixel by pixel
+                    data['img'] = np.ascontiguousarray(data['img'])
+            else:
+                data = self._begin(data)
         for transform in self.pipeline.transforms[self._first :]:
             data = transform(data)
             if data is None:
@@ -204,16 +163,8 @@ class ImageList(BaseDataset):
         return data
 
     def _begin(self, data: dict) -> dict:
-        path = data['img_path']
         for transform in self.pipeline.transforms[: self._first]:
-            try:
-                data = transform(data)
-            except Exception as error:  # decoders raise nearly anything
-                if not Path(path).exists():
-                    raise FileNotFoundError(
-                        f'{path} does not exist, but {self.ann_file} lists it'
-                    ) from error
-                raise OSError(f'{path}: cannot be read as an image: {reason_of(error)}') from error
+            data = transform(data)
         return data
 
     def _title(self) -> str:

@@ -1,10 +1,14 @@
 """The head has as many outputs as the dataset has classes: filled in, and checked."""
 
+from collections.abc import Iterator
+
+import numpy as np
 from mmengine import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 from gleam_mm.registry import DATASETS, HOOKS, scope_of
 
@@ -101,18 +105,30 @@ class CheckClassesHook(Hook):
                 f'model.head.num_classes={len(classes)}, or None to read it from the dataset'
             )
         number = outputs or len(classes or ())
-        if number and isinstance(dataset, BaseDataset) and self._labels_fit != (dataset, number):
-            self._check_labels(dataset, number, where)
+        if number and self._labels_fit != (dataset, number):
+            for part in _parts(dataset):
+                self._check_labels(part, number, where)
             self._labels_fit = dataset, number
 
     def _check_labels(self, dataset: BaseDataset, number: int, where: str) -> None:
         for index in range(len(dataset)):
             data = dataset.get_data_info(index)
             label = data.get('gt_label')
-            if not isinstance(label, int):
-                return  # no labels, or several an image
-            if not 0 <= label < number:
-                raise ValueError(
-                    f'{where}: label {label} of {data.get("img_path", f"image {index}")} is out of '
-                    f'range; there are {number} classes, 0 to {number - 1}'
-                )
+            if not isinstance(label, (int, np.integer, list, tuple, np.ndarray)):
+                return  # no labels, or of a kind that is not known
+            for one in np.ravel(label):  # of several labels each
+                if not 0 <= one < number:
+                    raise ValueError(
+                        f'{where}: label {one} of {data.get("img_path", f"image {index}")} is out '
+                        f'of range; there are {number} classes, 0 to {number - 1}'
+                    )
+
+
+def _parts(dataset: Dataset) -> Iterator[BaseDataset]:
+    """The datasets behind wrappers, such as those that repeat, concatenate or select."""
+    if isinstance(dataset, BaseDataset):
+        yield dataset
+        return
+    for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
+        if part is not None:
+            yield from _parts(part)

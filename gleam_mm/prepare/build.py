@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 from gleam_mm.datasets.fewshot import FGVC_TASKS, IMAGE_FOLDERS
-from gleam_mm.datasets.image_list import read_list, reason_of
+from gleam_mm.datasets.images import eight_bits, reason_of
+from gleam_mm.datasets.lists import ImageListError, read_list
 from gleam_mm.fileio import UNFINISHED_PREFIX, remove_unfinished, write_bytes
 from gleam_mm.prepare.manifest import (
     NAME,
@@ -18,7 +19,7 @@ from gleam_mm.prepare.manifest import (
     write_manifest,
 )
 from gleam_mm.prepare.plan import Item, Plan
-from gleam_mm.prepare.verify import decode_error
+from gleam_mm.prepare.verify import look_at
 from gleam_mm.version import __version__
 
 __all__ = ['Published', 'build', 'build_published', 'find_published']
@@ -94,7 +95,7 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def _write_image(item: Item, file: Path, twin: Path | None) -> None:
     """Writes one image, unless a whole one is there already."""
-    if file.exists() and decode_error(str(file)) is None:
+    if file.exists() and look_at(str(file)).error is None:
         return
     temporary = file.with_name(f'{UNFINISHED_PREFIX}{os.getpid()}-{file.name}')
     try:
@@ -102,7 +103,7 @@ def _write_image(item: Item, file: Path, twin: Path | None) -> None:
             _link(twin, temporary)
         else:
             try:
-                image = item.load()
+                image = eight_bits(item.load())
                 if image.mode not in ('RGB', 'L'):
                     image = image.convert('RGB')
                 image.save(temporary, 'PNG')
@@ -206,7 +207,9 @@ def find_published(task: str, lists: Path, source: Path) -> Published:
         )
     files = sorted(folder.glob('train_meta.list.num_shot_*'))
     files += [folder / f'{split}_meta.list' for split in ('val', 'test')]
-    first = next(read_list(folder / 'test_meta.list'))
+    first = next(read_list(folder / 'test_meta.list'), None)
+    if first is None:
+        raise ImageListError(f'{folder / "test_meta.list"}: the list is empty')
     bases = [source / name for name in ('', *FGVC_TASKS[task].folders, *_ORIGINAL_FOLDERS[task])]
     places = [base / name for base in bases for name in IMAGE_FOLDERS]
     place = next((place for place in places if (place / first.image).is_file()), None)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gleam_mm.datasets.image_list import ImageListError, parse_line
+from gleam_mm.datasets.folder import is_hidden
+from gleam_mm.datasets.images import SUFFIXES, open_image
+from gleam_mm.datasets.lists import ImageListError, check_path, parse_line, raw_lines, text_of
 from gleam_mm.prepare.origins import (
     KITTI_VEHICLES,
     clevr_count,
@@ -23,7 +25,6 @@ from gleam_mm.prepare.origins import (
 
 __all__ = ['Pool', 'open_folder', 'open_huggingface', 'open_torchvision']
 
-_SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.gif', '.webp', '.ppm'}
 _SPLIT_NAMES = {
     'train': ('train', 'trainval', 'training'),
     'val': ('val', 'valid', 'validation', 'dev'),
@@ -49,7 +50,7 @@ class Pool:
 def _files_pool(root: Path, files: Sequence[Path], labels: Sequence[int]) -> Pool:
     return Pool(
         labels,
-        lambda index: Image.open(files[index]),
+        lambda index: open_image(files[index]),
         lambda index: os.path.relpath(files[index], root),
     )
 
@@ -94,12 +95,17 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
     return pools or {'train': _class_folders(root, root)}
 
 
+def _classes(folder: Path) -> list[str]:
+    """The folders of classes."""
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
+
+
 def _class_folders(folder: Path, root: Path) -> Pool:
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     files, labels = [], []
-    for label, name in enumerate(classes):
+    for label, name in enumerate(_classes(folder)):
         for file in sorted((folder / name).rglob('*')):
-            if file.suffix.lower() in _SUFFIXES:
+            picture = file.suffix.lower() in SUFFIXES and file.is_file()
+            if picture and not is_hidden(file.relative_to(folder)):
                 files.append(file)
                 labels.append(label)
     if not files:
@@ -109,25 +115,21 @@ def _class_folders(folder: Path, root: Path) -> Pool:
 
 def _listed(root: Path, file: Path) -> Pool:
     """The images of an official split file; without labels the class is the parent folder."""
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
-    entries = []
-    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines(), start=1):
-        if not line.strip():
-            continue
+    index = {name: label for label, name in enumerate(_classes(root))}
+    files, labels = [], []
+    for number, raw in raw_lines(file):
         try:
-            entries.append(parse_line(line, number, file)[1:])
+            _, image, label = parse_line(raw, number, file, index)
         except ImageListError:
-            entries.append((line.strip(), None))
-        path = root / entries[-1][0]
-        if not path.is_file():
-            raise ImageListError(f'{file}, line {number}: {path} does not exist')
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir())
-    index = {name: label for label, name in enumerate(classes)}
-    files = [root / name for name, _ in entries]
-    labels = [
-        index.get(Path(name).parts[0], -1) if label is None else label for name, label in entries
-    ]
+            image = text_of(raw, number, file)
+            check_path(image, number, file)
+            label = index.get(Path(image).parts[0], -1)
+        files.append(root / image)
+        labels.append(label)
+        if not files[-1].is_file():
+            raise ImageListError(f'{file}, line {number}: {files[-1]} does not exist')
     return _files_pool(root, files, labels)
 
 

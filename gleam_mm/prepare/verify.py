@@ -13,8 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
 
 from gleam_mm.datasets.fewshot import (
     FGVC_SEEDS,
@@ -26,7 +27,9 @@ from gleam_mm.datasets.fewshot import (
     task_folder,
 )
 from gleam_mm.datasets.fewshot import FOLDER as FGVC_FOLDER
-from gleam_mm.datasets.image_list import ImageListError, Line, data_folder, parse_line, reason_of
+from gleam_mm.datasets.image_list import data_folder
+from gleam_mm.datasets.images import UnreadableImageError, load_image
+from gleam_mm.datasets.lists import ImageListError, Line, parse_line, raw_lines
 from gleam_mm.datasets.vtab import FOLDER as VTAB_FOLDER
 from gleam_mm.datasets.vtab import SPLIT_SIZES, SPLITS, VTAB_TASKS, vtab_task
 from gleam_mm.prepare.manifest import read_manifest
@@ -192,7 +195,10 @@ def _verify_task(
         report = ListReport(spec.task, spec.split, spec.num_classes)
         reports[spec.split] = report
         if not spec.file.is_file():
-            report.faults.append(f'{spec.file}: does not exist')
+            there = spec.file.exists()
+            report.faults.append(
+                f'{spec.file}: {"is no regular file" if there else "does not exist"}'
+            )
             yield report
             continue
         lines = list(_lines(spec.file, report))
@@ -218,15 +224,11 @@ def _verify_task(
 
 
 def _lines(file: Path, report: ListReport) -> Iterator[Line]:
-    with file.open('rb') as lines:
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                continue
-            try:
-                yield parse_line(raw.decode(), number, file)
-            except (ImageListError, UnicodeDecodeError) as error:
-                named = isinstance(error, ImageListError)
-                report.faults.append(str(error) if named else f'{file}, line {number}: not UTF-8')
+    for number, raw in raw_lines(file):
+        try:
+            yield parse_line(raw, number, file)
+        except ImageListError as error:
+            report.faults.append(str(error))
 
 
 def _check_labels(spec: _List, lines: Sequence[Line], report: ListReport) -> None:
@@ -319,26 +321,37 @@ def _check_images(
     file: Path, there: Sequence[tuple[int, str]], pool: ProcessPoolExecutor, report: ListReport
 ) -> None:
     paths = list(dict.fromkeys(path for _, path in there))
-    found = dict(zip(paths, pool.map(decode_error, paths, chunksize=32), strict=True))
+    found = dict(zip(paths, pool.map(look_at, paths, chunksize=32), strict=True))
     for number, path in there:
-        if found[path] is not None:
-            report.faults.append(
-                f'{file}, line {number}: {path} cannot be read as an image: {found[path]}'
-            )
+        if found[path].error is not None:
+            report.faults.append(f'{file}, line {number}: {found[path].error}')
+    plain = [(number, path) for number, path in there if found[path].one_colour]
+    if plain:
+        number, path = plain[0]
+        more = f', and {len(plain) - 1:,} more are so too' if len(plain) > 1 else ''
+        report.warnings.append(f'{file}, line {number}: {path} is of one colour{more}')
 
 
 def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells of Ctrl-C, once
 
 
-def decode_error(path: str) -> str | None:
-    """Why an image cannot be decoded completely, or None."""
+class Look(NamedTuple):
+    """What an image file is like: why it cannot be decoded, or None, and whether it is blank."""
+
+    error: str | None
+    one_colour: bool = False
+
+
+def look_at(path: str) -> Look:
+    """Decodes an image completely."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:  # decoders raise nearly anything
-        return reason_of(error)
-    return None
+        image = load_image(path)
+    except UnreadableImageError as error:
+        return Look(str(error))
+    # A single band has one pair of extrema, several have a pair each.
+    extrema = np.reshape(image.getextrema(), (-1, 2))
+    return Look(None, bool((extrema[:, 0] == extrema[:, 1]).all()))
 
 
 def _check_union(spec: _List, reports: dict[str, ListReport]) -> None:

@@ -2,11 +2,13 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from mmengine import Config
+from mmengine.dataset import BaseDataset
 
 from gleam_mm.engine import CheckClassesHook, fill_num_classes
-from gleam_mm.registry import DATASETS
+from gleam_mm.registry import DATASETS, scope_of
 
 
 def config(head=None, preprocessor=None, dataset=None):
@@ -73,15 +75,51 @@ def test_validation_classes_are_compared_before_training(make_classifier):
         CheckClassesHook().before_train(runner)
 
 
-def test_labels_beyond_the_classes_stop_the_run(make_classifier, tmp_path):
-    (tmp_path / 'list.txt').write_text('a.jpg 0\nb.jpg 3\n')
-    dataset = DATASETS.build(
-        dict(type='CustomDataset', ann_file=str(tmp_path / 'list.txt'), classes=['cat', 'dog'])
-    )
+@DATASETS.register_module()
+class _FourLabels(BaseDataset):
+    """A dataset of two classes, one of whose labels is beyond them."""
+
+    METAINFO = dict(classes=('cat', 'dog'))
+
+    def load_data_list(self):
+        return [{'img_path': f'{np.max(label)}.jpg', 'gt_label': label} for label in self.labels]
+
+    def __init__(self, labels=(0, 1, 0, 2), **kwargs):
+        self.labels = labels
+        super().__init__(**kwargs)
+
+    def get_cat_ids(self, index):
+        return np.ravel(self.get_data_info(index)['gt_label']).tolist()
+
+
+WRONG = dict(type='_FourLabels')
+WRAPPED = {
+    'plain': WRONG,
+    'repeated': dict(type='RepeatDataset', times=2, dataset=WRONG),
+    'balanced': dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=WRONG),
+    'fold': dict(type='KFoldDataset', fold=0, num_splits=2, dataset=WRONG),
+    'second': dict(type='ConcatDataset', datasets=[dict(type='_FourLabels', labels=(0, 1)), WRONG]),
+    'nested': dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(
+            type='ConcatDataset',
+            datasets=[dict(type='RepeatDataset', times=3, dataset=WRONG), WRONG],
+        ),
+    ),
+    'several labels': dict(type='_FourLabels', labels=([0, 1], [2])),
+    'numpy': dict(type='_FourLabels', labels=(0, np.int64(2))),
+}
+
+
+@pytest.mark.parametrize('wrapped', WRAPPED)
+def test_labels_beyond_the_classes_stop_the_run(wrapped, make_classifier):
+    with scope_of({}):
+        dataset = DATASETS.build(WRAPPED[wrapped])
     runner = SimpleNamespace(
         model=make_classifier(num_classes=2),
         val_loop=None,
         train_dataloader=SimpleNamespace(dataset=dataset),
     )
-    with pytest.raises(ValueError, match=r'label 3 of b.jpg is out of range; there are 2 classes'):
+    with pytest.raises(ValueError, match=r'label 2 of 2.jpg is out of range; there are 2 classes'):
         CheckClassesHook().before_train(runner)

@@ -1,6 +1,7 @@
 """Layouts are built losslessly from what users have, and an interruption costs nothing."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -438,6 +439,53 @@ def test_published_lists_are_taken_as_they_are(tmp_path):
     (source / 'Birman_1.jpg').unlink()
     with pytest.raises(FileNotFoundError, match=r'val_meta.list, line 1: .*Birman_1.jpg does not'):
         find_published('oxford_pets', tmp_path / 'lists', tmp_path / 'torch')
+
+
+@pytest.mark.parametrize('name', ['../../evil.jpg', 'a/../../../evil.jpg', '{tmp_path}/evil.jpg'])
+def test_published_lists_write_nothing_outside_of_the_folder(name, tmp_path):
+    name = name.format(tmp_path=tmp_path)
+    lists, source = tmp_path / 'lists', tmp_path / 'a' / 'source'
+    for folder in (lists, source / 'a'):
+        folder.mkdir(parents=True)
+    picture(0).save(tmp_path / 'evil.jpg')
+    picture(1).save(source / 'cat.jpg')
+    (lists / 'train_meta.list.num_shot_1.seed_0').write_text(f'cat.jpg 0\n{name} 1\n')
+    for split in ('val', 'test'):
+        (lists / f'{split}_meta.list').write_text('cat.jpg 0\n')
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(ValueError, match=r'num_shot_1.seed_0, line 2: .*evil.jpg. leads out of'):
+        build_published(find_published('oxford_pets', lists, source), tmp_path / 'out')
+    assert sorted(tmp_path.rglob('*')) == before
+    with pytest.raises(ValueError, match=r'line 2: .*evil.jpg 1. leads out of'):
+        open_folder('oxford_pets', source, {'train': lists / 'train_meta.list.num_shot_1.seed_0'})
+
+
+def test_grey_pictures_of_16_bits_keep_their_brightness(tmp_path):
+    for label in range(4):
+        folder = tmp_path / 'kitti' / f'class {label}'
+        folder.mkdir(parents=True)
+        for index in range(6):
+            pixels = np.full((4, 4), 1000 * label + 100 * index, np.uint16)
+            pixels[0] = 60000
+            Image.fromarray(pixels).save(folder / f'{index}.png')
+    pools = open_folder('eurosat', tmp_path / 'kitti')
+    build(plan_vtab('eurosat', pools, SOURCE, 0, (8, 4, 12)), tmp_path / 'out')
+    for path, label in lines(tmp_path / 'out/eurosat/test.txt'):
+        pixels = np.asarray(Image.open(tmp_path / 'out/eurosat' / path))
+        assert (pixels[0] == 60000 >> 8).all()
+        assert any((pixels[1:] == 1000 * int(label) + 100 * i >> 8).all() for i in range(6))
+
+
+def test_hidden_folders_and_pipes_are_no_source(tmp_path):
+    class_folders(tmp_path / 'source', 3, 2)
+    for hidden in ('.ipynb_checkpoints', '__MACOSX', 'class 01/.thumbnails'):
+        (tmp_path / 'source' / hidden).mkdir()
+        picture(0).save(tmp_path / 'source' / hidden / '1.png')
+    os.mkfifo(tmp_path / 'source' / 'class 00' / 'pipe.png')
+    assert open_folder('eurosat', tmp_path / 'source')['train'].labels == [0, 0, 1, 1, 2, 2]
+    (tmp_path / 'list.txt').write_text('\ufeffclass 02/1.png\nclass 00/0.png\n', encoding='utf-8')
+    pools = open_folder('eurosat', tmp_path / 'source', {'train': tmp_path / 'list.txt'})
+    assert pools['train'].labels == [2, 0]
 
 
 def test_few_shot_sets_without_published_lists(tmp_path):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from vtab_tree import make_fgvc_tree, make_vtab_tree
 
 from gleam_mm.datasets.vtab import VTAB_TASKS
@@ -101,6 +102,24 @@ def test_images_are_decoded_if_wanted(root):
     assert len(faults) == 3
     assert 'test.txt, line 4: ' in faults[1] and 'cannot be read as an image: ' in faults[1]
     assert 'test.txt, line 5: ' in faults[2]
+
+
+def test_images_of_one_colour_are_a_warning(root):
+    for number in (1, 2):
+        Image.new('RGB', (8, 8), 'white').save(root / f'kitti/images/test/00000{number}.jpg')
+    (warning,) = check(root, decode=True, workers=1)['test'].warnings
+    assert 'test.txt, line 2: ' in warning
+    assert warning.endswith('000001.jpg is of one colour, and 1 more are so too')
+    assert not check(root)['test'].warnings
+
+
+def test_a_byte_order_mark_is_no_fault_and_a_way_out_is_one(root):
+    file = root / 'kitti' / 'test.txt'
+    file.write_bytes(b'\xef\xbb\xbf' + file.read_bytes())
+    assert not check(root)['test'].faults
+    replace_line(file, 2, '../dtd/images/test/000001.jpg 1')
+    (fault,) = check(root)['test'].faults
+    assert fault.startswith(f"{file}, line 2: '../dtd/images/test/000001.jpg' leads out of")
 
 
 @pytest.fixture(scope='module')

@@ -8,13 +8,13 @@ data_preprocessor = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
@@ -33,7 +33,11 @@ val_dataloader = dict(
     batch_size=128,
     num_workers=4,
     dataset=dict(
-        type='CustomDataset', data_root='data/folder', data_prefix='val', pipeline=test_pipeline
+        type='CustomDataset',
+        data_root='data/folder',
+        data_prefix='val',
+        pipeline=test_pipeline,
+        test_mode=True,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

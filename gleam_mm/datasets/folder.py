@@ -1,0 +1,181 @@
+"""Folders of images as people have them, and MMPretrain's dataset for them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+
+from mmengine.fileio import get_file_backend
+from mmpretrain.datasets import CustomDataset as _CustomDataset
+
+from gleam_mm.datasets.image_files import ImageFiles, warn
+from gleam_mm.datasets.images import SUFFIXES
+from gleam_mm.datasets.lists import ImageListError, Line, check_path, raw_lines, read_list, text_of
+from gleam_mm.registry import DATASETS
+
+__all__ = ['CustomDataset', 'is_hidden']
+
+# What systems and tools put beside folders of classes.
+_HIDDEN = ('__MACOSX', '__pycache__', '@eaDir', '$RECYCLE.BIN', 'lost+found')
+
+
+def is_hidden(path: str | PurePath) -> bool:
+    """Whether a path is, or lies in, a hidden folder: ``.ipynb_checkpoints``, ``__MACOSX``, ..."""
+    return any(part.startswith('.') or part in _HIDDEN for part in PurePath(path).parts)
+
+
+@DATASETS.register_module()
+class CustomDataset(ImageFiles, _CustomDataset):
+    """MMPretrain's dataset of this name: a folder of images, or a list of them.
+
+    It differs in what it does with folders and lists as people have them. Hidden folders
+    (``.ipynb_checkpoints``, ``__MACOSX``) are no classes. Files that are left out, classes without
+    images, and in training classes of one image are told. Where ``classes`` has the names of the
+    folders, each folder is the class of its name, in whichever order and number; a list may have
+    names for labels as well. What is wrong with a list is told with its file and line.
+
+    Args:
+        extensions: Endings of pictures, by default of all formats that can be decoded.
+        **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``CustomDataset``.
+
+    Raises:
+        ValueError: The folder has no images, or its subfolders are not the ``classes``.
+        ImageListError: A line of the list is malformed, or a label out of range.
+    """
+
+    def __init__(
+        self, *args: object, extensions: Sequence[str] = SUFFIXES, **kwargs: object
+    ) -> None:
+        super().__init__(*args, extensions=extensions, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Finds the images: ``img_path`` and, with labels, ``gt_label`` of each."""
+        if not self.ann_file:
+            return self._samples_of_folder()
+        samples = [self._sample(line.image, line.label) for line in self._lines()]
+        if not samples:
+            raise ImageListError(f'{self.ann_file}: the list is empty')
+        return samples
+
+    # Lists ---------------------------------------------------------------------------------------
+
+    def _lines(self) -> Iterator[Line]:
+        """The lines of the list; without labels those are None."""
+        if not self.with_label:
+            for number, raw in raw_lines(self.ann_file):
+                image = text_of(raw, number, self.ann_file)
+                check_path(image, number, self.ann_file)
+                yield Line(number, image, None)
+            return
+        names = self.class_to_idx if self.CLASSES else {}
+        for line in read_list(self.ann_file, names):
+            if line.label < 0 or (names and line.label >= len(names)):
+                known = f'; there are {len(names)} classes, 0 to {len(names) - 1}' if names else ''
+                raise ImageListError(
+                    f'{self.ann_file}, line {line.number}: label {line.label} of {line.image} is '
+                    f'out of range{known}'
+                )
+            yield line
+
+    def _listed(self) -> Iterator[tuple[int, str]]:
+        if self.ann_file:
+            for line in self._lines():
+                yield line.number, self._sample(line.image, None)['img_path']
+
+    # Folders -------------------------------------------------------------------------------------
+
+    @property
+    def _folder(self) -> str:
+        """The folder, for messages."""
+        return self.img_prefix.rstrip('/')
+
+    def _samples_of_folder(self) -> list[dict]:
+        backend = get_file_backend(self.img_prefix, enable_singleton=True)
+        files = backend.list_dir_or_file(self.img_prefix, list_dir=False, recursive=True)
+        # Folder by folder, and within one by name, as MMPretrain does.
+        files = sorted(files, key=lambda file: file.partition(os.sep))
+        folders = sorted(backend.list_dir_or_file(self.img_prefix, list_file=False))
+        pictures = [f for f in files if not is_hidden(f) and self.is_valid_file(f)]
+        if not self.with_label:
+            self._tell_ignored(files, folders, pictures)
+            return [self._sample(file) for file in pictures]
+        pictures = [file for file in pictures if os.sep in file]
+        self._tell_ignored(files, folders, pictures)
+        if not pictures:
+            raise ValueError(
+                f'{self._folder}: there are no pictures in folders of classes, <class>/<image>; '
+                f'endings that are read: {", ".join(sorted(self.extensions))}'
+            )
+        folders = [folder for folder in folders if not is_hidden(folder)]
+        self.folder_to_idx = self._labels(folders)
+        owners = [file.partition(os.sep)[0] for file in pictures]
+        self._tell_few(folders, Counter(owners))
+        return [
+            self._sample(file, self.folder_to_idx[owner])
+            for file, owner in zip(pictures, owners, strict=True)
+        ]
+
+    def _labels(self, folders: Sequence[str]) -> dict[str, int]:
+        """The class of each folder."""
+        names = self.CLASSES
+        if names is None:
+            self._metainfo['classes'] = names = tuple(folders)
+        others = [folder for folder in folders if folder not in names]
+        if not others:
+            return {folder: names.index(folder) for folder in folders}
+        if len(others) == len(folders) == len(names):  # told by other names, in their order
+            return {folder: label for label, folder in enumerate(folders)}
+        raise ValueError(
+            f'{self._folder}: of its {len(folders)} folders of classes these are none of the '
+            f'{len(names)} `classes`: {_some(others)} (there are {_some(names)})'
+        )
+
+    def _tell_ignored(
+        self, files: Sequence[str], folders: Sequence[str], pictures: Sequence[str]
+    ) -> None:
+        hidden = {_hidden_part(folder) for folder in (*folders, *map(os.path.dirname, files))}
+        hidden.discard('')
+        taken = set(pictures)
+        left = [file for file in files if file not in taken and not is_hidden(file)]
+        endings = Counter(
+            PurePath(f).suffix.lower() or 'none' for f in left if not self.is_valid_file(f)
+        )
+        loose = len(left) - endings.total()
+        told = [f'hidden folders ({_some(sorted(hidden))})'] if hidden else []
+        if endings:
+            counts = [f'{ending} {number:,}' for ending, number in endings.most_common()]
+            told.append(f'{endings.total():,} files by their ending ({_some(counts)})')
+        if loose:
+            told.append(f'{loose:,} pictures in no folder of a class')
+        if told:
+            warn(f'{self._folder}: ignored {", ".join(told)}')
+
+    def _tell_few(self, folders: Sequence[str], counts: Mapping[str, int]) -> None:
+        empty = [folder for folder in folders if not counts[folder]]
+        if empty:
+            warn(f'{self._folder}: classes without pictures: {_some(empty)}')
+        single = [folder for folder in folders if counts[folder] == 1]
+        if single and not self.test_mode:
+            warn(f'{self._folder}: classes with one picture only: {_some(single)}')
+
+    def _sample(self, file: str, label: int | None = None) -> dict:
+        backend = get_file_backend(self.img_prefix, enable_singleton=True)
+        sample = {'img_path': backend.join_path(self.img_prefix, file)}
+        return sample if label is None else {**sample, 'gt_label': label}
+
+
+def _hidden_part(folder: str) -> str:
+    """The path of the outermost hidden folder that a folder is or lies in, or ''."""
+    return next(
+        (
+            str(part)
+            for part in (*reversed(PurePath(folder).parents), PurePath(folder))
+            if is_hidden(part)
+        ),
+        '',
+    )
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    more = [f'and {len(names) - most:,} more'] if len(names) > most else []
+    return ', '.join([*names[:most], *more])

@@ -1,0 +1,106 @@
+"""What all datasets of image files share: errors that say where, and images that may be missing."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from mmengine.logging import print_log
+
+from gleam_mm.datasets.images import LoadImageFromFile, UnreadableImageError
+from gleam_mm.registry import TRANSFORMS
+
+__all__ = ['ImageFiles', 'warn']
+
+
+@cache
+def warn(message: str) -> None:
+    """Logs a warning, once a process: a run builds a dataset more than once."""
+    print_log(message, logger='current', level=logging.WARNING)
+
+
+class ImageFiles:
+    """Mixed into an MMPretrain dataset whose samples have an ``img_path``.
+
+    Args:
+        skip_unreadable: Up to so many images that cannot be read are left out, and named in a
+            warning. Every image is decoded once for that, when the dataset is built. By default a
+            run ends at the first one.
+        pipeline: Transforms. They are looked for from GLEAM-MM's registry on, so that
+            ``LoadImageFromFile`` is ours.
+        **kwargs: Further arguments of the dataset.
+
+    Raises:
+        ValueError: ``skip_unreadable`` is no number of images.
+        UnreadableImageError: More images than that cannot be read.
+    """
+
+    def __init__(
+        self, *args: Any, skip_unreadable: int = 0, pipeline: Sequence = (), **kwargs: Any
+    ) -> None:
+        if type(skip_unreadable) is not int or skip_unreadable < 0:
+            raise ValueError(
+                f'skip_unreadable={skip_unreadable!r}: a number of images is expected, such as 10'
+            )
+        self.skip_unreadable = skip_unreadable
+        transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
+        super().__init__(*args, pipeline=transforms, **kwargs)
+
+    def filter_data(self) -> list[dict]:
+        """Leaves out what cannot be read, with ``skip_unreadable``."""
+        samples = super().filter_data()
+        if not self.skip_unreadable:
+            return samples
+        transforms = self.pipeline.transforms
+        loader = next(
+            (t for t in transforms if isinstance(t, LoadImageFromFile)), LoadImageFromFile()
+        )
+        paths = list(dict.fromkeys(sample['img_path'] for sample in samples))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            reasons = pool.map(loader.error_of, paths)
+            errors = {path: why for path, why in zip(paths, reasons, strict=True) if why}
+        if not errors:
+            return samples
+        told = [f'{why}{self._place(path)}' for path, why in list(errors.items())[:5]]
+        if len(errors) > len(told):
+            told.append(f'and {len(errors) - len(told):,} more')
+        counted = f'{len(errors):,} of {len(paths):,} images'
+        if len(errors) > self.skip_unreadable or len(errors) == len(paths):
+            raise UnreadableImageError(
+                f'{counted} cannot be read, with skip_unreadable={self.skip_unreadable}: '
+                f'{"; ".join(told)}'
+            )
+        warn(f'left out {counted}: {"; ".join(told)}')
+        return [sample for sample in samples if sample['img_path'] not in errors]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Runs the pipeline on an image.
+
+        Raises:
+            UnreadableImageError: The image cannot be read; the message names its file and, where
+                there is one, the list and the line.
+        """
+        with self._telling_where(idx):
+            return super().prepare_data(idx)
+
+    @contextmanager
+    def _telling_where(self, idx: int) -> Iterator[None]:
+        try:
+            yield
+        except UnreadableImageError as error:
+            raise UnreadableImageError(
+                f'{error}{self._place(self.get_data_info(idx)["img_path"])}; skip_unreadable=10 of '
+                'the dataset would leave out up to 10 such images'
+            ) from error
+
+    def _place(self, path: str) -> str:
+        """Where an image is listed: `` (list.txt, line 3)``, or '' of one that no list has."""
+        line = next((number for number, listed in self._listed() if listed == path), None)
+        return '' if line is None else f' ({self.ann_file}, line {line})'
+
+    def _listed(self) -> Iterator[tuple[int, str]]:
+        """Line and ``img_path`` of all images that are in a list."""
+        return iter(())

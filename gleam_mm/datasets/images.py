@@ -1,0 +1,167 @@
+"""Image files: which there are, what is wrong with one, and the loader of every pipeline."""
+
+import re
+import stat
+from io import BytesIO
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmcv.image.io import _pillow2array
+from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine import fileio
+from PIL import Image
+
+from gleam_mm.registry import TRANSFORMS
+
+__all__ = [
+    'SUFFIXES',
+    'LoadImageFromFile',
+    'UnreadableImageError',
+    'eight_bits',
+    'load_image',
+    'open_image',
+    'reason_of',
+]
+
+#: Endings of the pictures that are looked for in folders, in lower case.
+SUFFIXES = (
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.gif', '.webp'),
+    *('.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm'),
+)
+
+
+class UnreadableImageError(OSError):
+    """An image cannot be read or decoded; the message names the file and says why."""
+
+
+def open_image(file: str | Path) -> Image.Image:
+    """Opens a picture without decoding it yet.
+
+    Raises:
+        UnreadableImageError: It does not exist, is no regular file, is empty, is in no known
+            format, or has more than 178,956,970 pixels.
+    """
+    try:
+        return _identify(_read(file))
+    except Exception as error:  # decoders raise nearly anything
+        raise unreadable(file, error) from error
+
+
+def load_image(file: str | Path) -> Image.Image:
+    """Opens a picture and decodes it, with 8 bits a channel.
+
+    Raises:
+        UnreadableImageError: It cannot be read.
+    """
+    image = open_image(file)
+    try:
+        image.load()
+        return eight_bits(image)
+    except Exception as error:  # decoders raise nearly anything
+        raise unreadable(file, error) from error
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 8 bits a channel, its brightness kept; Pillow would cut 16 bits off at 255.
+
+    Raises:
+        ValueError: The pixels are numbers without a known range.
+    """
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format in ('PNG', 'PPM')):
+        pixels = np.asarray(image)
+        grey = Image.fromarray((pixels >> 8).astype(np.uint8))
+        grey.info = image.info
+        return grey
+    if image.mode in ('I', 'F'):
+        raise ValueError(
+            f'its pixels have 32 bits (mode {image.mode}) and no known range; save it with 8 or 16'
+        )
+    return image
+
+
+def unreadable(file: str | Path, error: Exception) -> UnreadableImageError:
+    """The error that names the file, from what reading or decoding it raised."""
+    if isinstance(error, UnreadableImageError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return UnreadableImageError(f'{file} does not exist')
+    return UnreadableImageError(f'{file}: cannot be read as an image: {reason_of(error)}')
+
+
+def reason_of(error: Exception) -> str:
+    """What a decoder says in one line, without addresses of objects and lines of OpenCV's code."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = re.sub(r' (file )?<_io\.\w+[^>]*>|^OpenCV.*? error: ', '', ' '.join(str(error).split()))
+    return text or type(error).__name__
+
+
+def _read(file: str | Path) -> bytes:
+    """The bytes of a regular file; a pipe or device might never end."""
+    if not stat.S_ISREG(Path(file).stat().st_mode):
+        raise ValueError('it is no regular file')
+    return Path(file).read_bytes()
+
+
+def _identify(content: bytes) -> Image.Image:
+    """Reads the header of a picture; Pillow refuses here what would take all memory."""
+    if not content:
+        raise ValueError('the file is empty')
+    return Image.open(BytesIO(content))
+
+
+@TRANSFORMS.register_module()
+class LoadImageFromFile(_LoadImageFromFile):
+    """Loads a picture, as MMCV's transform of this name does, and says what is wrong with one.
+
+    It decodes with Pillow by default, which refuses a file that was cut off where OpenCV fills the
+    rest with grey. Of 16 bits a channel the upper 8 are kept, in grey pictures as well. The first
+    frame of an animated picture is taken.
+
+    Args:
+        imdecode_backend: ``pillow``, ``cv2``, ``turbojpeg`` or ``tifffile``.
+        **kwargs: As of MMCV's ``LoadImageFromFile``.
+    """
+
+    def __init__(self, imdecode_backend: str = 'pillow', **kwargs: object) -> None:
+        super().__init__(imdecode_backend=imdecode_backend, **kwargs)
+
+    def transform(self, results: dict) -> dict | None:
+        """Sets ``img``, uint8 BGR ``(H, W, 3)`` by default, ``img_shape`` and ``ori_shape``.
+
+        Raises:
+            UnreadableImageError: The picture cannot be read.
+        """
+        file = results['img_path']
+        try:
+            image = self._decode(file)
+        except Exception as error:  # decoders raise nearly anything
+            if self.ignore_empty:
+                return None
+            raise unreadable(file, error) from error
+        if self.to_float32:
+            image = image.astype(np.float32)
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def error_of(self, file: str) -> str | None:
+        """Why a picture cannot be read, or None."""
+        try:
+            self.transform({'img_path': file})
+        except UnreadableImageError as error:
+            return str(error)
+        return None
+
+    def _decode(self, file: str) -> np.ndarray:
+        remote = self.backend_args is not None or '://' in file
+        content = fileio.get(file, backend_args=self.backend_args) if remote else _read(file)
+        if self.imdecode_backend == 'pillow':
+            return _pillow2array(eight_bits(_identify(content)), self.color_type)
+        if not content:
+            raise ValueError('the file is empty')
+        image = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
+        if image is None:
+            raise ValueError(f'{self.imdecode_backend} knows no such format')
+        return image
