@@ -39,5 +39,7 @@ def describe(error: BaseException) -> str:
     wrapped = isinstance(error, KeyError) and error.args  # str() of a KeyError is a repr
     message = str(error.args[0]) if wrapped else str(error)
     if message.startswith('Caught ') and 'worker process' in message:
-        message = message.strip().splitlines()[-1]  # a data loader's worker sends its traceback
+        # A data loader's worker sends its traceback; the last line is `<type>: <message>`.
+        last = message.strip().splitlines()[-1]
+        message = last.partition(': ')[2] or last
     return message or type(error).__name__

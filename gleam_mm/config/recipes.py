@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from gleam_mm.config.image_size import fill_image_size
 from gleam_mm.fileio import write_bytes
 
 FAMILIES = ('backbones', 'methods', 'datasets')
@@ -142,6 +143,7 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     cfg.pop('method', None)
     _place_loss(cfg)
     _name_normalization(cfg, config)
+    fill_image_size(cfg)
     return cfg
 
 

@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine.console_hook import route_log
 from gleam_mm.registry import RUNNERS
 
@@ -17,8 +18,8 @@ class PETLRunner(Runner):
 
     It differs from MMEngine's in four ways. What fills pages goes to the log file only. Until the
     first iteration, whatever does not fit (classes, checkpoint, data) is a
-    :class:`~gleam_mm.errors.UserError`. A test does not replace the config of the training. And a
-    checkpoint's text is never run as a config.
+    :class:`~gleam_mm.errors.UserError`, and after it an image that cannot be read. A test does not
+    replace the config of the training. And a checkpoint's text is never run as a config.
     """
 
     _running = False
@@ -96,7 +97,7 @@ class PETLRunner(Runner):
         try:
             return launch()
         except errors.SETUP_ERRORS as error:
-            if self._running:
+            if self._running and not isinstance(error, UnreadableImageError):
                 raise
             raise errors.UserError(errors.describe(error)) from error
         finally:

@@ -3,7 +3,9 @@
 import pytest
 from mmpretrain.datasets import CustomDataset as MMPretrains
 from PIL import Image
+from torch.utils.data import DataLoader
 
+from gleam_mm import errors
 from gleam_mm.datasets import CustomDataset, ImageListError, UnreadableImageError
 from gleam_mm.datasets.image_files import warn
 from gleam_mm.registry import DATASETS
@@ -157,6 +159,16 @@ def test_an_unreadable_image_is_told_with_its_line(tmp_path):
         f'{tmp_path}/b.png: cannot be read as an image: the file is empty ({tmp_path}/list.txt, '
         'line 3); skip_unreadable=10'
     )
+
+
+def test_workers_tell_of_an_unreadable_image_in_one_line(tmp_path):
+    fill(tmp_path, 'cat/1.png')
+    (tmp_path / 'cat/2.png').write_bytes(b'')
+    dataset = CustomDataset(str(tmp_path), pipeline=[dict(type='LoadImageFromFile')])
+    with pytest.raises(UnreadableImageError) as caught:
+        list(DataLoader(dataset, num_workers=1, collate_fn=list))
+    told = errors.describe(caught.value)
+    assert told.startswith(f'{tmp_path}/cat/2.png: cannot be read as an image: the file is empty;')
 
 
 def test_so_many_unreadable_images_may_be_left_out(tmp_path, told):

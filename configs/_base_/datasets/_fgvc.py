@@ -17,9 +17,10 @@ data_preprocessor = dict(
 _mean_bgr = [103.53, 116.28, 123.675]
 _std_bgr = [57.375, 57.12, 58.395]
 
+# Sizes of None follow the backbone: 224 and, before the middle is cut out, 256 for vit-b.
 train_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomResizedCrop', scale=None, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',
@@ -43,8 +44,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
+    dict(type='ResizeEdge', scale=None, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=None),
     dict(type='PackInputs'),
 ]
 

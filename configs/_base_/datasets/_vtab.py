@@ -16,7 +16,8 @@ data_preprocessor = dict(
 pipeline = [
     # Pillow refuses truncated files, which OpenCV fills with grey.
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='Resize', scale=(224, 224), backend='pillow', interpolation='bicubic'),
+    # None is the size of the backbone: 224 for vit-b.
+    dict(type='Resize', scale=None, backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
 

@@ -7,16 +7,17 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 
+# Sizes of None follow the backbone: 224 and, before the middle is cut out, 256 for vit-b.
 train_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomResizedCrop', scale=None, backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
+    dict(type='ResizeEdge', scale=None, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=None),
     dict(type='PackInputs'),
 ]
 
