@@ -245,12 +245,15 @@ def quiet_harmless_warnings() -> None:
 
     On every start, mmcv-lite misses an operator that nothing here uses, and onedl-mmpretrain a
     client of its makers. With every checkpoint, MMEngine deprecates its own ``FileClient`` and
-    ``HardDiskBackend``, which it calls itself.
+    ``HardDiskBackend``, which it calls itself. Where gradients are accumulated, it says on resuming
+    that some are lost, which our checkpoints hold.
     """
     import mmengine.logging
     from mmengine.fileio import file_client
+    from mmengine.optim.optimizer import optimizer_wrapper
 
     warnings.filterwarnings('ignore', r'Fail to import ``MultiScaleDeformableAttention``')
+    _drop(optimizer_wrapper, ('Resumed iteration number is not divisible',))
     _drop(file_client, ('"FileClient" will be', '"HardDiskBackend" is the alias'))
     if _is_distribution('onedl-mmpretrain'):
         _drop(mmengine.logging, ('Could not import OneDL',))

@@ -1,13 +1,16 @@
 """MMEngine hooks and optimizer parts."""
 
 from gleam_mm.engine.amp import CPUAmpOptimWrapper
-from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook, find_resumable
+from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
 from gleam_mm.engine.console_hook import ConsoleHook, headline
 from gleam_mm.engine.dist import init_dist
+from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.engine.optim import TrainableOptimWrapperConstructor
+from gleam_mm.engine.order import EpochSeedHook
+from gleam_mm.engine.resume import find_resumable
 from gleam_mm.engine.runner import PETLRunner
-from gleam_mm.engine.seed_hook import EpochSeedHook
+from gleam_mm.engine.schedule import WarmupLR
 
 __all__ = [
     'AdapterCheckpointHook',
@@ -15,8 +18,11 @@ __all__ = [
     'CheckClassesHook',
     'ConsoleHook',
     'EpochSeedHook',
+    'EpochTrainLoop',
+    'IterTrainLoop',
     'PETLRunner',
     'TrainableOptimWrapperConstructor',
+    'WarmupLR',
     'fill_num_classes',
     'find_resumable',
     'headline',

@@ -1,32 +1,34 @@
 """Checkpoints that survive a kill at any moment, and the adapter file beside them."""
 
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mmengine
 import mmpretrain
+import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce_dict, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
+from gleam_mm.engine.resume import LAST
+from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.fileio import remove_unfinished, write_bytes
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import HOOKS
 from gleam_mm.version import __version__
 
 ADAPTER = 'adapter.safetensors'
-LAST = 'last_checkpoint'  # MMEngine's file with the path of the last checkpoint
 
 # What the message hub remembers for this hook. MMEngine logs what begins with "val".
-_VALIDATED = 'last_validated_iter'
+_VALIDATED = 'last_validated'
 _BEST_BEFORE = 'best_ckpts_before'
+_GRADIENTS = 'accumulated_gradients'  # the key in a checkpoint
 
 
 @HOOKS.register_module()
@@ -35,25 +37,49 @@ class AdapterCheckpointHook(CheckpointHook):
 
     It takes the same arguments. At every moment the work directory has the last complete checkpoint
     and the best one: a file is replaced at once, and an old one removed only after the new one, and
-    what refers to it, is on disk. Where a kill came between a checkpoint and the validation
-    that follows it, a resumed run validates first, so that no best checkpoint is missed.
+    what refers to it, is on disk. A checkpoint is written before the validation that follows it and
+    once more after it: where a kill came in between, a resumed run validates first, so that no best
+    checkpoint is missed. Where gradients are being accumulated, a checkpoint holds them.
 
     With each checkpoint, a :class:`~gleam_mm.models.PETLClassifier` is exported to
     ``adapter.safetensors`` in the work directory: the tensors of its state dict (averaged ones with
     an ``EMAHook``), and as metadata the configs, class names, fingerprint of the backbone, metrics,
-    epoch and versions. Metrics of a test that follows the training are added.
+    epoch and versions. It is written before the checkpoint that ends the step. Metrics of a test
+    that follows the training are added.
+
+    Without ``rule``, whether more or less of a metric is better is told by its name.
     """
+
+    _default_greater_keys = (
+        *CheckpointHook._default_greater_keys,
+        *('recall', 'f1', 'kappa', 'map', 'iou', 'dice', 'r2', 'corr'),
+    )
+    _default_less_keys = (
+        *CheckpointHook._default_less_keys,
+        *('error', 'mae', 'mse', 'nll', 'ece', 'brier', 'perplexity', 'distance'),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._trains = False
-        self._exported: tuple[dict[str, Tensor], dict] | None = None  # waits for its metrics
+        self._exported: int | None = None  # the iteration whose adapter is written
         self._metrics: dict[str, dict] = {}
+        self._gradients: dict[str, Tensor] = {}  # being accumulated
 
     def before_train(self, runner: Runner) -> None:
         """Clears what a killed run has left, and makes up for a validation that it missed."""
-        super().before_train(runner)
         self._trains = True
+        if runner._resume and runner._load_from is not None:
+            self.last_ckpt = runner._load_from
+            if is_main_process():  # a kill may have come before it was said to be the last
+                write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
+        super().before_train(runner)  # which removes outdated ones
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            runner.message_hub.update_info(EPOCH_LENGTH, len(loop.dataloader))
+        parameters = dict(_model(runner).named_parameters())
+        for name, gradient in self._gradients.items():
+            parameters[name].grad = gradient.to(parameters[name].device)
         if runner.param_schedulers is None:
             self.save_param_scheduler = False  # else MMEngine warns with every checkpoint
         if is_main_process():
@@ -64,49 +90,79 @@ class AdapterCheckpointHook(CheckpointHook):
                 if path not in best:
                     self._remove(path)
         done = _done(runner)
-        if done and _validates(runner, done) and not _validated(runner):
-            runner.logger.info(f'Validating {runner.epoch} epochs, which was interrupted')
+        if done and _validates(runner, done) and not _validated(runner, done):
+            unit = 'epochs' if isinstance(loop, EpochBasedTrainLoop) else 'iterations'
+            runner.logger.info(f'Validating {done} {unit}, which was interrupted')
             runner.val_loop.run()
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes the gradients that a resumed run goes on accumulating."""
+        self._gradients = checkpoint.pop(_GRADIENTS, {}) if runner._resume else {}
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Takes the tensors for the adapter, after an ``EMAHook`` has put in the averaged ones."""
-        if isinstance(_model(runner), PETLClassifier):
-            tensors = {
-                name: tensor.detach().cpu().clone()
-                for name, tensor in checkpoint['state_dict'].items()
-                if name != checkpoints.FINGERPRINT
-            }
-            progress = {key: checkpoint['meta'][key] for key in ('epoch', 'iter')}
-            metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
-            self._exported = tensors, metadata | progress
+        """Exports the adapter, after an ``EMAHook`` has put in the averaged weights."""
+        if self._gradients and 'optimizer' in checkpoint:
+            checkpoint[_GRADIENTS] = self._gradients
+        if not isinstance(_model(runner), PETLClassifier):
+            return
+        progress = {key: checkpoint['meta'][key] for key in ('epoch', 'iter')}
+        epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        done = progress['epoch' if epochs else 'iter']
+        waits = _validates(runner, done) and not _validated(runner, done)
+        if waits or self._exported == progress['iter']:
+            return
+        tensors = {
+            name: tensor
+            for name, tensor in checkpoint['state_dict'].items()
+            if name != checkpoints.FINGERPRINT
+        }
+        metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
+        metadata |= progress | {'metrics': self._metrics}
+        checkpoints.save_adapter(Path(runner.work_dir) / ADAPTER, tensors, metadata)
+        self._exported = progress['iter']
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keeps the best checkpoint, and exports the adapter with the metrics."""
+        """Keeps the best checkpoint, and writes the last one again, which is validated now."""
         if not self._trains:
             return
-        runner.message_hub.update_info(_VALIDATED, runner.iter)
-        self._metrics = {'val': dict(metrics or {})}
-        super().after_val_epoch(runner, metrics or {})
-        self._export(runner)
-
-    def after_train(self, runner: Runner) -> None:
-        """Publishes checkpoints as in MMEngine; no adapter waits for a validation any more."""
-        super().after_train(runner)
-        self._export(runner)
+        done = _done(runner)
+        runner.message_hub.update_info(_VALIDATED, done)
+        self._metrics = {'val': plain_metrics(metrics or {})}
+        self._exported = None
+        numbers = {name: value for name, value in (metrics or {}).items() if _is_number(value)}
+        before, last = self._best_paths(), self.last_ckpt
+        runner.message_hub.update_info(_BEST_BEFORE, list(before.values()))
+        self._set_best_paths(dict.fromkeys(before))  # so that nothing is removed yet
+        self.last_ckpt = None  # nor the last checkpoint written yet
+        try:
+            super().after_val_epoch(runner, numbers)
+        finally:
+            after = self._best_paths()
+            self._set_best_paths(before | after)
+            self.last_ckpt = last
+        step = runner.epoch if self.by_epoch else runner.iter
+        if last is not None and (after or last == self._path(step)):
+            meta = {'epoch': runner.epoch, 'iter': runner.iter}
+            self._save_checkpoint_with_step(runner, step, meta)
+        if is_main_process():
+            for key, path in before.items():
+                if after.get(key, path) != path:
+                    self._remove(path)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Adds the metrics of a test that follows the training to the adapter."""
         path = Path(runner.work_dir) / ADAPTER
         if self._trains and is_main_process() and path.is_file():
             tensors, metadata = checkpoints.read_adapter(path)
-            metadata['metrics']['test'] = dict(metrics or {})
+            metadata['metrics']['test'] = plain_metrics(metrics or {})
             checkpoints.save_adapter(path, tensors, metadata)
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
     def _save_checkpoint(self, runner: Runner) -> None:
         self._metrics = {}
         super()._save_checkpoint(runner)
-        if not _validates(runner, _done(runner) + 1):  # the step that ends now is not counted yet
-            self._export(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Saves a checkpoint, then says that it is the last, then removes outdated ones."""
@@ -118,12 +174,12 @@ class AdapterCheckpointHook(CheckpointHook):
                 self.keep_ckpt_ids.append(step)
             # A run that is killed below and resumed removes the outdated ones at its start.
             runner.message_hub.update_info('keep_ckpt_ids', [*outdated, *self.keep_ckpt_ids])
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        self.last_ckpt = self._path(step)
+        self._gradients = _accumulated(runner)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir,
-            filename,
+            self.filename_tmpl.format(step),
             self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
@@ -135,23 +191,7 @@ class AdapterCheckpointHook(CheckpointHook):
         if is_main_process():
             write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
             for old in outdated:
-                name = self.filename_tmpl.format(old)
-                self._remove(self.file_backend.join_path(self.out_dir, name))
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
-        """Saves a new best checkpoint, then the last one that names it, then removes the old."""
-        before = self._best_paths()
-        runner.message_hub.update_info(_BEST_BEFORE, list(before.values()))
-        self._set_best_paths(dict.fromkeys(before))  # so that nothing is removed yet
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            after = self._best_paths()
-            self._set_best_paths(before | after)
-        if is_main_process():
-            for key, path in before.items():
-                if after.get(key, path) != path:
-                    self._remove(path)
+                self._remove(self._path(old))
 
     def _best_paths(self) -> dict[str, str]:
         """The best checkpoints so far, by the metric that they are best in."""
@@ -174,14 +214,6 @@ class AdapterCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # as DeepSpeed saves
             self.file_backend.rmtree(path)
-
-    def _export(self, runner: Runner) -> None:
-        """Writes what the last checkpoint held as the adapter. Other processes have nothing."""
-        if self._exported is not None:
-            tensors, metadata = self._exported
-            metadata['metrics'] = self._metrics
-            checkpoints.save_adapter(Path(runner.work_dir) / ADAPTER, tensors, metadata)
-            self._exported = None
 
 
 def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
@@ -207,49 +239,6 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
     }
 
 
-def find_resumable(work_dir: str | Path) -> Path | None:
-    """Finds the newest checkpoint from which training can go on.
-
-    Warns of each checkpoint that had to be passed over, and why.
-
-    Args:
-        work_dir: The work directory of the interrupted run.
-
-    Returns:
-        The checkpoint that ``last_checkpoint`` names or, where it cannot be loaded, the one with
-        the highest number that can. None where there is none.
-    """
-    for path in _candidates(Path(work_dir)):
-        try:
-            content = checkpoints.load_from_local(str(path), map_location='cpu')
-        except checkpoints.CheckpointError as error:
-            warnings.warn(f'cannot resume from {error}', stacklevel=2)
-            continue
-        if {'epoch', 'iter'} <= content.get('meta', {}).keys() and 'message_hub' in content:
-            return path
-    return None
-
-
-def _candidates(work_dir: Path) -> list[Path]:
-    """Checkpoints of a work directory but the best ones, which lack the optimizer's state."""
-    candidates = []
-    folders = [work_dir]
-    pointer = work_dir / LAST
-    if pointer.is_file():
-        last = Path(pointer.read_text().strip())
-        # The work directory may have been moved since.
-        candidates = [path for path in (last, work_dir / last.name) if path.is_file()][:1]
-        folders += [path.parent for path in candidates if path.parent != work_dir]
-    others = {path for folder in folders for path in folder.glob('*.pth')}
-    others = {path for path in others if not path.name.startswith(('best_', '.'))}
-    return candidates + sorted(others - set(candidates), key=_number, reverse=True)
-
-
-def _number(path: Path) -> tuple[list[int], str]:
-    """Sorts ``epoch_10.pth`` behind ``epoch_9.pth``."""
-    return [int(digits) for digits in re.findall(r'\d+', path.name)], path.name
-
-
 def _done(runner: Runner) -> int:
     """How many epochs, or in a loop over iterations how many of these, are done."""
     return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
@@ -264,8 +253,47 @@ def _validates(runner: Runner, done: int) -> bool:
     return done % loop.val_interval == 0 or done == (loop.max_epochs if epochs else loop.max_iters)
 
 
-def _validated(runner: Runner) -> bool:
-    return runner.message_hub.runtime_info.get(_VALIDATED) == runner.iter
+def _validated(runner: Runner, done: int) -> bool:
+    return runner.message_hub.runtime_info.get(_VALIDATED) == done
+
+
+def _accumulated(runner: Runner) -> dict[str, Tensor]:
+    """Gradients that wait for others before a step of the optimizer, by the parameter's name.
+
+    Those of several processes are averaged, as they will be with the last of the accumulated
+    batches. Called by all of them.
+    """
+    wrapper = runner.optim_wrapper
+    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+        return {}
+    gradients = {
+        name: parameter.grad.detach().clone()
+        for name, parameter in _model(runner).named_parameters()
+        if parameter.grad is not None
+    }
+    all_reduce_dict(gradients, op='mean')
+    return {name: gradient.cpu() for name, gradient in gradients.items()}
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return value.size == 1 if isinstance(value, np.generic | np.ndarray) else value.numel() == 1
+    return isinstance(value, int | float)
+
+
+def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics in words of JSON: numbers, lists of them, such as one a class, and else text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic | np.ndarray | Tensor):
+            return value.tolist()
+        if isinstance(value, Mapping):
+            return {str(key): plain(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        return value if value is None or isinstance(value, int | float | str) else str(value)
+
+    return {name: plain(value) for name, value in metrics.items()}
 
 
 def _model(runner: Runner) -> torch.nn.Module:

@@ -6,9 +6,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from gleam_mm.engine.checkpoint_hook import find_resumable
 from gleam_mm.engine.classes import fill_num_classes
 from gleam_mm.engine.dist import init_dist
+from gleam_mm.engine.resume import find_resumable
 from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.registry import RUNNERS
 

@@ -1,28 +1,36 @@
 """MMEngine's runner with a readable console and errors that a user can act on."""
 
+import re
 from typing import Any
 
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.datasets import UnreadableImageError
+from gleam_mm.engine import schedule
 from gleam_mm.engine.console_hook import route_log
+from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.registry import RUNNERS
+
+_WORKER_DIED = re.compile(r'DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)')
 
 
 @RUNNERS.register_module()
 class PETLRunner(Runner):
     """The runner of ``configs/_base_/default_runtime.py``.
 
-    It differs from MMEngine's in four ways. What fills pages goes to the log file only. Until the
+    It differs from MMEngine's in some ways. What fills pages goes to the log file only. Until the
     first iteration, whatever does not fit (classes, checkpoint, data) is a
-    :class:`~gleam_mm.errors.UserError`, and after it an image that cannot be read. A test does not
-    replace the config of the training. And a checkpoint's text is never run as a config.
+    :class:`~gleam_mm.errors.UserError`. Training goes on exactly where it was stopped, with the rates
+    that the config asks for. A test does not replace the config of the training. And a checkpoint's
+    text is never run as a config.
     """
 
     _running = False
+    _ran = False  # before_run
+    _loaded: dict | None = None  # the checkpoint that is being resumed
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds the logger, and keeps its console readable from the first line on."""
@@ -46,15 +54,34 @@ class PETLRunner(Runner):
         """Loads or resumes once: testing after training must not load again."""
         super().load_or_resume()
         self._has_loaded = True
+        self._loaded = None
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resumes a training, as in MMEngine.
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Builds the loop; those without a type are ours, which can be resumed anywhere."""
+        if isinstance(loop, dict) and 'type' not in loop and 'by_epoch' in loop:
+            loop = dict(loop)
+            loop['type'] = EpochTrainLoop if loop.pop('by_epoch') else IterTrainLoop
+        return super().build_train_loop(loop)
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str = 'default',
+    ) -> None:
+        """Resumes a training.
+
+        As in MMEngine, but that settings of the optimizer and of the schedule are the config's:
+        :func:`~gleam_mm.engine.schedule.resume_optimizer`.
 
         Raises:
-            CheckpointError: The file holds weights only, such as an adapter.
+            CheckpointError: The file holds weights only, such as an adapter or a best checkpoint;
+                or it does not fit what the config asks for.
         """
+        asked, drawn = self._randomness_cfg.get('seed'), self.seed
         try:
-            super().resume(filename, *args, **kwargs)
+            super().resume(filename, False, False, map_location)
         except KeyError as error:
             if error.args[0] not in ('meta', 'epoch', 'iter', 'message_hub'):
                 raise
@@ -62,6 +89,16 @@ class PETLRunner(Runner):
                 f'{filename}: holds weights, but no state of a training to go on from; resume from '
                 'a checkpoint such as epoch_10.pth, or start from these weights with load_from'
             ) from error
+        if asked is not None and asked != self.seed:
+            raise CheckpointError(
+                f'{filename}: was trained with the seed {self.seed}, not {asked}; resume with '
+                f'--seed {self.seed}, or train anew in another folder'
+            )
+        sampler = getattr(self.train_dataloader.batch_sampler, 'sampler', None)
+        if getattr(sampler, 'seed', None) == drawn:
+            sampler.seed = self.seed
+        if resume_optimizer:
+            schedule.resume_optimizer(self, self._loaded, filename)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> dict:
         """Loads a checkpoint, as in MMEngine; whatever is wrong with it, the file is named.
@@ -76,6 +113,7 @@ class PETLRunner(Runner):
                 raise
             raise CheckpointError(f'{filename}: {error}') from error
         checkpoint.get('meta', {}).pop('config', None)
+        self._loaded = checkpoint
         return checkpoint
 
     def dump_config(self) -> None:
@@ -87,7 +125,15 @@ class PETLRunner(Runner):
             super().dump_config()
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls all hooks, as in MMEngine."""
+        """Calls all hooks, as in MMEngine; ``before_run`` once, before training or testing.
+
+        A second time, before the test that follows a training, ``EMAHook`` would forget the
+        averaged weights, and the test would be one of others than are saved.
+        """
+        if fn_name == 'before_run':
+            if self._ran:
+                return
+            self._ran = True
         if fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter'):
             self._running = True
         super().call_hook(fn_name, **kwargs)
@@ -97,6 +143,12 @@ class PETLRunner(Runner):
         try:
             return launch()
         except errors.SETUP_ERRORS as error:
+            if _WORKER_DIED.search(str(error)):
+                raise errors.UserError(
+                    'a data loader worker died, most likely for want of memory: use fewer workers '
+                    '(--cfg-options train_dataloader.num_workers=1, or 0), a smaller batch, or '
+                    'datasets that do not keep images in memory'
+                ) from error
             if self._running and not isinstance(error, UnreadableImageError):
                 raise
             raise errors.UserError(errors.describe(error)) from error

@@ -21,7 +21,8 @@ from torch import nn
 from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import launch
-from gleam_mm.engine.checkpoint_hook import ADAPTER, LAST
+from gleam_mm.engine.checkpoint_hook import ADAPTER
+from gleam_mm.engine.resume import LAST
 from gleam_mm.fileio import write_bytes
 from gleam_mm.models import params
 from gleam_mm.sweep import protocol
