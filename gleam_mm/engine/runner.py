@@ -12,6 +12,7 @@ from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine import schedule
 from gleam_mm.engine.console_hook import route_log
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
+from gleam_mm.engine.order import stop_workers
 from gleam_mm.registry import RUNNERS
 
 _WORKER_DIED = re.compile(r'DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)')
@@ -23,9 +24,9 @@ class PETLRunner(Runner):
 
     It differs from MMEngine's in some ways. What fills pages goes to the log file only. Until the
     first iteration, whatever does not fit (classes, checkpoint, data) is a
-    :class:`~gleam_mm.errors.UserError`. Training goes on exactly where it was stopped, with the rates
-    that the config asks for. A test does not replace the config of the training. And a checkpoint's
-    text is never run as a config.
+    :class:`~gleam_mm.errors.UserError`. Training goes on exactly where it was stopped, with the
+    rates that the config asks for. A test does not replace the config of the training. And a
+    checkpoint's text is never run as a config.
     """
 
     _running = False
@@ -154,3 +155,6 @@ class PETLRunner(Runner):
             raise errors.UserError(errors.describe(error)) from error
         finally:
             self.call_hook('after_everything')
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                if isinstance(loop, BaseLoop):
+                    stop_workers(loop.dataloader)
