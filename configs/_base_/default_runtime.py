@@ -8,9 +8,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Adapter checkpoints are small, so one is written every epoch; the best one is kept beside the
     # last wherever the config validates.
-    checkpoint=dict(
-        type='AdapterCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto', rule='greater'
-    ),
+    checkpoint=dict(type='AdapterCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto'),
     # A resumed run draws what an uninterrupted one would have drawn.
     epoch_seed=dict(type='EpochSeedHook'),
     # Refuses a head of another size than the dataset has classes.

@@ -1,5 +1,6 @@
 """Checkpoints that survive a kill at any moment, and the adapter file beside them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.dist import all_reduce_dict, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -192,6 +194,20 @@ class AdapterCheckpointHook(CheckpointHook):
             write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
             for old in outdated:
                 self._remove(self._path(old))
+
+    def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
+        """Decides whether more or less is better; of a metric that nothing is known of, more."""
+        try:
+            super()._init_rule(rules, key_indicators)
+        except ValueError:
+            print_log(
+                f'Whether more of {" or ".join(key_indicators)} is better is not known: the '
+                "greatest is kept as the best. Set default_hooks.checkpoint.rule to 'greater' or "
+                "'less'",
+                'current',
+                logging.WARNING,
+            )
+            super()._init_rule(['greater'], key_indicators)
 
     def _best_paths(self) -> dict[str, str]:
         """The best checkpoints so far, by the metric that they are best in."""

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from runs import Plain, Scripted
@@ -83,6 +84,73 @@ def test_no_warning_where_there_is_no_scheduler(make_runner, caplog):
     assert 'save_param_scheduler' not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ('metric', 'best'),
+    [
+        ('accuracy/top1', 2),
+        ('single-label/f1-score', 2),
+        ('val_loss', 1),
+        ('regression/mae', 1),
+        ('calibration/ece', 1),
+    ],
+)
+def test_whether_less_is_better_is_told_by_the_name(metric, best, make_runner, tmp_path):
+    measure(metric, lambda now: now)
+    make_runner(script=(1.0, 5.0, 2.0), val_evaluator=dict(type='Measured')).train()
+    name = metric.replace('/', '_')
+    assert f'best_{name}_epoch_{best}.pth' in files(tmp_path / 'run')
+
+
+def test_a_metric_of_which_nothing_is_known_counts_as_an_accuracy(make_runner, tmp_path, caplog):
+    measure('wonder', lambda now: now)
+    runner = make_runner(
+        script=(1.0, 5.0, 2.0), val_evaluator=dict(type='Measured'), log_level='WARNING'
+    )
+    runner.logger.propagate = True
+    runner.train()
+    assert 'best_wonder_epoch_2.pth' in files(tmp_path / 'run')
+    assert 'default_hooks.checkpoint.rule' in caplog.text
+
+
+def measure(name, value):
+    class Measured(Scripted):
+        default_prefix = None
+
+        def compute_metrics(self, results):
+            return {name: value(self.now())}
+
+    METRICS.register_module(name='Measured', module=Measured, force=True)
+
+
+@pytest.mark.parametrize(
+    ('value', 'written'),
+    [
+        (torch.tensor([[3, 1], [0, 4]]), [[3, 1], [0, 4]]),
+        (np.array([0.5, 0.25]), [0.5, 0.25]),
+        ([torch.tensor(1.0), None], [1.0, None]),
+        ({'ant': np.float32(0.5)}, {'ant': 0.5}),
+        (np.float64(0.5), 0.5),
+    ],
+)
+def test_results_that_are_no_numbers_are_written_and_compared_with_nothing(
+    value, written, make_runner, tmp_path
+):
+    measure('table', lambda now: value)
+    evaluator = [dict(type='Measured'), dict(type='ScriptedAccuracy')]
+    runner = make_runner(val_evaluator=evaluator)
+    runner.train()
+    metadata = read_adapter(tmp_path / 'run/adapter.safetensors')[1]
+    assert metadata['metrics']['val'] == {'table': written, 'accuracy/top1': 3.0}
+    best = 'accuracy_top1' if not isinstance(value, np.float64) else 'table'
+    assert [name for name in files(tmp_path / 'run') if name.startswith(f'best_{best}')]
+
+
+def test_confusion_matrix_of_mmpretrain(make_runner, tmp_path):
+    make_runner(val_evaluator=[dict(type='ConfusionMatrix'), dict(type='Accuracy')]).train()
+    metrics = read_adapter(tmp_path / 'run/adapter.safetensors')[1]['metrics']['val']
+    assert np.sum(metrics['confusion_matrix/result']) == 8
+
+
 # The adapter file
 
 
@@ -140,6 +208,27 @@ def test_adapter_of_averaged_weights(make_runner):
     assert all(torch.equal(tensors[key], saved[key]) for key in tensors)
     state = runner.model.state_dict()
     assert any(not torch.equal(tensors[key], state[key]) for key in tensors)
+
+
+def test_what_is_saved_is_what_is_tested_with_averaged_weights(make_runner, tmp_path):
+    trained = make_runner(hooks=[dict(type='EMAHook', momentum=0.01)], test=True)
+    trained.train()
+    seen = watch_outputs(trained)
+    trained.test()
+    adapter = Path(trained.work_dir) / 'adapter.safetensors'
+    loaded = make_runner(load_from=str(adapter), test=True, work_dir=tmp_path / 'test')
+    again = watch_outputs(loaded)
+    loaded.test()
+    assert len(seen) == len(again) > 0
+    assert all(torch.equal(a, b) for a, b in zip(seen, again, strict=True))
+
+
+def watch_outputs(runner):
+    """The head's weights in each forward pass."""
+    seen = []
+    head = runner.model.head
+    head.register_forward_pre_hook(lambda *_: seen.append(head.fc.weight.detach().clone()))
+    return seen
 
 
 def test_adapter_loads_in_place_of_a_checkpoint(make_runner, tmp_path):
