@@ -101,15 +101,14 @@ def test_whether_less_is_better_is_told_by_the_name(metric, best, make_runner, t
     assert f'best_{name}_epoch_{best}.pth' in files(tmp_path / 'run')
 
 
-def test_a_metric_of_which_nothing_is_known_counts_as_an_accuracy(make_runner, tmp_path, caplog):
+def test_a_metric_of_which_nothing_is_known_counts_as_an_accuracy(make_runner, tmp_path, capsys):
     measure('wonder', lambda now: now)
     runner = make_runner(
         script=(1.0, 5.0, 2.0), val_evaluator=dict(type='Measured'), log_level='WARNING'
     )
-    runner.logger.propagate = True
     runner.train()
     assert 'best_wonder_epoch_2.pth' in files(tmp_path / 'run')
-    assert 'default_hooks.checkpoint.rule' in caplog.text
+    assert 'default_hooks.checkpoint.rule' in capsys.readouterr().out
 
 
 def measure(name, value):
