@@ -298,18 +298,29 @@ def _is_number(value: Any) -> bool:
 
 
 def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics in words of JSON: numbers, lists of them, such as one a class, and else text."""
+    """Metrics as an adapter file says them: numbers, and lists of numbers such as one a class.
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.generic | np.ndarray | Tensor):
-            return value.tolist()
+    Mappings become one metric a key, ``name/key``. What is no number is left out.
+    """
+    plain = {}
+    for name, value in metrics.items():
         if isinstance(value, Mapping):
-            return {str(key): plain(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(part) for part in value]
-        return value if value is None or isinstance(value, int | float | str) else str(value)
+            plain |= {f'{name}/{key}': part for key, part in plain_metrics(value).items()}
+        elif (number := _plain(value)) is not _NO_NUMBER:
+            plain[name] = number
+    return plain
 
-    return {name: plain(value) for name, value in metrics.items()}
+
+_NO_NUMBER = object()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        parts = [_plain(part) for part in value]
+        return _NO_NUMBER if any(part is _NO_NUMBER for part in parts) else parts
+    return value if value is None or isinstance(value, int | float) else _NO_NUMBER
 
 
 def _model(runner: Runner) -> torch.nn.Module:
