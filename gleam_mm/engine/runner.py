@@ -24,9 +24,9 @@ class PETLRunner(Runner):
 
     It differs from MMEngine's in some ways. What fills pages goes to the log file only. Until the
     first iteration, whatever does not fit (classes, checkpoint, data) is a
-    :class:`~gleam_mm.errors.UserError`. Training goes on exactly where it was stopped, with the
-    rates that the config asks for. A test does not replace the config of the training. And a
-    checkpoint's text is never run as a config.
+    :class:`~gleam_mm.errors.UserError`, and after it an image that cannot be read. Training goes on
+    exactly where it was stopped, with the rates that the config asks for. A test does not replace
+    the config of the training. And a checkpoint's text is never run as a config.
     """
 
     _running = False
