@@ -22,7 +22,7 @@ from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT, pack
 from gleam_mm.fileio import write_bytes
 
-_METADATA, _DIGEST = 'gleam_mm', 'gleam_mm_sha256'  # keys in the header of an adapter file
+_METADATA, DIGEST = 'gleam_mm', 'gleam_mm_sha256'  # keys in the header of an adapter file
 
 
 def save_adapter(
@@ -42,7 +42,7 @@ def save_adapter(
     """
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     document = describe({**metadata, 'schema': schema.VERSION})
-    header = {'format': 'pt', _METADATA: document, _DIGEST: _digest(tensors, document)}
+    header = {'format': 'pt', _METADATA: document, DIGEST: _digest(tensors, document)}
     write_bytes(path, _canonical(safetensors.save(tensors, metadata=header)))
 
 
@@ -135,8 +135,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         metadata = schema.check(metadata)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from error
-    checked = 'schema' in metadata or _DIGEST in header  # files of release 0.1.0 have neither
-    if checked and header.get(_DIGEST) != _digest(tensors, document):
+    checked = 'schema' in metadata or DIGEST in header  # files of release 0.1.0 have neither
+    if checked and header.get(DIGEST) != _digest(tensors, document):
         raise CheckpointError(
             f'{path}: damaged: what it holds is not what its SHA-256 was made of. Copy or download '
             'it again, or use another checkpoint'

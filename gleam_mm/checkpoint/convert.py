@@ -7,6 +7,7 @@ the right shapes, is checked where it is loaded, by :func:`gleam_mm.checkpoint.l
 """
 
 import io
+import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ TARGETS = ('mmpretrain', 'timm')
 
 SUFFIXES = ('.safetensors', '.pth')
 
+_MOST_DEFLATED = 1032  # no deflated byte stands for more
 _WRAPPERS = ('model', 'state_dict')  # where official checkpoints keep their weights
 _TIMM_PREFIX = 'timm_model.'
 
@@ -206,6 +208,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; give the path of a file of weights')
     try:
+        _check_claims(path)
         with np.load(path, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -213,6 +216,29 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
             f'{path}: damaged, cut short or no .npz file of plain arrays ({error}). Download it '
             'again'
         ) from error
+
+
+def _check_claims(path: Path) -> None:
+    """Refuses arrays whose headers claim more than the file has, before memory is taken for them.
+
+    Raises:
+        ValueError: One does.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.file_size > _MOST_DEFLATED * record.compress_size:
+                raise ValueError(f'{record.filename} cannot be as large as it claims')
+            with archive.open(record) as file:
+                version = np.lib.format.read_magic(file)
+                if version == (1, 0):
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                else:
+                    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+                held = record.file_size - file.tell()
+            if math.prod(shape) * dtype.itemsize != held:
+                raise ValueError(
+                    f'{record.filename} claims {math.prod(shape):,} numbers in {held:,} bytes'
+                )
 
 
 def _serialise(conversion: Conversion, suffix: str, source: str) -> bytes:

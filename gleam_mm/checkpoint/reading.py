@@ -135,11 +135,12 @@ def _check_archive(path: Path) -> None:
     """Reads the archive through, for torch.load does not look at the CRC-32 that each record has.
 
     Raises:
-        zipfile.BadZipFile: A record is damaged, or would be larger in memory than in the file.
+        zipfile.BadZipFile: A record is damaged, or compressed: memory could not hold it.
     """
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
-            if record.file_size > record.compress_size:
+            stored = record.compress_type == zipfile.ZIP_STORED
+            if not stored or record.file_size != record.compress_size:
                 raise zipfile.BadZipFile(f'{record.filename} is compressed, as by no torch.save')
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f'{damaged} is not what its checksum was made of')

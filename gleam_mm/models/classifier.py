@@ -166,10 +166,11 @@ class PETLClassifier(ImageClassifier):
                 f'{"; ".join(map(str, differing))}: use the config that the checkpoint was trained '
                 'with'
             )
-        own = {**self.state_dict(), FINGERPRINT: None}
+        own = self.state_dict()
         _require_equal(given - self._frozen, own.keys(), 'keys')
-        for key in own.keys() - {FINGERPRINT}:
-            theirs, ours = state_dict[prefix + key], own[key]
+        own.pop(FINGERPRINT)
+        for key, ours in own.items():
+            theirs = state_dict[prefix + key]
             if theirs.shape != ours.shape:
                 hint = ' (number of classes)' if key.startswith('head.') else ''
                 raise CheckpointError(

@@ -10,6 +10,7 @@ import gleam_mm  # noqa: F401  (applies the patches that importing timm may need
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,7 +20,14 @@ from mmpretrain.models import SwinTransformer, TIMMBackbone, VisionTransformer
 from safetensors.torch import load_file, save_file
 
 from gleam_mm.checkpoint import CheckpointError, load_backbone
-from gleam_mm.checkpoint.convert import Conversion, ConversionError, convert, convert_file, summary
+from gleam_mm.checkpoint.convert import (
+    Conversion,
+    ConversionError,
+    convert,
+    convert_file,
+    read,
+    summary,
+)
 
 VIT, SWIN = 'vit_base_patch16_224', 'swin_base_patch4_window7_224'
 SMALL_VIT = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
@@ -353,3 +361,23 @@ def test_damaged_and_crafted_files_are_refused(name, tmp_path, monkeypatch):
 def test_a_destination_has_a_known_suffix(source, tmp_path):
     with pytest.raises(ConversionError, match=r'\.safetensors or \.pth'):
         convert_file(source, tmp_path / 'done.npz')
+
+
+@pytest.mark.parametrize('shape', ['(35184372088832,)', '(4194304, 8388608)', '(3,)', '()'])
+def test_a_header_that_claims_other_numbers_is_refused_before_memory_is_taken(shape, tmp_path):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    array = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + bytes(16)
+    with zipfile.ZipFile(tmp_path / 'crafted.npz', 'w') as archive:
+        archive.writestr('embedding/kernel.npy', array)
+    told = r'crafted\.npz: .*embedding/kernel\.npy claims [\d,]+ numbers in 16 bytes'
+    with pytest.raises(CheckpointError, match=told):
+        convert_file(tmp_path / 'crafted.npz', tmp_path / 'done.pth')
+
+
+def test_compressed_arrays_are_read(tmp_path):
+    arrays = {'a': np.zeros((100, 100), np.float32), 'b': np.float32(3)}
+    np.savez_compressed(tmp_path / 'x.npz', **arrays)
+    assert {key: value.shape for key, value in read(tmp_path / 'x.npz').items()} == {
+        'a': (100, 100),
+        'b': (),
+    }

@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from quantised import Hidden, Int8
 from torch import nn
 
 from gleam_mm.checkpoint import fingerprint
@@ -36,31 +37,6 @@ def test_fingerprint_tells_weights_apart(change, weights):
 
 
 # Tensors of other classes
-
-
-class Int8(torch.Tensor):
-    """Numbers as int8 and a scale a row, as quantising libraries wrap them."""
-
-    @staticmethod
-    def __new__(cls, values, scales):
-        shape, dtype = values.shape, scales.dtype
-        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=values.device)
-
-    def __init__(self, values, scales):
-        self.values, self.scales = values, scales
-
-    def __tensor_flatten__(self):
-        return ['values', 'scales'], None
-
-    @classmethod
-    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten.detach.default:
-            return type(args[0])(args[0].values, args[0].scales)
-        raise NotImplementedError(function)
-
-
-class Hidden(Int8):
-    __tensor_flatten__ = property()  # hasattr() is False
 
 
 def quantised():

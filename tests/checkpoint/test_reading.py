@@ -138,3 +138,73 @@ def test_mmengine_reads_safetensors(tmp_path):
     safetensors.torch.save_file(source.state_dict(), tmp_path / 'x.safetensors')
     load_checkpoint(target, str(tmp_path / 'x.safetensors'), strict=True)
     assert_equal(target.state_dict(), source.state_dict())
+
+
+# Files that claim what they do not hold
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_told_or_changes_nothing(tmp_path):
+    """torch.load itself does not look at the checksums in its files."""
+    path = tmp_path / 'x.pth'
+    content = {'state_dict': {'a': torch.arange(40.0)}, 'meta': {'epoch': 3}}
+    torch.save(content, path)
+    data, told = path.read_bytes(), 0
+    for bit in range(0, 8 * len(data), 11):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            read = load_from_local(str(path))
+        except CheckpointError as error:
+            told += 1
+            assert str(path) in str(error)
+        else:
+            assert_equal(read['state_dict'], content['state_dict'])
+            assert read['meta'] == content['meta']
+    assert told > 40 * 4 * 8 // 11
+
+
+def test_a_stride_of_0_is_no_memory(tmp_path):
+    path = tmp_path / 'x.pth'
+    many = torch.zeros(1).as_strided((2**45,), (0,))
+    optimizer = {'state': {0: {'exp_avg': many}}, 'param_groups': []}
+    torch.save({'state_dict': {'a': torch.ones(2)}, 'meta': {}, 'optimizer': optimizer}, path)
+    told = r'x\.pth: optimizer\.state\.0\.exp_avg claims 35,184,372,088,832 numbers and holds 1;'
+    with pytest.raises(CheckpointError, match=told):
+        load_from_local(str(path))
+    torch.save({'a': many}, path)
+    with pytest.raises(CheckpointError, match=r'x\.pth: a claims'):
+        read_state_dict(path)
+
+
+def test_views_of_larger_tensors_are_read(tmp_path):
+    whole = torch.arange(6.0)
+    torch.save({'a': whole[1:3], 'b': whole.view(2, 3).t()}, tmp_path / 'x.pth')
+    assert_equal(read_state_dict(tmp_path / 'x.pth'), {'a': whole[1:3], 'b': whole.view(2, 3).t()})
+
+
+def test_a_compressed_checkpoint_is_refused(tmp_path):
+    """A few kilobytes could become any number of gigabytes."""
+    torch.save({'a': torch.zeros(100_000)}, tmp_path / 'x.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'x.pth') as source,
+        zipfile.ZipFile(tmp_path / 'y.pth', 'w', zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(CheckpointError, match=r'y\.pth: damaged .*is compressed, as by no torch'):
+        read_state_dict(tmp_path / 'y.pth')
+
+
+@pytest.mark.parametrize('state_dict', [[1], (), 'x', {'a': 1}, {}, {'a': {'b': torch.ones(1)}}])
+def test_a_state_dict_of_another_kind_is_told(state_dict, tmp_path):
+    torch.save({'state_dict': state_dict, 'meta': {}}, tmp_path / 'x.pth')
+    for read in (load_from_local, read_state_dict):
+        with pytest.raises(CheckpointError, match=r'x\.pth: holds (no weights|something else)'):
+            read(str(tmp_path / 'x.pth'))
+
+
+def test_meta_of_another_kind_is_told(tmp_path):
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'meta': [1]}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=r"x\.pth: its 'meta' is a list, not a mapping"):
+        load_from_local(str(tmp_path / 'x.pth'))

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmpretrain.structures import DataSample
+from quantised import Int8, quantise
 
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.checkpoint.identity import unpack
@@ -80,6 +81,20 @@ def test_round_trip(load, make_classifier, images):
     assert not torch.equal(model.eval()(images), other.eval()(images))
     load(other, model.state_dict())
     assert torch.equal(model.eval()(images), other.eval()(images))
+
+
+@pytest.mark.parametrize('petl', ['GLEAM', 'LoRA'])
+def test_a_quantised_backbone_is_trained_saved_and_loaded(petl, make_classifier, images, tmp_path):
+    model, other = make_classifier(petl), make_classifier(petl)
+    for classifier in (model, other):
+        quantise(classifier.backbone)
+    assert step(model, images) != step(model, images)
+    torch.save(model.state_dict(), tmp_path / 'x.pth')
+    other.load_state_dict(torch.load(tmp_path / 'x.pth'))
+    assert isinstance(other.backbone.layers[0].attn.qkv.weight, Int8)
+    assert torch.equal(model.eval()(images), other.eval()(images))
+    with pytest.raises(CheckpointError, match='was trained on a backbone with the fingerprint'):
+        make_classifier(petl).load_state_dict(torch.load(tmp_path / 'x.pth'))  # not quantised
 
 
 def test_another_backbone_is_refused_with_both_fingerprints(make_classifier):
