@@ -1,13 +1,14 @@
 """Figures hold nothing that the JSON does not, and JSON has null for what is not defined."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gleam_mm.analysis import figures, homogeneity, routing
+from gleam_mm.analysis import analyze, figures, homogeneity, routing
 
 
 def pixels(figure):
@@ -64,3 +65,21 @@ def test_cells_have_numbers_only_where_they_can_be_read():
     figures.heat_map(many.subplots(), np.zeros((30, 30)), names, names, 0, 1)
     assert texts(few) == {'0.25', '0.00', '123'}
     assert not texts(many)
+
+
+def test_hostile_names_are_drawn_as_text_and_stay_in_their_folder(make_subject, tmp_path, capsys):
+    subject = make_subject('GLEAM')
+    subject.name = '../$\\frac$\x1b[31m\n'
+    args = Namespace(split='test', max_images=8, batch_size=4, images=['0'], roles=['qkv'])
+    out = tmp_path / 'a' / 'b'
+    for command in ('homogeneity', 'routing', 'attention'):
+        written = analyze.COMMANDS[command](args, [subject], out)
+        assert {path.parent for path in written} == {out}
+    assert {path.parent for path in tmp_path.rglob('*.*')} == {out}
+    assert r'../$\frac$\x1b[31m\n' in capsys.readouterr().out
+    result = routing.measure(subject, max_images=8)
+    result['classes'] = [subject.name for _ in result['classes']]
+    figure = figures.routing_classes(result)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert set(labels) == {r'../\$\frac\$\x1b[31m\n'}
+    assert figure.get_suptitle().startswith(r'../\$\frac\$\x1b[31m\n: ')
