@@ -36,6 +36,16 @@ def place(mark):
     return x, y
 
 
+def lines(figure):
+    """All lines, as their ends or points."""
+    (ax,) = figure.axes
+    return [tuple(zip(*line.get_data(), strict=True)) for line in ax.lines]
+
+
+def whisker(x, score):
+    return (x, score.mean - score.deviation), (x, score.mean + score.deviation)
+
+
 def test_the_trade_off_is_drawn_at_averages():
     found = rows([whole(('linear', 'lora', 'gleam-l'))], VTAB)
     drawing, caption = figures.trade_off(VTAB, 'vit-b', found, palette(found))
@@ -45,6 +55,7 @@ def test_the_trade_off_is_drawn_at_averages():
         assert y == row.average(VTAB).mean
         assert row.parameters == 0 or x == pytest.approx(math.log10(row.parameters))
         assert f'{y:.1f} %, {row.parameters:,}' in tip_of(drawn[row.name])
+        assert whisker(x, row.average(VTAB)) in lines(drawing)
     assert place(drawn['Linear probe'])[0] < place(drawn['GLEAM-L'])[0]
     published = {name: place(mark)[1] for name, mark in marks(drawing, 'paper').items()}
     assert len(published) == 15
@@ -108,6 +119,19 @@ def test_bars_are_as_long_as_accuracies():
     assert set(published.get_xdata()) == {64.4}
 
 
+def test_bars_have_whiskers_and_the_papers_number_of_their_task():
+    found = rows([whole(('linear',))], VTAB)
+    for group in figures.bars(VTAB, found, palette(found)).values():
+        for chart, label in zip(group.values(), group, strict=True):
+            (task,) = [task for task, head in VTAB.tasks.items() if head == label]
+            score = found[0].score(task)
+            upright = [tuple((y, x) for x, y in line) for line in lines(chart)]
+            assert whisker(0, score) in upright
+            (published,) = marks(chart, 'paper').values()
+            place = list(VTAB.tasks).index(task)
+            assert set(published.get_xdata()) == {found[0].paper(VTAB).tasks[place]}
+
+
 def test_curves_have_a_line_for_each_seed():
     results = [final(seed=seed) for seed in (0, 1)] + [final('gleam-l', curve=curve(1))]
     found = rows([Study('made', results)], VTAB)
@@ -145,6 +169,8 @@ def test_shots_are_drawn_for_each_task_and_their_average():
         assert list(line.get_xdata()) == [1, 4, 16]
         assert list(line.get_ydata()) == [score.mean for score in scores]
         assert ax.get_xscale() == 'log'
+        for number, score in zip((1, 4, 16), scores, strict=True):
+            assert whisker(number, score) in lines(chart)
         tips = [tip_of(mark) for mark in ax.lines]
         assert f'LoRA, 16-shot: {scores[-1].mean:.1f} %' in tips
 
