@@ -346,7 +346,6 @@ def _shot_chart(lines: Mapping[str, list[tuple[int, Score]]], palette: Palette) 
     ax.set_xscale('log', base=2)
     for name, points in lines.items():
         style = palette.line(name)
-        points = sorted(points, key=lambda point: point[0])
         ax.plot([n for n, _ in points], [score.mean for _, score in points], **style, zorder=2)
         for number, score in points:
             _whisker(ax, number, score.mean, score.deviation, style['color'])
