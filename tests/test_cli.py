@@ -1,5 +1,9 @@
 """How tools tell mistakes: in one line, with 2; anything else keeps its traceback."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from gleam_mm import cli, errors
@@ -66,3 +70,30 @@ def test_interrupting_exits_with_130():
     with pytest.raises(SystemExit) as stop:
         cli.run(interrupted)
     assert stop.value.code == 130
+
+
+def test_the_exit_status_is_what_the_function_returns():
+    cli.run(lambda: None)
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: 1)
+    assert stop.value.code == 1
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As in ``tool | head``, where the end of the pipe is closed before all is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = 'from gleam_mm import cli; cli.run(lambda: print("x"))'
+    done = subprocess.run(
+        [sys.executable, '-c', program], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_a_number_of_processes_that_is_none(capsys, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', 'abc')
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda: fail(ValueError('no')))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(': error: no\n')

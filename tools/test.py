@@ -4,6 +4,8 @@ import argparse
 
 from _flags import Parser
 
+METRICS_FILES = ('.json', '.yaml', '.yml', '.pkl', '.pickle')
+
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags: those of MMPretrain's tools/test.py that do not draw pictures."""
@@ -26,6 +28,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--out-item says what --out gets: give --out FILE too')
     if args.out and args.out_item != 'metrics' and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out}: predictions go to a .pkl file; or use --out-item metrics')
+    if args.out and not args.out.endswith(METRICS_FILES):
+        parser.error(f'--out {args.out}: metrics go to a file with {", ".join(METRICS_FILES)}')
     return args
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from gleam_mm.config import keys
 from gleam_mm.config.image_size import fill_image_size
 from gleam_mm.fileio import write_bytes
 
@@ -123,22 +124,35 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     Args:
         config: A path or the name of a recipe. A file that exists wins; otherwise the stem is
             looked for among the files in :func:`config_root`, and then taken for a recipe's name.
-        options: Overrides such as ``{'model.petl.rank': 8}``.
+        options: Overrides such as ``{'model.petl.rank': 8}``. ``method`` is the name of a preset,
+            which replaces the config's method before the others are applied.
 
     Returns:
         The config. Its ``filename`` is the file's, or ``<recipe>.py`` for a composed one.
 
     Raises:
-        RecipeError: There is no such config or recipe, or the file is broken.
+        RecipeError: There is no such config or recipe, the file is broken, or a key is misspelt.
     """
     path = Path(config).expanduser()
     if not path.is_file():
         path = _find_file(path.stem if path.suffix == '.py' else path.name) or path
     cfg = _read(path) if path.is_file() else compose(_recipe_name(config))
-    if options:
-        _check_options(cfg, options)
-        cfg.merge_from_dict(dict(options))
+    options = dict(options or {})
+    try:
+        keys.check_keys(cfg)
+        for key in options:
+            keys.check_option(cfg, key)
+    except ValueError as error:
+        raise RecipeError(f'{config}: {error}') from error
     _check_model(cfg, config)
+    if 'method' in options:
+        cfg = _with_method(cfg, options.pop('method'))
+    _check_options(cfg, options)
+    cfg.merge_from_dict(options)
+    try:
+        keys.check_values(cfg.to_dict())
+    except ValueError as error:
+        raise RecipeError(f'{config}: {error}') from error
     # The preset is in the model by now. Left where it was, a change to it would do nothing.
     cfg.pop('method', None)
     _place_loss(cfg)
@@ -172,7 +186,7 @@ def export(name: str, file: str | Path) -> Path:
     file = Path(file).expanduser().absolute()
     if file.suffix != '.py':
         raise RecipeError(f'{file}: a config file ends in .py')
-    if file.exists():
+    if os.path.lexists(file):  # a link that leads nowhere as well
         raise RecipeError(f'{file} exists already: name another file, or remove it')
     text = f'{bases_text(name, file.parent)}\nmodel = dict(petl=_base_.method)\n'
     write_bytes(file, f'# The recipe {recipe}.\n{text}'.encode())
@@ -284,11 +298,30 @@ def _recipe_name(config: str | Path) -> str:
     return name
 
 
+def _with_method(cfg: Config, method: Any) -> Config:
+    """The config with another preset for its method, under a name of its own."""
+    presets = families()['methods']
+    if method not in presets:
+        raise RecipeError(
+            f'option method={method}: unknown method{_closest(str(method), presets)}; '
+            f'{LIST_COMMAND!r} lists all names'
+        )
+    path = Path(cfg.filename)
+    try:
+        name = str(parse(path.stem)._replace(method=method))
+    except RecipeError:
+        name = f'{path.stem}-{method}'
+    changed = cfg.to_dict()
+    changed['method'] = changed['model']['petl'] = _read(presets[method]).method
+    return Config(changed, cfg_text=cfg.text, filename=str(path.with_stem(name)))
+
+
 def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     for key in options:
         if key.split('.')[0] == 'method' and 'method' in cfg:
             raise RecipeError(
-                f"option {key!r}: 'method' is only the preset; change 'model.petl{key[6:]}'"
+                f"option {key!r}: 'method' is only the preset; change 'model.petl{key[6:]}', or "
+                'name another one: method=lora'
             )
 
 

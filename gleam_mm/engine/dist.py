@@ -71,6 +71,8 @@ def _set_environment(launcher: str, port: int | None) -> None:
             f'{_STARTED_BY[launcher]}, or leave --launcher out to train in one process'
         )
     for name, source in _VARIABLES[launcher].items():
+        if not os.environ[source].isdecimal():
+            raise ValueError(f'{source}={os.environ[source]!r} in the environment is no number')
         os.environ[name] = os.environ[source]
     if port is not None:
         os.environ['MASTER_PORT'] = str(port)

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
 
 from gleam_mm import errors
@@ -124,6 +125,17 @@ class PETLRunner(Runner):
         """
         if self._train_loop is not None:
             super().dump_config()
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Scales the learning rate by the batch size, as in MMEngine.
+
+        A step is made of the images of all batches that are accumulated for it.
+        """
+        batches = getattr(optim_wrapper, '_accumulative_counts', 1)
+        if batches > 1 and auto_scale_lr and 'base_batch_size' in auto_scale_lr:
+            base = auto_scale_lr['base_batch_size'] / batches
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Calls all hooks, as in MMEngine; ``before_run`` once, before training or testing.

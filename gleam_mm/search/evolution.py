@@ -19,7 +19,33 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gleam_mm.fileio import write_bytes
+from gleam_mm.shapes import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    Shape,
+    check,
+    dict_of,
+    fields,
+    list_of,
+    optional,
+)
 
+_INTEGER = Shape('a whole number', lambda v: isinstance(v, int) and not isinstance(v, bool))
+_DOCUMENT = {
+    'subject': dict_of(Shape('a text or a number', lambda value: isinstance(value, str | int))),
+    'settings': fields(
+        {
+            **dict.fromkeys(('generations', 'population', 'parents'), COUNT),
+            'mutation': NUMBER,
+            'max_params': optional(_INTEGER),
+            'seed': _INTEGER,
+        }
+    ),
+    'candidates': list_of(
+        fields({'key': TEXT, 'generation': COUNT, 'params': COUNT, 'score': NUMBER})
+    ),
+}
 _TRIES = 10  # as often, for each candidate wanted, a new one is looked for
 
 
@@ -288,13 +314,13 @@ def read_scores(
         ValueError: The file is damaged, or from a search with other settings or of something else.
     """
     try:
-        document = json.loads(Path(file).read_text())
-        found = {**document['subject'], **document['settings']}
-        scores = {entry['key']: entry['score'] for entry in document['candidates']}
-    except (ValueError, KeyError, TypeError) as error:
+        document = check(json.loads(Path(file).read_text()), _DOCUMENT)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f'{file}: no file of a search ({error}); search without --resume'
         ) from None
+    found = {**document['subject'], **document['settings']}
+    scores = {entry['key']: entry['score'] for entry in document['candidates']}
     wanted = {**subject, **asdict(settings)}
     for name, value in wanted.items():
         if name != 'generations' and found.get(name) != value:

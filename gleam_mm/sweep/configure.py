@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes, launch
 from gleam_mm.errors import UserError
@@ -177,7 +179,18 @@ def check(sweep: Sweep) -> None:
     cfg, splits = training.make_config(sweep, first)
     with _untested(cfg, splits):
         fill_num_classes(cfg)
-        MODELS.build(cfg.model)
+        _check_weights(sweep, cfg)
+
+
+def _check_weights(sweep: Sweep, cfg: Config) -> None:
+    """Builds the model twice: a backbone that differs has random weights."""
+    built = (MODELS.build(deepcopy(cfg.model)).backbone.state_dict() for _ in range(2))
+    if len(set(map(fingerprint, built))) > 1:
+        raise UserError(
+            f'{sweep.backbone}: its weights are random, so that no two trainings would have the '
+            'same backbone; give it pretrained ones: '
+            "init_cfg=dict(type='Pretrained', checkpoint=...) of model.backbone"
+        )
 
 
 def _open_lists(cfg: Config, splits: protocol.Splits) -> None:

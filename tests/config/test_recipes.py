@@ -184,3 +184,62 @@ def test_export_overwrites_nothing(elsewhere):
     with pytest.raises(RecipeError, match=r'\.py'):
         recipes.export('vit-b_lora_vtab-cifar', 'mine.txt')
     assert (elsewhere / 'mine.py').read_text() == 'precious = 1\n'
+
+
+def test_export_follows_no_link(elsewhere):
+    (elsewhere / 'mine.py').symlink_to(elsewhere / 'outside' / 'theirs.py')  # leads nowhere
+    with pytest.raises(RecipeError, match='exists already'):
+        recipes.export('vit-b_lora_vtab-cifar', 'mine.py')
+    assert (elsewhere / 'mine.py').is_symlink()
+    assert not (elsewhere / 'outside').exists()
+
+
+def test_another_method_by_an_option(elsewhere):
+    options = {'model.petl.rank': 3, 'method': 'lora'}
+    (elsewhere / 'own.py').write_text(
+        f'_base_ = {str(CONFIGS / "gleam" / "vit-b_gleam-l_vtab-cifar.py")!r}\n'
+        'model = dict(petl=dict(alpha=5.0))\n'
+    )
+    preset = recipes.load('vit-b_lora_vtab-cifar').model.petl.to_dict()
+    cfg = recipes.load('own.py', options)
+    assert cfg.model.petl.to_dict() == {**preset, 'rank': 3}
+    assert recipes.name_of(cfg) == 'own-lora'  # so that their work directories differ
+    assert recipes.name_of(recipes.load('own.py')) == 'own'
+    assert recipes.name_of(recipes.load('vit-b_slora_vtab-dtd', options)) == 'vit-b_lora_vtab-dtd'
+    with pytest.raises(RecipeError, match=r'option method=lroa: unknown method .*lora'):
+        recipes.load('own.py', {'method': 'lroa'})
+
+
+@pytest.mark.parametrize(
+    ('key', 'near'),
+    [
+        ('train_cgf', 'train_cfg'),
+        ('modle', 'model'),
+        ('optim_wraper', 'optim_wrapper'),
+        ('defualt_hooks', 'default_hooks'),
+        ('custom_hook', 'custom_hooks'),
+        ('vall_cfg', 'val_cfg'),
+        ('load_form', 'load_from'),
+        ('worc_dir', 'work_dir'),
+    ],
+)
+def test_misspelt_keys_are_named(elsewhere, key, near):
+    (elsewhere / 'own.py').write_text(f"model = dict(type='M')\n{key} = dict(max_epochs=3)\n")
+    with pytest.raises(RecipeError, match=rf"own\.py: unknown key '{key}': did you mean '{near}'"):
+        recipes.load('own.py')
+    told = rf"option '{key}\.x\.y': the config has no '{key}'; did you mean '{near}\.x\.y'"
+    with pytest.raises(RecipeError, match=told):
+        recipes.load('vit-b_lora_vtab-cifar', {f'{key}.x.y': 3})
+
+
+def test_names_of_ones_own_are_no_mistakes(elsewhere):
+    names = ('train_pipeline', 'test_pipeline', 'train_loader', 'rank', 'bgr', 'cfg', 'test_set')
+    text = "model = dict(type='M')\n" + ''.join(f'{name} = 1\n' for name in names)
+    (elsewhere / 'own.py').write_text(text)
+    assert recipes.load('own.py', {'rank': 2}).rank == 2
+
+
+@pytest.mark.parametrize('sites', [{'qkv'}, [{'qkv', 'proj'}], frozenset()])
+def test_sets_are_refused(elsewhere, sites):
+    with pytest.raises(RecipeError, match=r'model\.petl\.sites.* is a set, .*: write a list'):
+        recipes.load('vit-b_lora_vtab-cifar', {'model.petl.sites': sites})

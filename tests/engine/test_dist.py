@@ -123,3 +123,12 @@ def test_slurm_asks_for_the_first_machine(monkeypatch, tmp_path):
     init_dist(Config(dict(launcher='slurm', env_cfg=dict(dist_cfg=dict(port=1234)))))
     assert os.environ['MASTER_ADDR'] == 'node3'
     assert os.environ['MASTER_PORT'] == '1234'
+
+
+@pytest.mark.parametrize('value', ['abc', '', '-1', '1.5'])
+def test_a_number_that_is_none_is_named(value, monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK'):
+        monkeypatch.setenv(name, '0')
+    monkeypatch.setenv('WORLD_SIZE', value)
+    with pytest.raises(ValueError, match=f"WORLD_SIZE='{value}' in the environment is no number"):
+        init_dist(Config(dict(launcher='pytorch')))

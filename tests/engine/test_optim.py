@@ -1,7 +1,10 @@
 """The optimizer gets the trained parameters, each once, and no others."""
 
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
+
+from gleam_mm.engine import PETLRunner
 
 
 @pytest.mark.parametrize('paramwise_cfg', [None, dict(norm_decay_mult=0.0, bias_lr_mult=2.0)])
@@ -44,3 +47,15 @@ def test_layer_wise_decay_of_mmpretrain_works(make_classifier):
     first, last = (model.backbone.layers[index].attn.qkv.weight for index in (0, 1))
     assert rates[id(model.head.fc.weight)] == 1.0
     assert (rates[id(last)], rates[id(first)]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(('batches', 'rate'), [(1, 0.05), (4, 0.2)])
+def test_the_rate_is_scaled_by_the_images_of_a_step(batches, rate, make_classifier):
+    """MMEngine's own scaling leaves accumulation out: four batches of 8 are a step of 32."""
+    config = dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=batches)
+    wrapper = build_optim_wrapper(make_classifier('LinearProbe'), config)
+    runner = PETLRunner.__new__(PETLRunner)
+    runner._train_dataloader, runner._world_size = dict(batch_size=8), 1
+    runner.param_schedulers, runner.logger = None, MMLogger.get_current_instance()
+    runner.scale_lr(wrapper, dict(enable=True, base_batch_size=16))
+    assert [group['lr'] for group in wrapper.optimizer.param_groups] == pytest.approx([rate])

@@ -1,6 +1,7 @@
 """The evolutionary search on toy spaces whose best member is known."""
 
 import itertools
+import json
 import random
 
 import pytest
@@ -174,3 +175,39 @@ def test_ends_where_a_small_space_does():
 def test_settings_out_of_range_are_named(setting):
     with pytest.raises(ValueError, match=f'{setting}=0'):
         Settings(**{setting: 0})
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda document: [],
+        lambda document: {**document, 'run': 'x'},
+        lambda document: {**document, 'subject': {'method': ['GLoRA']}},
+        lambda document: {**document, 'settings': {**document['settings'], 'seed': '0'}},
+        lambda document: {**document, 'settings': {}},
+        lambda document: {**document, 'candidates': {}},
+        lambda document: {**document, 'candidates': [{'key': 'a', 'score': 1.0}]},
+        lambda document: {
+            **document,
+            'candidates': [{'key': 'a', 'generation': 0, 'params': 1, 'score': float('nan')}],
+        },
+        lambda document: {
+            **document,
+            'candidates': [{'key': 'a', 'generation': 0, 'params': 1, 'score': 'high'}],
+        },
+    ],
+)
+def test_files_of_another_shape_are_told_in_a_line(change, tmp_path):
+    file = tmp_path / 'search.json'
+    write_scores(file, [], Settings(), {'method': 'GLoRA'})
+    read_scores(file, Settings(), {'method': 'GLoRA'})
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(ValueError, match=r'search\.json: no file of a search \(') as told:
+        read_scores(file, Settings(), {'method': 'GLoRA'})
+    assert '\n' not in str(told.value)
+
+
+def test_a_file_nested_without_end(tmp_path):
+    (tmp_path / 'search.json').write_text('[' * 100_000)
+    with pytest.raises(ValueError, match='no file of a search'):
+        read_scores(tmp_path / 'search.json', Settings(), {})

@@ -11,8 +11,9 @@ from sweep_place import OPTIONS
 from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
 from gleam_mm.engine import PETLRunner
+from gleam_mm.errors import UserError
 from gleam_mm.registry import HOOKS
-from gleam_mm.sweep import Job, Sweep, read_results, training, worker
+from gleam_mm.sweep import Job, Sweep, configure, read_results, training, worker
 from gleam_mm.sweep.claim import LostTrialError
 from gleam_mm.sweep.export import export
 from gleam_mm.sweep.plan import FINAL, SELECT, Variant
@@ -224,3 +225,19 @@ def test_a_worker_that_slept_looks_before_it_goes_on(monkeypatch):
     now[0] += 1
     with pytest.raises(LostTrialError):
         pulse.check(1, 2)
+
+
+def test_trainings_of_other_backbones_are_not_compared(place):
+    bases = place / 'configs' / '_base_' / 'backbones'
+    text = (bases / 'tiny.py').read_text()
+    named = text.index('init_cfg='), text.index('**{')
+    (bases / 'random.py').write_text(text[: named[0]] + text[named[1] :])
+    settings = sweep(backbone='random', grid={}, seeds=(0, 1))
+    with pytest.raises(UserError, match='random: its weights are random'):
+        configure.check(settings)
+    _, _, (first, second) = run(settings, 'random')
+    assert (first.state, second.state) == ('complete', 'failed')
+    assert 'are not those of final lora vtab-kitti seed 0' in second.error
+    # The weights that a method trains itself are compared as they were before.
+    _, _, results = run(sweep(methods=('full', 'lora'), grid={}, seeds=(0,)), 'same')
+    assert [result.state for result in results] == ['complete', 'complete']
