@@ -281,3 +281,33 @@ def test_both_studies_of_methods_make_up_one_table():
     text, _ = writeup.build(study(['lora']) + study(['linear'], name=claims.OTHERS), {})
     assert list(lines(section(text, 'All methods')))[2:] == ['Linear probe', 'LoRA']
     assert 'Accuracies of' not in text
+
+
+def test_the_highest_number_of_a_column_is_in_bold():
+    accuracies = {'lora': 40.0, 'ssf': 60.0, 'fact': 50.0}
+    trainings = [
+        final(method, task, 0, value) for method, value in accuracies.items() for task in TASKS
+    ]
+    trainings.append(final('linear', TASKS[0], 0, 70.0))
+    rows = lines(section(writeup.build(trainings, {})[0], 'All methods'))
+    bold = {name: [cell for cell in row if cell.startswith('**')] for name, row in rows.items()}
+    assert bold['Linear probe'] == ['**70.0**']
+    assert bold['SSF'] == ['**60.0**'] * (len(TASKS) - 1 + 4)
+    assert bold['LoRA'] == bold['FacT-TT'] == []
+
+
+def test_hostile_names_stay_in_their_cells():
+    name = 'x`|<script>\n**y**'
+    text, _ = writeup.build(study(['lora', name]) + study([name], name='a|b'), {})
+    assert '<script>' not in text
+    head = ''
+    found = 0
+    for line in text.splitlines():
+        if line.startswith('|'):
+            head = head or line
+            if 'script' in line:
+                found += 1
+                assert re.sub(r'\\.', '', line).count('|') == head.count('|')
+        else:
+            head = ''
+    assert found == 2  # in the table of all methods and in that of the other study
