@@ -64,11 +64,11 @@ class CustomDataset(ImageFiles, _CustomDataset):
         if not self.with_label:
             for number, raw in raw_lines(self.ann_file):
                 image = text_of(raw, number, self.ann_file)
-                check_path(image, number, self.ann_file)
+                check_path(image, number, self.ann_file, absolute=not self.img_prefix)
                 yield Line(number, image, None)
             return
         names = self.class_to_idx if self.CLASSES else {}
-        for line in read_list(self.ann_file, names):
+        for line in read_list(self.ann_file, names, absolute=not self.img_prefix):
             if line.label < 0 or (names and line.label >= len(names)):
                 known = f'; there are {len(names)} classes, 0 to {len(names) - 1}' if names else ''
                 raise ImageListError(

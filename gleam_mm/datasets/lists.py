@@ -49,17 +49,25 @@ def raw_lines(file: str | Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def read_list(file: Path, names: Mapping[str, int] = _NO_NAMES) -> Iterator[Line]:
+def read_list(
+    file: str | Path, names: Mapping[str, int] = _NO_NAMES, absolute: bool = False
+) -> Iterator[Line]:
     """Reads a list; see :func:`parse_line`.
 
     Raises:
         ImageListError: A line is malformed.
     """
     for number, raw in raw_lines(file):
-        yield parse_line(raw, number, file, names)
+        yield parse_line(raw, number, file, names, absolute)
 
 
-def parse_line(raw: bytes, number: int, file: Path, names: Mapping[str, int] = _NO_NAMES) -> Line:
+def parse_line(
+    raw: bytes,
+    number: int,
+    file: str | Path,
+    names: Mapping[str, int] = _NO_NAMES,
+    absolute: bool = False,
+) -> Line:
     """Splits one line of a list. Paths may have blanks: it is split at its last one.
 
     Args:
@@ -67,6 +75,7 @@ def parse_line(raw: bytes, number: int, file: Path, names: Mapping[str, int] = _
         number: Its number.
         file: The list, for the message.
         names: Class names that may stand for labels.
+        absolute: Whether a path may be absolute, where there is no folder to be relative to.
 
     Raises:
         ImageListError: The line is not UTF-8, has no path or one that leads out of the folder of
@@ -85,7 +94,7 @@ def parse_line(raw: bytes, number: int, file: Path, names: Mapping[str, int] = _
         else:
             continue
         image = text.rsplit(maxsplit=len(words) - start)[0]
-        check_path(image, number, file)
+        check_path(image, number, file, absolute)
         return Line(number, image, label)
     close = difflib.get_close_matches(words[-1], names, n=1)
     hint = f' (closest class: {close[0]!r})' if close else ''
@@ -95,7 +104,7 @@ def parse_line(raw: bytes, number: int, file: Path, names: Mapping[str, int] = _
     )
 
 
-def text_of(raw: bytes, number: int, file: Path) -> str:
+def text_of(raw: bytes, number: int, file: str | Path) -> str:
     """A line as text.
 
     Raises:
@@ -107,16 +116,17 @@ def text_of(raw: bytes, number: int, file: Path) -> str:
         raise ImageListError(f'{file}, line {number}: not UTF-8') from None
 
 
-def check_path(image: str, number: int, file: Path) -> None:
+def check_path(image: str, number: int, file: str | Path, absolute: bool = False) -> None:
     """Refuses a path that leads out of the folder that the list's paths are relative to.
 
     Links are followed: a folder of images may well be one.
 
     Raises:
-        ImageListError: The path is absolute or has a ``..``.
+        ImageListError: The path has a ``..``, or is absolute without ``absolute``.
     """
     posix, windows = PurePosixPath(image), PureWindowsPath(image)
-    if posix.is_absolute() or windows.drive or '..' in windows.parts:
+    rooted = posix.is_absolute() or windows.drive
+    if (rooted and not absolute) or '..' in windows.parts:
         raise ImageListError(
             f'{file}, line {number}: {image!r} leads out of the folder of the images; the paths of '
             'a list are relative to it, without `..`'

@@ -137,7 +137,7 @@ def _read(task: str, img_size: int) -> tuple[np.ndarray, str] | None:
     for file in sorted(cache_folder().glob(f'{prefix}{CHECKSUMS.get((task, img_size), "*")}.npy')):
         try:
             images = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, MemoryError):
             continue  # damaged: it is drawn again
         whole = images.dtype == np.uint8 and images.shape == (_IMAGES, img_size, img_size, 3)
         if whole and prefix + _digest(images) == file.stem:

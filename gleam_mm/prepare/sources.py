@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -179,8 +180,11 @@ def _dsprites(task: str, root: Path) -> dict[str, Pool]:
     file = root if root.is_file() else next(iter(sorted(root.rglob('dsprites*.npz'))), None)
     if file is None:
         raise FileNotFoundError(f'{root}: there is no dsprites*.npz')
-    with np.load(file) as data:
-        images, latents = data['imgs'], data['latents_classes']
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            images, latents = data['imgs'], data['latents_classes']
+    except (BadZipFile, EOFError, KeyError, MemoryError, ValueError) as error:
+        raise ValueError(f"{file}: not dSprites' own file, or a damaged one ({error})") from error
     # Colour, shape, scale, orientation (40), x (32), y (32).
     column, values = (4, 32) if task == 'dsprites_loc' else (3, 40)
     labels = [sixteenth(int(value), values) for value in latents[:, column]]
@@ -369,6 +373,8 @@ def _huggingface_pool(
 
     def load(index: int) -> Image.Image:
         entry = split[index][image]
-        return Image.open(BytesIO(entry['bytes']) if entry['bytes'] else entry['path'])
+        if entry['bytes']:
+            return Image.open(BytesIO(entry['bytes']))
+        return open_image(entry['path'])
 
     return Pool(list(values), load, lambda index: f'{name}[{index}]')

@@ -128,6 +128,18 @@ def test_a_list_may_name_classes(tmp_path):
     assert 'gt_label' not in unlabelled.get_data_info(0)
 
 
+def test_paths_of_a_list_may_be_absolute_where_no_folder_is_given(tmp_path):
+    file = tmp_path / 'list.txt'
+    file.write_text(f'{tmp_path}/a.jpg 0\n')
+    dataset = CustomDataset(ann_file=str(file))
+    assert dataset.get_data_info(0)['img_path'] == f'{tmp_path}/a.jpg'
+    with pytest.raises(ImageListError, match=r'list.txt, line 1: .*a.jpg. leads out of the folder'):
+        CustomDataset(str(tmp_path), ann_file=str(file))
+    file.write_text('../a.jpg 0\n')
+    with pytest.raises(ImageListError, match=r'list.txt, line 1: .*a.jpg. leads out of the folder'):
+        CustomDataset(ann_file=str(file))
+
+
 @pytest.mark.parametrize(
     ('line', 'told'),
     [

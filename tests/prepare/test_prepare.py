@@ -1,8 +1,10 @@
 """Layouts are built losslessly from what users have, and an interruption costs nothing."""
 
+import io
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -486,6 +488,16 @@ def test_hidden_folders_and_pipes_are_no_source(tmp_path):
     (tmp_path / 'list.txt').write_text('\ufeffclass 02/1.png\nclass 00/0.png\n', encoding='utf-8')
     pools = open_folder('eurosat', tmp_path / 'source', {'train': tmp_path / 'list.txt'})
     assert pools['train'].labels == [2, 0]
+
+
+def test_an_archive_that_claims_more_than_there_is_memory_is_told(tmp_path):
+    header = io.BytesIO()
+    shape = {'descr': '|u1', 'fortran_order': False, 'shape': (1 << 45,)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(tmp_path / 'dsprites.npz', 'w') as archive:
+        archive.writestr('imgs.npy', header.getvalue())
+    with pytest.raises(ValueError, match=r"dsprites.npz: not dSprites' own file, or a damaged one"):
+        open_folder('dsprites_loc', tmp_path)
 
 
 def test_few_shot_sets_without_published_lists(tmp_path):
