@@ -15,7 +15,8 @@ from mmengine.optim import OptimWrapper
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from gleam_mm.engine import PETLRunner
+from gleam_mm.checkpoint import load_from_local, read_adapter, read_state_dict
+from gleam_mm.engine import PETLRunner, find_resumable
 from gleam_mm.registry import METRICS
 
 RUNS = itertools.count()  # MMEngine keeps one message hub an experiment name
@@ -166,3 +167,101 @@ class Moments(Hook):
 def half(path):
     """Leaves what a kill in the middle of a write leaves."""
     Path(path).with_name(f'.writing-1-{Path(path).name}').write_bytes(b'PK half')
+
+
+# What is killed, and compared with the run that was not.
+
+WITHIN = dict(by_epoch=False, interval=1)  # a checkpoint every iteration
+OVER_ITERATIONS = dict(by_epoch=False, max_iters=EPOCHS * ITERATIONS, val_interval=ITERATIONS)
+WORKERS = dict(num_workers=2, persistent_workers=True)
+AMP = dict(type='AmpOptimWrapper', optimizer=dict(type='AdamW', lr=1e-2))
+
+
+def accumulating(counts):
+    return dict(
+        type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=counts
+    )
+
+
+def averaging():
+    return [dict(type='EMAHook', momentum=0.1)]
+
+
+VARIANTS = {
+    'epochs': lambda: {},
+    'every second epoch': lambda: dict(checkpoint=dict(interval=2)),
+    'without validation': lambda: dict(script=(), checkpoint=dict(save_best=None)),
+    'iterations': lambda: dict(train_cfg=OVER_ITERATIONS, checkpoint=WITHIN, param_scheduler=None),
+    'iterations without an end': lambda: dict(
+        train_cfg=OVER_ITERATIONS,
+        checkpoint=WITHIN,
+        param_scheduler=None,
+        loader=dict(sampler=dict(type='InfiniteSampler', shuffle=True)),
+    ),
+    'within epochs': lambda: dict(checkpoint=WITHIN),
+    'workers': lambda: dict(loader=WORKERS),
+    'workers within epochs': lambda: dict(loader=WORKERS, checkpoint=WITHIN),
+    'accumulation': lambda: dict(optim_wrapper=accumulating(4)),
+    'accumulation within epochs': lambda: dict(optim_wrapper=accumulating(3), checkpoint=WITHIN),
+    'AMP': lambda: dict(optim_wrapper=AMP),
+    'EMA': lambda: dict(hooks=averaging()),
+    'EMA, AMP and accumulation': lambda: dict(
+        hooks=averaging(), optim_wrapper=dict(AMP, accumulative_counts=4)
+    ),
+    'supernet': lambda: dict(model='NOAH'),
+    'schedule of metrics': lambda: dict(
+        param_scheduler=dict(
+            type='ReduceOnPlateauLR', monitor='accuracy/top1', rule='greater', patience=0
+        )
+    ),
+}
+SCRIPT = (1.0, 3.0, 2.0)
+
+
+def build_variant(variant, make_classifier, work_dir):
+    """Builds the runner of a variant, resumed if there is something to resume."""
+    options = {'script': SCRIPT, **VARIANTS[variant]()}
+    petl = options.pop('model', 'GLEAM')
+    path = find_resumable(work_dir)
+    if path is not None:
+        options |= dict(resume=True, load_from=str(path))
+    return build(make_classifier(petl, num_classes=2), work_dir, **options)
+
+
+def final_state(folder):
+    """What a training came to, read from its files."""
+    folder = Path(folder)
+    last = Path((folder / 'last_checkpoint').read_text())
+    content = load_from_local(str(last), 'cpu')
+    scalars = content['message_hub']['log_scalars']
+    tensors, metadata = read_adapter(folder / 'adapter.safetensors')
+    return {
+        'weights': content['state_dict'],
+        'averaged': content.get('ema_state_dict', {}),
+        'adapter': tensors,
+        'metadata': metadata,
+        'files': sorted(path.name for path in folder.iterdir() if path.suffix not in ('.py', '')),
+        'best weights': [read_state_dict(path) for path in sorted(folder.glob('best_*'))],
+        'best': content['message_hub']['runtime_info'].get('best_score'),
+        'rates': [group['lr'] for group in content['optimizer']['param_groups']],
+        'curves': {
+            name: scalars[name].data[0].tolist()
+            for name in ('train/loss', 'train/lr', 'val/accuracy/top1')
+            if name in scalars
+        },
+    }
+
+
+def assert_same(ours, theirs, where='run'):
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_same(ours[key], theirs[key], f'{where}: {key}')
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs), where
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(*pair, f'{where}: {index}')
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    else:
+        assert ours == theirs, where
