@@ -4,7 +4,10 @@ Nothing here imports gleam_mm, which takes seconds: --help and a wrong flag are 
 """
 
 import argparse
+import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -12,7 +15,21 @@ from typing import Any, NoReturn
 # slow training on a busy machine down tenfold. OpenMP reads this when torch is loaded.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from mmengine.config import DictAction
+
+def _end(number: int, frame: Any) -> None:
+    """Ends a tool that is still being imported; nothing is under way yet."""
+    told = 'interrupted' if number == signal.SIGINT else f'ended by {signal.Signals(number).name}'
+    os.write(2, f'{os.path.basename(sys.argv[0])}: {told}\n'.encode())  # noqa: PTH119
+    os._exit(128 + number)
+
+
+if multiprocessing.parent_process() is None:  # no worker that imports this once more
+    for _name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
+        _number = getattr(signal, _name, None)
+        if _number is not None and signal.getsignal(_number) is not signal.SIG_IGN:
+            signal.signal(_number, _end)
+
+from mmengine.config import DictAction  # noqa: E402
 
 
 class Parser(argparse.ArgumentParser):

@@ -21,6 +21,7 @@ from gleam_mm import checkpoint as checkpoints
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.fileio import remove_unfinished, write_bytes
+from gleam_mm.interrupts import uninterrupted
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import HOOKS
 from gleam_mm.version import __version__
@@ -125,13 +126,16 @@ class AdapterCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keeps the best checkpoint, and writes the last one again, which is validated now."""
-        if not self._trains:
-            return
+        if self._trains:
+            with uninterrupted():
+                self._keep(runner, metrics or {})
+
+    def _keep(self, runner: Runner, metrics: dict[str, Any]) -> None:
         done = _done(runner)
         runner.message_hub.update_info(_VALIDATED, done)
-        self._metrics = {'val': plain_metrics(metrics or {})}
+        self._metrics = {'val': plain_metrics(metrics)}
         self._exported = None
-        numbers = {name: value for name, value in (metrics or {}).items() if _is_number(value)}
+        numbers = {name: value for name, value in metrics.items() if _is_number(value)}
         before, last = self._best_paths(), self.last_ckpt
         runner.message_hub.update_info(_BEST_BEFORE, list(before.values()))
         self._set_best_paths(dict.fromkeys(before))  # so that nothing is removed yet
@@ -164,7 +168,8 @@ class AdapterCheckpointHook(CheckpointHook):
 
     def _save_checkpoint(self, runner: Runner) -> None:
         self._metrics = {}
-        super()._save_checkpoint(runner)
+        with uninterrupted():
+            super()._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Saves a checkpoint, then says that it is the last, then removes outdated ones."""

@@ -1,11 +1,16 @@
 """Training that is killed and taken up again, and checkpoints that must not be loaded."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import TOOLS
 
 from gleam_mm.checkpoint import load_from_local, read_state_dict
 from gleam_mm.engine import find_resumable
@@ -21,6 +26,9 @@ custom_hooks = [dict(type='Killer')]
 KILLER = """
 import os
 import signal
+import subprocess
+import sys
+import time
 from mmengine.hooks import Hook
 from gleam_mm.registry import HOOKS
 
@@ -140,3 +148,68 @@ def test_crafted_checkpoint_is_refused(way, crafted, marker, call, config):
     assert f'{crafted}: refused' in done.err
     assert 'Only safe loading is done' in done.err
     assert not marker.exists()
+
+
+# Signals that can be heeded
+
+SLEEPER = """
+import os
+import time
+from mmengine.hooks import Hook
+from gleam_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Sleeper(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        open('training', 'w').close()
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_tools_end_in_one_line_while_they_are_imported(number, code, tmp_path):
+    # A tool that is still importing: the signal comes as soon as it has said how it takes it.
+    script = f"""
+import os, signal, sys
+sys.argv[0] = 'train.py'
+sys.path.insert(0, {str(TOOLS)!r})
+class Importing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'mmengine':
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Importing())
+import _flags
+"""
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stderr.startswith('train.py: ') and done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_a_training_that_is_ended_leaves_no_workers(tmp_path, config):
+    (tmp_path / 'tiny.py').write_text(
+        f"_base_ = ['{config}']\n"
+        "custom_imports = dict(imports=['sleeper'])\n"
+        "custom_hooks = [dict(type='Sleeper')]\n"
+        'train_dataloader = dict(num_workers=2)\n'
+    )
+    (tmp_path / 'sleeper.py').write_text(SLEEPER)
+    process = subprocess.Popen(
+        [sys.executable, TOOLS / 'train.py', 'tiny.py', '--work-dir', 'run'],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / 'training').exists() and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    err = process.communicate(timeout=200)[1]
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == 'train.py: interrupted' and 'Traceback' not in err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left in its group

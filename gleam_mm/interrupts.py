@@ -1,0 +1,70 @@
+"""Signals that end a run: in one line, nothing half done, and with the status that shells know.
+
+Ctrl-C (SIGINT), SIGTERM and SIGHUP raise :class:`Stopped` where the run stands, but for what must
+not be cut in two, which is put into :func:`uninterrupted`.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)
+)
+_blocks = 0  # how many blocks that must not be interrupted the run is in
+_waiting: int | None = None  # the signal that came meanwhile
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked this process to end.
+
+    Attributes:
+        number (signal.Signals): Which one.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raises :class:`Stopped` within it, and behind it ignores signals: the process is ending."""
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        global _waiting
+        if os.getpid() != owner:  # a data loader's worker, forked with this handler
+            if number != signal.SIGINT:  # which a terminal sends to all: the owner ends them
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+        elif _blocks:
+            _waiting = number
+        else:
+            raise Stopped(number)
+
+    # What is ignored stays so: SIGHUP under nohup, SIGINT in the background of a script.
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Puts off signals until its end."""
+    global _blocks, _waiting
+    _blocks += 1
+    try:
+        yield
+    finally:
+        _blocks -= 1
+        if not _blocks and _waiting is not None:
+            number, _waiting = _waiting, None
+            raise Stopped(number)
