@@ -110,13 +110,12 @@ def _render(figure: Figure, suffix: str, salt: str) -> bytes:
     buffer = io.BytesIO()
     # Text stays text: it can be searched, and takes a page's own font.
     with matplotlib.rc_context({'svg.hashsalt': salt, 'svg.fonttype': 'none'}):
-        metadata = {'Date': None} if suffix == 'svg' else None
-        figure.savefig(buffer, format=suffix, metadata=metadata, dpi=_DPI.get(suffix, 'figure'))
+        figure.savefig(buffer, format=suffix, dpi=_DPI.get(suffix, 'figure'))
     return buffer.getvalue()
 
 
 def _tree(figure: Figure, salt: str) -> ElementTree.Element:
-    """Matplotlib's SVG without what it has for other programs, and with tips."""
+    """Matplotlib's SVG without its metadata, which have the time, and with tips."""
     data = _render(figure, 'svg', salt)
     referred = set(re.findall(r'#([\w-]+)', data.decode()))
     root = ElementTree.fromstring(data)
