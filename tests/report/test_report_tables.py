@@ -64,6 +64,15 @@ def test_missing_cells_are_missing():
     assert shown(groups) == ['0.295', '— 3/7', '— 0/4', '— 0/8', '— 3/19']
 
 
+@pytest.mark.parametrize('order', [(0, 1), (1, 0)])
+def test_the_papers_row_follows_the_row_with_the_most_tasks(order):
+    few, many = (Study(f'{n}', [final(dataset=task) for task in VTAB[:n]]) for n in (1, 3))
+    found = table([(few, many)[place] for place in order], 'vtab-vit-b-tasks')
+    heads = [(line.label, line.source) for line in found.lines]
+    assert heads[heads.index(('LoRA', 'paper')) - 1] == ('LoRA (3)', 'measured')
+    assert len(heads) == 3
+
+
 def test_swins_group_means_are_table_4():
     found = table(whole(('full', 'bitfit'), backbone='swin-b'), 'vtab-swin-b-groups')
     assert 'Table 4' in found.title
