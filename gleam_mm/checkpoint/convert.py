@@ -33,11 +33,13 @@ _WRAPPERS = ('model', 'state_dict')  # where official checkpoints keep their wei
 _TIMM_PREFIX = 'timm_model.'
 
 _HEAD = 'classification head'
+_POOL = 'attention pooling, which belongs to the head'
 _MASK = 'attention mask, which MMPretrain and timm compute'
 _INDEX = 'relative position index, which timm computes'
 _HEAD_KEYS = re.compile(
-    r'(head|head\.fc|pre_logits\.fc)\.(weight|bias)|(head|pre_logits)/(kernel|bias)'
+    r'(head|head\.fc|head_dist|pre_logits\.fc)\.(weight|bias)|(head|pre_logits)/(kernel|bias)'
 )
+_POOL_KEYS = re.compile(r'attn_pool\..*')
 _BUFFER_KEYS = re.compile(r'layers\.\d+\.blocks\.\d+\.(attn_mask|attn\.relative_position_index)')
 
 _MLP = {'fc1': 'ffn.layers.0.0', 'fc2': 'ffn.layers.1'}
@@ -50,6 +52,9 @@ _VIT_KEYS = [
         r'blocks\.(\d+)\.mlp\.(fc[12])\.(weight|bias)',
         lambda m: f'layers.{m[1]}.{_MLP[m[2]]}.{m[3]}',
     ),
+    (r'blocks\.(\d+)\.ls1\.gamma', r'layers.\1.attn.gamma1.weight'),
+    (r'blocks\.(\d+)\.ls2\.gamma', r'layers.\1.ffn.gamma2.weight'),
+    (r'norm_pre\.(weight|bias)', r'pre_norm.\1'),
     (r'norm\.(weight|bias)', r'ln1.\1'),
 ]
 _SWIN_KEYS = [
@@ -145,6 +150,7 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
     if target not in TARGETS:
         raise ConversionError(f'target={target!r}: choose one of {", ".join(TARGETS)}')
     dropped = {key: _HEAD for key in tensors if _HEAD_KEYS.fullmatch(key)}
+    dropped |= {key: _POOL for key in tensors if _POOL_KEYS.fullmatch(key)}
     weights = {key: value for key, value in tensors.items() if key not in dropped}
     if 'embedding/kernel' in weights:
         source, keys, weights = "ViT of Google's .npz format", _VIT_KEYS, _google_to_timm(weights)
@@ -166,15 +172,32 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
     if keys is _SWIN_KEYS:
         last = max(int(key.split('.')[1]) for key in weights if key.startswith('layers.'))
         keys = [*_SWIN_KEYS, (r'norm\.(weight|bias)', rf'norm{last}.\1')]
-    renamed = {key: _rename(key, keys) for key in weights}
+    elif target == 'mmpretrain' and 'cls_token' in weights and _is_square(weights['pos_embed']):
+        raise ConversionError(
+            "its class token has no position, as of DeiT-3: MMPretrain's DeiT3 normalises by ln1 "
+            "where ln2 belongs and gives other features; pass --target timm, for timm's class"
+        )
+    # timm's own names of a ViT need no place in MMPretrain; loading is strict.
+    if keys is not _VIT_KEYS or target == 'mmpretrain':
+        renamed = {key: _rename(key, keys) for key in weights}
     if target == 'timm':
         converted = {_TIMM_PREFIX + key: value for key, value in weights.items()}
     else:
         converted = {renamed[key]: _reorder(key, value) for key, value in weights.items()}
         converted |= _indices(converted)
-    pos_embed = weights.get('pos_embed')
-    grid = None if pos_embed is None else (pos_embed.shape[1] - 1) ** 0.5
-    return Conversion(source, converted, dropped, grid)
+    return Conversion(source, converted, dropped, _grid(weights.get('pos_embed')))
+
+
+def _grid(pos_embed: Tensor | None) -> float | None:
+    """Patches a side. Of DeiT-3, SigLIP and others, class tokens and registers have no position."""
+    if pos_embed is None:
+        return None
+    return (pos_embed.shape[1] - (not _is_square(pos_embed))) ** 0.5
+
+
+def _is_square(pos_embed: Tensor) -> bool:
+    """Whether its positions (1, N, C) are those of a square of patches, and of nothing else."""
+    return math.isqrt(pos_embed.shape[1]) ** 2 == pos_embed.shape[1]
 
 
 def read(path: str | Path) -> dict[str, Tensor]:

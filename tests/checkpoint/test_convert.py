@@ -179,6 +179,67 @@ def test_for_timms_classes(source, tmp_path):
     )
 
 
+# Models of timm, and MMPretrain's class for them; None where it has none.
+RELATIVES = {
+    'vit_small_patch14_dinov2': lambda: small_vit(layer_scale_init_value=1e-5),
+    'vit_base_patch16_clip_224': lambda: small_vit(
+        pre_norm=True, patch_cfg=dict(bias=False), norm_cfg=dict(type='LN', eps=1e-5)
+    ),
+    'deit3_small_patch16_224': None,
+    'vit_small_patch14_reg4_dinov2': None,
+    'vit_base_patch16_siglip_224': None,
+}
+
+
+@pytest.mark.parametrize('name', [name for name, build in RELATIVES.items() if build])
+def test_layer_scale_and_a_norm_before_the_blocks(name):
+    reference, ours = random_model(name, **SMALL_VIT), RELATIVES[name]()
+    conversion = convert(reference.state_dict())
+    ours.load_state_dict(conversion.tensors)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(
+        features(ours, images), features(reference, images), rtol=0, atol=1e-9
+    )
+    assert conversion.grid == 4
+
+
+def test_deit3_is_for_timms_class_alone():
+    state = random_model('deit3_small_patch16_224', **SMALL_VIT).state_dict()
+    with pytest.raises(ConversionError, match=r'as of DeiT-3: .* pass --target timm'):
+        convert(state)
+
+
+@pytest.mark.parametrize('name', RELATIVES)
+def test_timms_own_class_takes_whatever_timm_has(name):
+    reference, ours = random_model(name, **SMALL_VIT), TIMMBackbone(name, **SMALL_VIT)
+    conversion = convert(reference.state_dict(), 'timm')
+    ours.load_state_dict(conversion.tensors)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(
+        features(ours, images), features(reference, images), rtol=0, atol=1e-9
+    )
+    assert conversion.grid == 4
+    assert all('head' in key or 'attn_pool' in key for key in conversion.dropped)
+
+
+@pytest.mark.slow
+def test_true_weights_of_dinov2():
+    """On the file that GLEAM_TEST_DINOV2 names: ViT-S/14 under timm's names."""
+    file = os.environ.get('GLEAM_TEST_DINOV2')
+    if not file:
+        pytest.skip('GLEAM_TEST_DINOV2 names no file')
+    weights = read(file)
+    reference = timm.create_model('vit_small_patch14_dinov2', pretrained=False)
+    reference.load_state_dict(weights)
+    arch = dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536)
+    ours = VisionTransformer(arch, img_size=518, patch_size=14, layer_scale_init_value=1e-5)
+    ours.load_state_dict(convert(weights).tensors)
+    images = torch.randn(1, 3, 518, 518)
+    torch.testing.assert_close(
+        features(ours, images), features(reference, images), rtol=0, atol=1e-6
+    )
+
+
 def test_googles_format_is_read_as_timm_reads_it(tmp_path):
     file = write('Google ViT .npz', random_model(VIT, **SMALL_VIT), tmp_path)
     reference, ours = (
@@ -248,15 +309,15 @@ def test_every_other_key_is_there():
 
 
 @pytest.mark.parametrize(
-    ('model', 'key'),
+    ('model', 'key', 'target'),
     [
-        ((VIT, SMALL_VIT), 'blocks.0.ls1.gamma'),
-        ((VIT, SMALL_VIT), 'reg_token'),
-        ((SWIN, SMALL_SWIN), 'layers.0.blocks.0.attn.logit_scale'),
-        ((SWIN, SMALL_SWIN), 'absolute_pos_embed'),
+        ((VIT, SMALL_VIT), 'blocks.0.attn.q_norm.weight', 'mmpretrain'),
+        ((VIT, SMALL_VIT), 'reg_token', 'mmpretrain'),
+        ((SWIN, SMALL_SWIN), 'layers.0.blocks.0.attn.logit_scale', 'mmpretrain'),
+        ((SWIN, SMALL_SWIN), 'absolute_pos_embed', 'mmpretrain'),
+        ((SWIN, SMALL_SWIN), 'absolute_pos_embed', 'timm'),
     ],
 )
-@pytest.mark.parametrize('target', ['mmpretrain', 'timm'])
 def test_a_key_without_a_place_is_an_error(model, key, target):
     name, options = model
     state = random_model(name, **options).state_dict()
