@@ -1,0 +1,5 @@
+_base_ = '_photographs.py'
+data_preprocessor = dict(num_classes=10)
+train_dataloader = dict(dataset=dict(data_root='data/cifar10', num_classes=10))
+val_dataloader = dict(dataset=dict(data_root='data/cifar10', num_classes=10))
+test_dataloader = dict(dataset=dict(data_root='data/cifar10', num_classes=10))

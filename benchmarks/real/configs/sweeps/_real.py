@@ -1,0 +1,19 @@
+# What the sweeps of this benchmark share; README.md has the rules. A training passes three times
+# over its images, in bfloat16. Three rates for every method, chosen for each task on val200.
+backbone = 'real-vit'
+methods = [
+    'gleam-l', 'lora', 'gleam-t', 'fact', 'linear', 'repadapter', 'convpass', 'gleam-b', 'ssf',
+    'adaptformer', 'bitfit',
+]  # fmt: skip
+grid = {'optim_wrapper.optimizer.lr': [1e-3, 3e-3, 1e-2]}
+seeds = 3
+options = {
+    'optim_wrapper.type': 'AmpOptimWrapper',
+    'optim_wrapper.dtype': 'bfloat16',
+    'test_cfg.fp16': True,  # MMEngine's name for automatic mixed precision, bfloat16 on a CPU
+}
+# No decay where the official code has none.
+variants = {
+    name: {'optim_wrapper.paramwise_cfg': dict(custom_keys={part: dict(decay_mult=0.0)})}
+    for name, part in [('ssf', 'petl'), ('bitfit', 'backbone')]
+}

@@ -1,0 +1,111 @@
+"""Chooses how many of the ViT's blocks the benchmark uses, once, before any method is compared.
+
+For each task and depth: ridge regression in closed form on the frozen, standardised class token of
+train800, its penalty the best of 0.1, 1, 10, 100 and 1000 on val200. The depth with the higher mean
+over the tasks is the one in configs/_base_/backbones/real-vit.py. The test split stays closed.
+
+    python benchmarks/real/prepare.py FOLDER --depth 10
+    python benchmarks/real/prepare.py FOLDER --depth 12
+    python benchmarks/real/probe.py
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DEPTHS = (10, 12)
+PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+TABLE = 'probe.csv'
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the flags: there are none but --help."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    parse_args()  # first: importing what follows takes seconds
+
+    import torch
+    from mmengine.runner import Runner
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from gleam_mm import cli, errors
+    from gleam_mm.config import recipes
+    from gleam_mm.engine import fill_num_classes
+    from gleam_mm.fileio import write_bytes
+    from gleam_mm.registry import MODELS, scope_of
+    from gleam_mm.sweep import protocol
+
+    def accuracies(task: str, depth: int) -> list[float]:
+        """Accuracy on val200 in %, for each penalty."""
+        options = {
+            'model.backbone.depth': depth,
+            'model.backbone.init_cfg.checkpoint': f'checkpoints/real-vit-{depth}.safetensors',
+            'train_dataloader.dataset.split': 'train800',
+            'train_dataloader.sampler.shuffle': False,
+        }
+        cfg = recipes.load(f'real-vit_linear_real-{task}', options)
+        with scope_of(cfg), protocol.only('train800', 'val200'):
+            fill_num_classes(cfg)
+            model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).eval()
+            x, y = features(model, Runner.build_dataloader(cfg.train_dataloader))
+            x_val, y_val = features(model, Runner.build_dataloader(cfg.val_dataloader))
+        mean, std = x.mean(0), x.std(0) + 1e-6
+        x, x_val = (x - mean) / std, (x_val - mean) / std
+        targets = F.one_hot(y, int(cfg.data_preprocessor.num_classes)).double()
+        offset = targets.mean(0)
+        covariance, right = x.T @ x, x.T @ (targets - offset)
+        results = []
+        for penalty in PENALTIES:
+            identity = torch.eye(len(covariance), dtype=x.dtype)
+            weight = torch.linalg.solve(covariance + penalty * identity, right)
+            hits = (x_val @ weight + offset).argmax(1) == y_val
+            results.append(100 * hits.double().mean().item())
+        return results
+
+    @torch.inference_mode()
+    def features(model: torch.nn.Module, loader: torch.utils.data.DataLoader) -> tuple:
+        """The class tokens (N, d) in double precision, and the labels (N,)."""
+        tokens: list[Tensor] = []
+        labels: list[Tensor] = []
+        for batch in loader:
+            data = model.data_preprocessor(batch)
+            tokens.append(model.extract_feat(data['inputs'])[-1])
+            labels += [sample.gt_label for sample in data['data_samples']]
+        return torch.cat(tokens).double(), torch.cat(labels)
+
+    def table(rows: Sequence[Sequence[object]]) -> bytes:
+        """Rows as CSV."""
+        return '\n'.join(','.join(map(str, row)) for row in [*rows, ()]).encode()
+
+    def main() -> None:
+        """Probes every task at every depth, and writes the table."""
+        os.chdir(HERE)
+        with errors.setup():
+            names = [name for name in recipes.families()['datasets'] if name.startswith('real-')]
+            rows: list[tuple] = [('task', 'depth', 'penalty', 'accuracy')]
+            means = {}
+            for depth in DEPTHS:
+                best = []
+                for name in names:
+                    task = name.removeprefix('real-')
+                    measured = accuracies(task, depth)
+                    rows += [
+                        (task, depth, penalty, f'{accuracy:.1f}')
+                        for penalty, accuracy in zip(PENALTIES, measured, strict=True)
+                    ]
+                    best.append(max(measured))
+                    print(f'{depth} blocks, {task}: {best[-1]:.1f}', flush=True)
+                means[depth] = sum(best) / len(best)
+            write_bytes(HERE / TABLE, table(rows))
+            for depth, mean in means.items():
+                print(f'{depth} blocks: {mean:.1f} on average')
+
+    cli.run(main)
