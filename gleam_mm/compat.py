@@ -40,6 +40,7 @@ def apply() -> None:
     fix_drop_path()
     quiet_harmless_warnings()
     quiet_init_report()
+    patch_in_workers()
 
 
 def define_torchvision_operators() -> None:
@@ -295,6 +296,30 @@ def quiet_init_report() -> None:
 
     dump._gleam_mm = True
     BaseModule._dump_init_info = dump
+
+
+def patch_in_workers() -> None:
+    """Has these patches in the worker processes of data loaders as well.
+
+    A worker that is spawned, as on macOS, on Windows and with CUDA, is a new process: it imports
+    what its dataset needs, MMPretrain before anything of ours, and so without these patches. What
+    it is told first is which function to run, by name. That is one of this module, whose import
+    applies them.
+    """
+    global _torch_worker_loop
+    from torch.utils.data._utils import worker
+
+    if worker._worker_loop is not _worker_loop:
+        _torch_worker_loop = worker._worker_loop
+        worker._worker_loop = _worker_loop
+
+
+_torch_worker_loop: Callable | None = None
+
+
+def _worker_loop(*args: Any, **kwargs: Any) -> None:
+    """Takes the place of torch's loop of a data loader's worker."""
+    _torch_worker_loop(*args, **kwargs)
 
 
 def _rebind(package: str, old: Any, new: Any) -> None:

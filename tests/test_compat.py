@@ -17,8 +17,10 @@ from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
+from torch.utils.data import DataLoader
 
 from gleam_mm import compat
+from gleam_mm.registry import TRANSFORMS
 
 
 class Crafted:
@@ -242,3 +244,13 @@ def test_report_of_initialisation_reaches_the_log_file(current_logger, tmp_path)
     Initialised().init_weights()
     file_handler.close()
     assert 'linear.weight' in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.slow
+def test_spawned_workers_are_patched():
+    images = [{'img': np.full((2, 2, 3), 90, np.uint8)} for _ in range(8)]
+    jitter = TRANSFORMS.build(dict(type='ColorJitter', hue=0.5))  # overflows without a patch
+    loader = DataLoader(
+        images, batch_size=None, collate_fn=jitter, num_workers=1, multiprocessing_context='spawn'
+    )
+    assert len([image['img'] for image in loader]) == 8

@@ -71,10 +71,15 @@ def check_schedule(cfg: Config) -> None:
     for index, scheduler in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
         begin = scheduler.get('begin', 0)
         if epochs is not None and scheduler.get('by_epoch', True) and begin >= epochs:
+            shorter = (
+                f'shorten the warm-up: --cfg-options param_scheduler.{max(index - 1, 0)}.end=1 '
+                f'param_scheduler.{index}.begin=1'
+                if epochs > 1
+                else 'do without a schedule: --cfg-options param_scheduler=None'
+            )
             raise ValueError(
                 f'train_cfg.max_epochs={epochs}, but param_scheduler.{index} begins at epoch '
-                f'{begin}, when warm-up ends: train longer, or shorten the warm-up, such as '
-                f'--cfg-options param_scheduler.0.end=1 param_scheduler.1.begin=1'
+                f'{begin}, when warm-up ends: train longer, or {shorter}'
             )
 
 
