@@ -125,7 +125,7 @@ def check_options(sweep: Sweep) -> None:
         for path, value in _leaves(options):
             words = path.split('.')
             looked_up = set(words) & set(_LOOKED_UP)
-            known = words[-1] in looked_up and isinstance(value, str) and _registered(value)
+            known = words[-1] in looked_up and isinstance(value, str) and _is_registered(value)
             if (looked_up and not known) or set(words) & set(_REFUSED):
                 raise ValueError(
                     f'{where}: {path} is {value!r}, which is for your own files and flags alone: '
@@ -143,12 +143,5 @@ def _leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
             yield here, inner
 
 
-def _registered(name: str) -> bool:
-    """Whether a registry has a component of that name by now."""
-    for known in _REGISTRIES:
-        known.import_from_location()
-        while known is not None:
-            if name in known.module_dict:
-                return True
-            known = known.parent
-    return False
+def _is_registered(name: str) -> bool:
+    return any(registry.registered(known, name) is not None for known in _REGISTRIES)
