@@ -25,7 +25,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 import gleam_mm  # noqa: F401  (registers the methods)
-from gleam_mm.petl.base import LINEAR_ROLES
+from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.registry import MODELS
 
 WIDTH, CLASSES = 768, 100

@@ -106,7 +106,7 @@ TASK_UTILS = _child(_mmpretrain.TASK_UTILS, 'gleam_mm.models')
 TOKENIZER = _child(_mmpretrain.TOKENIZER, 'gleam_mm.models')
 
 # Layouts: what knows the sites of one backbone class. MMPretrain has no such registry.
-LAYOUTS = Registry('layout', scope=SCOPE, locations=['gleam_mm.petl'])
+LAYOUTS = Registry('layout', scope=SCOPE, locations=['gleam_mm.layouts'])
 
 # Evaluation and pictures
 METRICS = _child(_mmpretrain.METRICS, 'gleam_mm.engine')

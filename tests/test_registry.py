@@ -35,7 +35,7 @@ PLUGIN = """
     from torch import nn, ones_like
 
     from gleam_mm.petl import PETLMethod
-    from gleam_mm.petl.layouts import ViTLayout
+    from gleam_mm.layouts import ViTLayout
     from gleam_mm.registry import DATASETS, LAYOUTS, MODELS
 
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from gleam_mm.analysis.pictures import Pictures
 from gleam_mm.analysis.subjects import AnalysisError, Subject
-from gleam_mm.analysis.windows import is_windowed, unwindow
-from gleam_mm.petl.layouts import Site, find_layout
+from gleam_mm.layouts import Grid, Site
 
 
 class AttentionProbe:
@@ -27,7 +26,7 @@ class AttentionProbe:
     """
 
     def __init__(self, subject: Subject) -> None:
-        layout = find_layout(subject.model.backbone)
+        layout = subject.model.petl.layout
         self.blocks = layout.sites(('block',))
         self._attentions = {site.block: site for site in layout.sites(('attn',))}
         self._qkvs = {site.block: site for site in layout.sites(('qkv',))}
@@ -43,7 +42,6 @@ class AttentionProbe:
                 )
 
     def __enter__(self) -> 'AttentionProbe':
-        self._handles = self.layout.track_grid()
         for block, site in self._attentions.items():
             self._handles.append(
                 site.module.register_forward_pre_hook(
@@ -57,6 +55,7 @@ class AttentionProbe:
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
+        self._handles = []
 
     def take(self) -> list[Tensor]:
         """Hands over what the last forward pass has given.
@@ -71,35 +70,8 @@ class AttentionProbe:
         self._masks[block] = kwargs.get('mask', args[1] if len(args) > 1 else None)
 
     def _after(self, block: int, module: nn.Module, args: tuple, output: Tensor) -> None:
-        attention = self._attentions[block].module
-        self._weights[block] = attention_weights(attention, output, self._masks.pop(block))
-
-
-def attention_weights(attention: nn.Module, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The weights that an attention module of MMPretrain or timm gives to the values.
-
-    Args:
-        attention: The module.
-        qkv: What its ``qkv`` gave, of shape (B, N, 3 C).
-        mask: In Swin the mask of shifted windows, of shape (W, N, N), or None.
-
-    Returns:
-        Weights of shape (B, heads, N, N); rows sum to one.
-    """
-    qkv = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    queries, keys = qkv[0], qkv[1]
-    if hasattr(attention, 'q_norm'):  # timm
-        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
-    scale = getattr(attention, 'scale', queries.shape[-1] ** -0.5)
-    scores = queries @ keys.transpose(-2, -1) * scale
-    if hasattr(attention, 'relative_position_bias_table'):
-        index = attention.relative_position_index
-        table = attention.relative_position_bias_table[index.view(-1)]
-        scores = scores + table.view(*index.shape[-2:], -1).permute(2, 0, 1)
-    if mask is not None:
-        scores = scores.unflatten(0, (-1, len(mask))) + mask[:, None]
-        scores = scores.flatten(0, 1)
-    return scores.softmax(-1)
+        attention = self.layout.attention(self._attentions[block])
+        self._weights[block] = attention.weights(output, self._masks.pop(block))
 
 
 def rollout(weights: Sequence[Tensor]) -> Tensor:
@@ -149,7 +121,7 @@ def measure(subject: Subject, pictures: Pictures) -> dict[str, Any]:
             _layer_map(site, layer, probe, len(pictures.inputs))
             for site, layer in zip(probe.blocks, weights, strict=True)
         ]
-        windowed = is_windowed(probe.blocks[0].module)
+        windowed = probe.layout.windowed
         rolled = None if windowed else _rollout_map(probe, weights)
     return {
         **subject.describe(),
@@ -172,24 +144,22 @@ def measure(subject: Subject, pictures: Pictures) -> dict[str, Any]:
 
 def _layer_map(site: Site, weights: Tensor, probe: AttentionProbe, images: int) -> Tensor:
     """One layer's map, of shape (B, height, width)."""
-    prefix, height, width = probe.layout.grid(site)
-    mean = weights.mean(1)
-    if is_windowed(site.module):
+    grid, mean = probe.layout.grid(site), weights.mean(1)
+    if probe.layout.windowed:
         received = mean.sum(1)[..., None]  # (B W, N, 1)
-        grid = unwindow(received, site.module, probe.layout.grid(site), images)
-        return grid.view(images, height, width)
-    rows = mean[:, 0] if prefix else mean.mean(1)
-    return _on_grid(rows, prefix, height, width)
+        return probe.layout.unwindow(site, received, images).view(images, grid.height, grid.width)
+    return _on_grid(mean[:, 0] if grid.prefix else mean.mean(1), grid)
 
 
 def _rollout_map(probe: AttentionProbe, weights: Sequence[Tensor]) -> Tensor:
-    prefix, height, width = probe.layout.grid(probe.blocks[0])
+    grid = probe.layout.grid(probe.blocks[0])
     # Prompts, which stand behind the tokens of the image, are others in every layer.
-    tokens = prefix + height * width
+    tokens = grid.prefix + grid.height * grid.width
     product = rollout([layer[..., :tokens, :tokens] for layer in weights])
-    rows = product[:, 0] if prefix else product.mean(1)
-    return _on_grid(rows, prefix, height, width)
+    return _on_grid(product[:, 0] if grid.prefix else product.mean(1), grid)
 
 
-def _on_grid(rows: Tensor, prefix: int, height: int, width: int) -> Tensor:
-    return rows[:, prefix : prefix + height * width].unflatten(1, (height, width))
+def _on_grid(rows: Tensor, grid: Grid) -> Tensor:
+    """The part of rows (B, N) that is on the grid, of shape (B, height, width)."""
+    end = grid.prefix + grid.height * grid.width
+    return rows[:, grid.prefix : end].unflatten(1, (grid.height, grid.width))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gleam_mm.analysis.pictures import Pictures
 from gleam_mm.analysis.subjects import AnalysisError, Subject
-from gleam_mm.petl.layouts import Layout, Site, find_layout
+from gleam_mm.layouts import Layout, Site
 
 # What needs nothing but activations and gradients: by name, the library's class.
 METHODS = {
@@ -66,7 +66,7 @@ def measure(
     classes = subject.cfg.model.head.num_classes
     if target is not None and not 0 <= target < classes:
         raise AnalysisError(f'--target {target}: the classes are 0 to {classes - 1}')
-    layout = find_layout(subject.model.backbone)
+    layout = subject.model.petl.layout
     site = _choose_site(layout, site_name)
     targets = None
     if target is not None:
@@ -74,7 +74,6 @@ def measure(
 
         targets = [ClassifierOutputTarget(target)] * len(pictures.inputs)
     wrapped = _Logits(subject).eval()
-    handles = layout.track_grid()
     # Not in a `with` block, where the library would print an error and go on.
     cam = getattr(library, METHODS[method])(
         model=wrapped,
@@ -86,8 +85,6 @@ def measure(
         logits = cam.outputs.detach()
     finally:
         cam.activations_and_grads.release()
-        for handle in handles:
-            handle.remove()
         wrapped.zero_grad()
     return {
         **subject.describe(),
@@ -132,6 +129,6 @@ def _choose_site(layout: Layout, name: str | None) -> Site:
 
 def _as_image(layout: Layout, site: Site, tokens: Tensor) -> Tensor:
     """Tokens (B, N, C), or (B, H, W, C) in timm's Swin, as (B, C, H, W) without others."""
-    prefix, height, width = layout.grid(site)
-    tokens = tokens.flatten(1, -2)[:, prefix : prefix + height * width]
-    return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    grid = layout.grid(site)
+    _, tokens = grid.split(tokens.flatten(1, -2))
+    return tokens.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)

@@ -27,10 +27,8 @@ from gleam_mm.analysis.subjects import (
     choose,
     describe_data,
 )
-from gleam_mm.analysis.windows import is_windowed, unwindow
+from gleam_mm.layouts import LINEAR_ROLES, WINDOWED_ROLES, Site
 from gleam_mm.petl import PETLMethod
-from gleam_mm.petl.base import LINEAR_ROLES
-from gleam_mm.petl.layouts import WINDOWED_ROLES, Site, find_layout
 
 ROLES = (*LINEAR_ROLES, 'attn', 'ffn', 'block')
 MEASURES = ('cosine', 'l2', 'cka')
@@ -102,9 +100,8 @@ class UpdateProbe:
     def __init__(self, subject: Subject, roles: Sequence[str]) -> None:
         self._twin = subject.twin
         self._backbone = subject.model.backbone
-        self._layout = find_layout(self._backbone)
+        self._layout = subject.model.petl.layout
         self.sites = {role: self._layout.sites((role,)) for role in roles}
-        self._blocks = {site.block: site for site in self._layout.sites(('block',))}
         self._images = 0
         self._frozen: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._found: dict[str, tuple[Tensor, Tensor]] = {}
@@ -113,7 +110,6 @@ class UpdateProbe:
     def __enter__(self) -> 'UpdateProbe':
         self._handles = [
             self._backbone.register_forward_pre_hook(self._begin),
-            *self._layout.track_grid(),
         ]
         for sites in self.sites.values():
             for site in sites:
@@ -162,9 +158,8 @@ class UpdateProbe:
 
     def _as_map(self, site: Site, tokens: Tensor) -> Tensor:
         """Tokens (B, N, C), in the order of the grid at every site."""
-        block = self._blocks[site.block]
-        if site.role in WINDOWED_ROLES and is_windowed(block.module):
-            return unwindow(tokens, block.module, self._layout.grid(block), self._images)
+        if self._layout.windowed and site.role in WINDOWED_ROLES:
+            return self._layout.unwindow(self._layout.block_of(site), tokens, self._images)
         return tokens.flatten(1, -2)
 
 

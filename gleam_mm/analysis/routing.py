@@ -16,7 +16,7 @@ from gleam_mm.analysis.subjects import (
     class_names,
     describe_data,
 )
-from gleam_mm.petl.layouts import Site, find_layout
+from gleam_mm.layouts import Site
 from gleam_mm.petl.moe import ConvMoE
 
 
@@ -50,7 +50,7 @@ class RoutingProbe:
                 'checkpoint of GLEAM (with moe=True) has one'
             )
         self.mixer = mixers[0]
-        self.sites = find_layout(subject.model.backbone).sites(method.roles)
+        self.sites = list(method.sites.values())
         self._site: Site | None = None
         self._decisions: dict[str, Tensor] = {}
         self._handles: list = []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.models import description
-from gleam_mm.petl import PETLMethod
+from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.registry import MODELS
 
 
@@ -27,7 +27,8 @@ class PETLClassifier(ImageClassifier):
 
     Args:
         backbone: Config of the backbone, or the backbone.
-        petl: Config of the :class:`~gleam_mm.petl.PETLMethod`, or the method.
+        petl: Config of the :class:`~gleam_mm.petl.PETLMethod`, or the method; a list of them is a
+            :class:`~gleam_mm.petl.Compose`.
         neck: Config of a neck, needed where the backbone does not return pooled features.
         head: Config of the head. Its ``num_classes`` must be set by now.
         train_cfg: Batch augmentations, as in MMPretrain.
@@ -46,7 +47,7 @@ class PETLClassifier(ImageClassifier):
     def __init__(
         self,
         backbone: dict | nn.Module,
-        petl: dict | PETLMethod,
+        petl: dict | PETLMethod | Sequence[dict | PETLMethod],
         neck: dict | nn.Module | None = None,
         head: dict | nn.Module | None = None,
         train_cfg: dict | None = None,
@@ -79,6 +80,8 @@ class PETLClassifier(ImageClassifier):
         if pretrained is not None:
             load_backbone(self.backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
             self.backbone.is_init = True  # so that init_weights() leaves it alone
+        if isinstance(petl, list | tuple):
+            petl = Compose(petl)
         self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
         if not isinstance(self.petl, PETLMethod):
             raise ValueError(
@@ -108,6 +111,12 @@ class PETLClassifier(ImageClassifier):
                 "ViT or neck=dict(type='GlobalAveragePooling') behind MMPretrain's Swin"
             )
         return feats
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Losses of the head, as in MMPretrain, and those of the method, as ``loss_<name>``."""
+        losses = super().loss(inputs, data_samples)
+        losses.update({f'loss_{name}': loss for name, loss in self.petl.all_losses().items()})
+        return losses
 
     def backbone_fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values.

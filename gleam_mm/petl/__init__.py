@@ -1,9 +1,11 @@
-"""PETL methods, and the layouts that tell them where to plug in."""
+"""PETL methods."""
 
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.adaptformer import AdaptFormer
-from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, MergeError, PETLMethod
+from gleam_mm.petl.attachments import MergeError
+from gleam_mm.petl.base import ForwardReplacement, LossOfBatch, PETLMethod
 from gleam_mm.petl.bitfit import BitFit
+from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
@@ -11,7 +13,6 @@ from gleam_mm.petl.gleam import GLEAM
 from gleam_mm.petl.glora import GLoRA
 from gleam_mm.petl.hf_peft import HFPeft
 from gleam_mm.petl.ladder import LadderMethod
-from gleam_mm.petl.layouts import Grid, Layout, Site, find_layout
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.moe import ConvMoE
@@ -24,30 +25,27 @@ from gleam_mm.petl.vpt import VPT
 
 __all__ = [
     'GLEAM',
-    'LINEAR_ROLES',
     'NOAH',
     'SSF',
     'VPT',
     'AdaptFormer',
     'Adapter',
     'BitFit',
+    'Compose',
     'ConvMoE',
     'Convpass',
     'FacT',
     'ForwardReplacement',
     'FullTuning',
     'GLoRA',
-    'Grid',
     'HFPeft',
     'LadderMethod',
-    'Layout',
     'LinearProbe',
     'LoRA',
+    'LossOfBatch',
     'MergeError',
     'PETLMethod',
     'RepAdapter',
     'SLoRA',
-    'Site',
     'Supernet',
-    'find_layout',
 ]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
+from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.petl.bottleneck import Bottleneck
-from gleam_mm.petl.layouts import Site
 from gleam_mm.registry import MODELS
 
 
@@ -25,6 +25,7 @@ class Adapter(PETLMethod):
     Args:
         bottleneck: Inner width r.
         sites: Roles to adapt.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``bottleneck`` is out of range.
@@ -32,8 +33,13 @@ class Adapter(PETLMethod):
 
     obstacle = 'its two Linears have a GELU between them, which no weight of a Linear can hold'
 
-    def __init__(self, bottleneck: int = 8, sites: Sequence[str] = ('fc2',)) -> None:
-        super().__init__(sites)
+    def __init__(
+        self,
+        bottleneck: int = 8,
+        sites: Sequence[str] = ('fc2',),
+        blocks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(sites, blocks)
         self.bottleneck = check_rank(bottleneck, 'bottleneck')
 
     def build(self, sites: list[Site]) -> None:

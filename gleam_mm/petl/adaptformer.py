@@ -1,15 +1,22 @@
 """AdaptFormer: bottlenecks beside the FFNs."""
 
-from functools import partial
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import Handle, PETLMethod, check_rank
+from gleam_mm.layouts import PassState, Site
+from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.petl.bottleneck import Bottleneck
-from gleam_mm.petl.layouts import Site
 from gleam_mm.registry import MODELS
+
+
+class _Residuals(PassState):
+    """By block, what the norm before its FFN read, and whether autograd saw it."""
+
+    def __init__(self) -> None:
+        self.by_block: dict[int | None, tuple[Tensor, bool]] = {}
 
 
 @MODELS.register_module()
@@ -27,6 +34,7 @@ class AdaptFormer(PETLMethod):
         bottleneck: Inner width r.
         scale: Factor s.
         drop_rate: Dropout behind the ReLU.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``bottleneck`` is out of range.
@@ -37,28 +45,31 @@ class AdaptFormer(PETLMethod):
         'weight of a Linear can hold'
     )
 
-    def __init__(self, bottleneck: int = 8, scale: float = 0.1, drop_rate: float = 0.1) -> None:
-        super().__init__(sites=('block',))
+    acts_at = {'before': ('norm',), 'adapt': ('block',)}
+
+    def __init__(
+        self,
+        bottleneck: int = 8,
+        scale: float = 0.1,
+        drop_rate: float = 0.1,
+        blocks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(('block', 'norm'), blocks)
         self.bottleneck = check_rank(bottleneck, 'bottleneck')
         self.scale = scale
         self.drop_rate = drop_rate
-        # What the norm before the FFN read, by block, until the block is done; and whether
-        # autograd saw it.
-        self._residuals: dict[int, tuple[Tensor, bool]] = {}
+        self._residuals = _Residuals()
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a block."""
         for site in sites:
-            self.local[site.key] = Bottleneck(site.width, self.bottleneck)
+            if site.role == 'block':
+                self.local[site.key] = Bottleneck(site.width, self.bottleneck)
 
-    def track(self) -> list[Handle]:
-        """Follows the residual stream where a block reads it for its FFN, at its last norm."""
-        norms = {site.block: site for site in self.layout.sites(('norm',))}
-        norms.pop(None, None)
-        return [
-            site.module.register_forward_pre_hook(partial(self._remember, block))
-            for block, site in norms.items()
-        ]
+    def before(self, site: Site, x: Tensor) -> Tensor:
+        """Keeps the residual stream where a block reads it for its FFN, at its last norm."""
+        self._residuals.by_block[site.block] = x, torch.is_grad_enabled()
+        return x
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bottleneck makes of the residual stream to the block's output.
@@ -66,7 +77,7 @@ class AdaptFormer(PETLMethod):
         Raises:
             RuntimeError: The block hides its inside from autograd.
         """
-        residual, recorded = self._residuals.pop(site.block)
+        residual, recorded = self._residuals.by_block.pop(site.block)
         if torch.is_grad_enabled() and not recorded:
             raise RuntimeError(
                 f'AdaptFormer cannot be trained with checkpointing inside of {site.name!r}, which '
@@ -75,6 +86,3 @@ class AdaptFormer(PETLMethod):
         own = self.local[site.key]
         z = F.dropout(F.relu(own.down(residual)), self.drop_rate, self.training)
         return torch.add(y, own.up(z).view_as(y), alpha=self.scale)
-
-    def _remember(self, block: int, module: nn.Module, args: tuple) -> None:
-        self._residuals[block] = args[0], torch.is_grad_enabled()

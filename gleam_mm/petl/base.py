@@ -1,20 +1,17 @@
 """The contract of a PETL method: it owns every parameter that it adds, and enters by hooks."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from gleam_mm.petl.layouts import Layout, Site, find_layout
+from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
+from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 
-LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
-
-
-class MergeError(RuntimeError):
-    """A method cannot be folded into the backbone's weights so that the outputs stay the same."""
+LossOfBatch = Callable[[], Tensor]
+"""Runs the model over one batch of training data and returns its loss."""
 
 
 class Handle(Protocol):
@@ -40,14 +37,22 @@ class ForwardReplacement:
     """
 
     def __init__(self, module: nn.Module, forward: Callable[..., object]) -> None:
-        if 'forward' in vars(module):
-            raise RuntimeError(f'the forward of this {type(module).__name__} is replaced already')
+        if (other := vars(module).get('forward')) is not None:
+            raise RuntimeError(
+                f'the forward of this {type(module).__name__} is replaced already, by '
+                f'{_owner(other)}; {_owner(forward)} computes it as well, and only one can'
+            )
         self._module = module
         module.forward = forward
 
     def remove(self) -> None:
         """Gives the module its own forward method back."""
         vars(self._module).pop('forward', None)
+
+
+def _owner(forward: Callable) -> str:
+    owner = getattr(forward.func if isinstance(forward, partial) else forward, '__self__', forward)
+    return owner.title if isinstance(owner, PETLMethod) else type(owner).__name__
 
 
 def check_rank(rank: int, name: str = 'rank') -> int:
@@ -70,41 +75,91 @@ class PETLMethod(BaseModule):
     backbone and method together give an independent pair. The output of an adapted module may be
     changed in place: a hook of yours that needs it unadapted has to copy it.
 
-    A subclass declares its parameters in :meth:`build` and applies them in :meth:`adapt`; one that
-    trains parameters of the backbone itself names them in :meth:`adopted_parameters`; one whose
-    updates are linear tells in :meth:`fold` what they make of a weight, or else in
-    :attr:`obstacle` why that cannot be.
+    A subclass declares its parameters in :meth:`build` and says what they do to a site: to what its
+    module reads (:meth:`before`), to what it gives (:meth:`adapt`), or to how it computes
+    (:meth:`compute`). What it does not override is not hooked. :meth:`begin` and :meth:`end` frame
+    a pass of the whole backbone; what belongs to a pass is kept in a
+    :class:`~gleam_mm.layouts.PassState`, for several threads may call one model. A method that
+    trains parameters of the backbone itself names them in :meth:`adopted_parameters`; one that is
+    linear tells in :meth:`fold` what it makes of a weight, or else in :attr:`obstacle` why that
+    cannot be. :meth:`losses` and :meth:`calibrate` are for methods that need more than the task's
+    loss, or a look at training data first.
+
+    Methods in :attr:`local` are parts of this one: built, attached, merged and saved with it, in
+    their order.
 
     Args:
         sites: The roles of the sites to adapt, such as ``('qkv', 'proj', 'fc1', 'fc2')``.
+        blocks: Indices of the transformer blocks to adapt, from the end where negative; by default
+            all of them, and what is outside of blocks.
 
     Attributes:
         shared (nn.ModuleDict): Parameters that several sites share.
         local (nn.ModuleDict): Parameters of single sites, keyed by :attr:`Site.key`.
+        sites (dict[str, Site]): The sites of the backbone that the method is attached to, by key.
+
+    Raises:
+        TypeError: ``sites`` or ``blocks`` is no list.
     """
 
     obstacle: ClassVar[str] = 'it does not tell how its update folds into a weight'
     """Why the method cannot be merged, for the methods that have no :meth:`fold`."""
 
-    def __init__(self, sites: Sequence[str] = LINEAR_ROLES) -> None:
+    at_affine: ClassVar[bool] = False
+    """Whether the method acts on :attr:`Site.affine` instead of the site's whole module."""
+
+    acts_at: ClassVar[Mapping[str, Collection[str]]] = {}
+    """``'before'``, ``'compute'`` or ``'adapt'`` -> the roles where it acts, if not all of them."""
+
+    outermost: ClassVar[bool] = False
+    """Whether the method encloses others at its sites: its ``before`` comes first and its ``adapt``
+    last, as they must for one that changes the number of tokens."""
+
+    def __init__(
+        self, sites: Sequence[str] = LINEAR_ROLES, blocks: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         if isinstance(sites, str):
             raise TypeError(f"`sites` takes a list of roles, such as ['{sites}'], not {sites!r}")
+        if isinstance(blocks, int | str):
+            raise TypeError(f'`blocks` takes a list of indices, such as [0, 1], not {blocks!r}')
         self.roles = tuple(sites)
+        self.blocks = None if blocks is None else tuple(blocks)
         self.shared = nn.ModuleDict()
         self.local = nn.ModuleDict()
-        self._layout: Layout | None = None
-        self._sites: list[Site] = []
+        self.sites: dict[str, Site] = {}
+        self._attachments: Attachments | None = None
+        self._place = ''  # in the method that this one is a part of
         self._built = False
         self._handles: list[Handle] = []
-        self._originals: dict[nn.Parameter, Tensor] = {}
-        self._merged = False
+
+    # What a method says.
+
+    def select(self, layout: Layout) -> list[Site]:
+        """The sites to adapt: by default those of the given roles in the given blocks."""
+        return layout.sites(self.roles, self.blocks)
 
     def build(self, sites: list[Site]) -> None:
         """Creates the parameters for the given sites, in :attr:`shared` and :attr:`local`."""
 
+    def before(self, site: Site, x: Tensor) -> Tensor:
+        """Adapts the input of a site. Without an override it stays as it is.
+
+        Args:
+            site: The site.
+            x: The input of the site's module.
+
+        Returns:
+            What the module reads instead.
+        """
+        return x
+
+    def compute(self, site: Site, *args: Any, **kwargs: Any) -> Tensor:
+        """Takes the place of the forward method of a site's module, if overridden."""
+        raise NotImplementedError
+
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        """Adapts the output of a site. Without an override the output stays as it is.
+        """Adapts the output of a site. Without an override it stays as it is.
 
         Args:
             site: The site.
@@ -116,12 +171,19 @@ class PETLMethod(BaseModule):
         """
         return y
 
+    def begin(self) -> None:
+        """The backbone is called."""
+
+    def end(self, output: Any) -> Any:
+        """Adapts what the backbone returns."""
+        return output
+
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Folds the method into the weights of one site, without changing them in place.
 
         Args:
             site: The site.
-            weight: The weight of :attr:`Site.affine`.
+            weight: The weight of :attr:`Site.affine`, in floating point.
             bias: Its bias, or None if it has none.
 
         Returns:
@@ -130,7 +192,29 @@ class PETLMethod(BaseModule):
         Raises:
             MergeError: The method's update is not of this form.
         """
-        raise self._refusal()
+        raise self.refusal(self.obstacle)
+
+    def adopted_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Parameters of the backbone itself that the method trains, by name. None by default."""
+        return ()
+
+    def losses(self) -> dict[str, Tensor]:
+        """Losses of the method's own for the pass that has just ended, by name. None by default."""
+        return {}
+
+    def calibrate(self, batches: Iterable[LossOfBatch]) -> None:
+        """Takes a look at training data before the first step.
+
+        It is called once on one process, whose parameters and buffers the others then get, and not
+        again when a training resumes. It may change values, but neither shapes nor which parameters
+        there are: the optimizer has them already.
+
+        Args:
+            batches: For each of a few batches what computes its loss, with a graph where gradients
+                are enabled.
+        """
+
+    # What follows from it.
 
     @property
     def layout(self) -> Layout:
@@ -139,14 +223,28 @@ class PETLMethod(BaseModule):
         Raises:
             RuntimeError: The method is not attached.
         """
-        if self._layout is None:
-            raise RuntimeError(f'{type(self).__name__} is not attached to a backbone')
-        return self._layout
+        return self._attached().layout
 
     @property
     def attached(self) -> bool:
         """Whether the method is attached to a backbone."""
-        return self._layout is not None
+        return self._attachments is not None
+
+    @property
+    def title(self) -> str:
+        """What messages call the method."""
+        return type(self).__name__ + self._place
+
+    @property
+    def parts(self) -> dict[str, 'PETLMethod']:
+        """The methods that this one is made of, by name."""
+        return {name: part for name, part in self.local.items() if isinstance(part, PETLMethod)}
+
+    def members(self) -> Iterator['PETLMethod']:
+        """This method, its parts, and theirs."""
+        yield self
+        for part in self.parts.values():
+            yield from part.members()
 
     def attach(self, backbone: nn.Module) -> None:
         """Plugs the method into a backbone; the first time, creates its parameters.
@@ -155,94 +253,62 @@ class PETLMethod(BaseModule):
             backbone: A backbone that one of the registered layouts supports.
 
         Raises:
-            RuntimeError: The method is attached already.
-            ValueError: No layout supports the backbone, or it lacks one of the roles.
+            RuntimeError: The method is attached already, or it and another one on this backbone
+                both compute in the place of one module. Nothing is left behind.
+            ValueError: No layout supports the backbone, or it lacks one of the roles or blocks.
         """
         if self.attached:
             raise RuntimeError(
                 f'{type(self).__name__} is attached already; call detach() before attaching again'
             )
-        layout = find_layout(backbone)
-        sites = layout.sites(self.roles)
-        if not self._built:
-            self.build(sites)
-            self._built = True
-        self._layout, self._sites = layout, sites
-        self._plug()
+        attachments = Attachments.of(backbone)
+        try:
+            self._prepare(attachments)
+            attachments.add(self)
+        except BaseException:
+            self._leave(attachments)
+            raise
 
     def detach(self) -> None:
         """Unplugs the method, which keeps its parameters; the backbone is the original again."""
+        if self._attachments is None:
+            return
+        self._attachments.require_whole(self)
         if self.merged:
             self.unmerge()
-        self._unplug()
-        self._layout, self._sites = None, []
+        self._leave(self._attachments)
 
     @property
     def merged(self) -> bool:
         """Whether the backbone's weights hold the method, and its hooks rest."""
-        return self._merged
+        return self._attachments is not None and self._attachments.is_merged(self)
 
-    @torch.no_grad()
     def merge(self) -> None:
         """Folds the method into the backbone's weights, which then give the adapted outputs alone.
 
-        The outputs are those of evaluation mode, without the method's own dropout. The original
-        weights are kept aside for :meth:`unmerge`.
+        The outputs are those of evaluation mode, without the method's own dropout. A quantised
+        weight becomes one in floating point. The original weights are kept aside for
+        :meth:`unmerge`.
 
         Raises:
             RuntimeError: The method is not attached, or is merged already.
             MergeError: It cannot be folded; nothing was changed.
         """
-        if not self.attached:
-            raise RuntimeError(f'{type(self).__name__} is not attached to a backbone')
         if self.merged:
             raise RuntimeError(f'{type(self).__name__} is merged already; call unmerge() first')
-        # All of it before anything is written: a refusal leaves the backbone as it was.
-        folded: dict[nn.Parameter, Tensor] = {}
-        for site in self._sites:
-            if (affine := site.affine) is None:
-                raise self._refusal()
-            weight, bias = self.fold(site, affine.weight, affine.bias)
-            folded[affine.weight] = weight
-            if bias is not None and affine.bias is None:
-                raise MergeError(
-                    f'{type(self).__name__} cannot be merged: {site.name!r} has no bias that could '
-                    'take the shift; build the backbone with one (qkv_bias=True)'
-                )
-            if bias is not None:
-                folded[affine.bias] = bias
-        self._unplug()
-        for parameter, value in folded.items():
-            self._originals[parameter] = parameter.detach().clone()
-            parameter.copy_(value)
-        self._merged = True
+        self._attached().merge(self)
 
-    @torch.no_grad()
     def unmerge(self) -> None:
         """Gives the backbone its own weights back, bit for bit, and plugs the method in again.
+
+        Other methods that are merged stay so, whichever was merged first.
 
         Raises:
             RuntimeError: The method is not merged.
         """
         if not self.merged:
             raise RuntimeError(f'{type(self).__name__} is not merged')
-        for parameter, original in self._originals.items():
-            parameter.copy_(original)
-        self._originals = {}
-        self._merged = False
-        self._plug()
-
-    def hook(self, site: Site) -> Handle:
-        """Hooks one site. Override it to act on the input of a module instead of its output."""
-        return site.module.register_forward_hook(partial(self._adapt, site))
-
-    def track(self) -> list[Handle]:
-        """Hooks for what a method must know at run time, such as the grid. None by default."""
-        return []
-
-    def adopted_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        """Parameters of the backbone itself that the method trains, by name. None by default."""
-        return ()
+        self._attached().unmerge(self)
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Everything that the method trains.
@@ -251,20 +317,104 @@ class PETLMethod(BaseModule):
             Names and parameters: the method's own as ``named_parameters`` gives them, the
             backbone's with ``backbone.`` in front.
         """
-        yield from self.named_parameters()
-        for name, parameter in self.adopted_parameters():
+        yield from self.own_parameters()
+        adopted = {}
+        for member in self.members():
+            adopted.update(member.adopted_parameters())
+        for name, parameter in adopted.items():
             yield f'backbone.{name}', parameter
 
-    def _refusal(self) -> MergeError:
-        return MergeError(f'{type(self).__name__} cannot be merged: {self.obstacle}')
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that the method and its parts add and train, by name."""
+        parts = {f'local.{name}.': part for name, part in self.parts.items()}
+        for name, parameter in self.named_parameters():
+            if not name.startswith(tuple(parts)):
+                yield name, parameter
+        for prefix, part in parts.items():
+            for name, parameter in part.own_parameters():
+                yield prefix + name, parameter
 
-    def _plug(self) -> None:
-        self._handles = [*self.track(), *(self.hook(site) for site in self._sites)]
+    def all_losses(self) -> dict[str, Tensor]:
+        """The losses of the method and of its parts, whose names come first."""
+        losses = dict(self.losses())
+        for name, part in self.parts.items():
+            losses.update({f'{name}.{key}': loss for key, loss in part.all_losses().items()})
+        return losses
 
-    def _unplug(self) -> None:
+    def layer(self) -> int:
+        """Where the method acts at a module: computes in its place, adapts its input or output."""
+        if overrides(self, 'compute'):
+            return COMPUTATION
+        return INPUT if overrides(self, 'before') else OUTPUT
+
+    def folds(self) -> bool:
+        """Whether the method tells what it makes of a weight; it may refuse to, even so."""
+        return overrides(self, 'fold')
+
+    def refusal(self, reason: str) -> MergeError:
+        """The error that says why the method cannot be merged."""
+        return MergeError(f'{self.title} cannot be merged: {reason}')
+
+    def plug(self) -> None:
+        """Sets the method's hooks, not those of its parts."""
+        for site in self.sites.values():
+            module = site.affine if self.at_affine else site.module
+            if self._acts('before', site):
+                self._handles.append(
+                    module.register_forward_pre_hook(
+                        partial(self._before, site), prepend=self.outermost
+                    )
+                )
+            if self._acts('compute', site):
+                self._handles.append(ForwardReplacement(module, partial(self.compute, site)))
+            if self._acts('adapt', site):
+                self._handles.append(module.register_forward_hook(partial(self._adapt, site)))
+
+    def unplug(self) -> None:
+        """Removes the method's hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
+    def _acts(self, word: str, site: Site) -> bool:
+        return overrides(self, word) and site.role in self.acts_at.get(word, (site.role,))
+
+    def _attached(self) -> Attachments:
+        if self._attachments is None:
+            raise RuntimeError(f'{type(self).__name__} is not attached to a backbone')
+        return self._attachments
+
+    def _prepare(self, attachments: Attachments) -> None:
+        """Finds the sites of the method and its parts, and builds what is not built yet."""
+        self._attachments = attachments
+        sites = self.select(attachments.layout)
+        self.sites = {site.key: site for site in sites}
+        if not self._built:
+            given = dict(self.local)
+            try:
+                self.build(sites)
+            except BaseException:
+                self.shared.clear()
+                self.local.clear()
+                self.local.update(given)
+                raise
+            self._built = True
+        for name, part in self.parts.items():
+            part._place = f' ({name} of {self.title})'
+            part._prepare(attachments)
+
+    def _leave(self, attachments: Attachments) -> None:
+        attachments.remove(self)
+        for member in self.members():
+            member._attachments, member.sites = None, {}
+
+    def _before(self, site: Site, module: nn.Module, args: tuple) -> tuple:
+        return self.before(site, args[0]), *args[1:]
+
     def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self.adapt(site, args[0], output)
+
+
+def overrides(method: PETLMethod, word: str) -> bool:
+    """Whether a method says something of its own by one of the contract's words."""
+    return getattr(type(method), word) is not getattr(PETLMethod, word)

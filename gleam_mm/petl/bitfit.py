@@ -1,6 +1,6 @@
 """BitFit: the biases learn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -17,13 +17,16 @@ class BitFit(PETLMethod):
 
     That is the biases of the Linears, of the norms and of the patch embedding, and Swin's relative
     position biases, without which Swin-B has not the 0.20 M parameters that papers print.
+
+    Args:
+        blocks: Transformer blocks whose biases are trained; by default all of the backbone's.
     """
 
-    def __init__(self) -> None:
-        super().__init__(sites=())
+    def __init__(self, blocks: Sequence[int] | None = None) -> None:
+        super().__init__((), blocks)
 
     def adopted_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The backbone's biases, by the names that their modules give them."""
-        for name, parameter in self.layout.backbone.named_parameters():
+        for name, parameter in self.layout.parameters(self.blocks):
             if name.rpartition('.')[2] in BIASES:
                 yield name, parameter

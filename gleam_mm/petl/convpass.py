@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import Handle, PETLMethod, check_rank
+from gleam_mm.layouts import Grid, Site
+from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.petl.bottleneck import Bottleneck
-from gleam_mm.petl.layouts import Grid, Site
 from gleam_mm.registry import MODELS
 
 
@@ -28,16 +28,17 @@ class ConvBottleneck(Bottleneck):
         nn.init.zeros_(self.conv.bias)
 
     def mix(self, z: Tensor, grid: Grid) -> Tensor:
-        """Convolves tokens of shape (B, N, r) over their grid, each prefix token on its own."""
-        prefix, height, width = grid
-        # In the order of memory, the tokens are an image whose channels come last.
-        image = z[:, prefix:].unflatten(1, (height, width)).permute(0, 3, 1, 2)
-        mixed = self.conv(image).permute(0, 2, 3, 1).flatten(1, 2)
-        if not prefix:
+        """Convolves tokens (B, N, r) over their grid, each that stands outside of it on its own."""
+        outside, mixed = grid.split(z)
+        if mixed.shape[1]:
+            # In the order of memory, the tokens are an image whose channels come last.
+            image = mixed.unflatten(1, (grid.height, grid.width)).permute(0, 3, 1, 2)
+            mixed = self.conv(image).permute(0, 2, 3, 1).flatten(1, 2)
+        if not outside.shape[1]:
             return mixed
         # An image of 1x1 meets nothing but the centre of the kernel.
-        own = F.linear(z[:, :prefix], self.conv.weight[:, :, 1, 1], self.conv.bias)
-        return torch.cat([own, mixed], dim=1)
+        alone = F.linear(outside, self.conv.weight[:, :, 1, 1], self.conv.bias)
+        return grid.join(alone, mixed)
 
 
 @MODELS.register_module()
@@ -61,6 +62,7 @@ class Convpass(PETLMethod):
         scale: Factor s, chosen for each task.
         drop_rate: Dropout in front of U.
         sites: Roles to adapt. ``('attn',)`` is the paper's Convpass-attn.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``bottleneck`` is out of range, or a site is no whole sublayer.
@@ -77,8 +79,9 @@ class Convpass(PETLMethod):
         scale: float = 1.0,
         drop_rate: float = 0.1,
         sites: Sequence[str] = ('attn', 'ffn'),
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites)
+        super().__init__(sites, blocks)
         if strange := set(self.roles) - {'attn', 'ffn'}:
             raise ValueError(f'Convpass adapts the roles attn and ffn, not {sorted(strange)}')
         self.bottleneck = check_rank(bottleneck, 'bottleneck')
@@ -89,10 +92,6 @@ class Convpass(PETLMethod):
         """Creates one bypass a site."""
         for site in sites:
             self.local[site.key] = ConvBottleneck(site.width, self.bottleneck)
-
-    def track(self) -> list[Handle]:
-        """Follows the token grid."""
-        return self.layout.track_grid()
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bypass makes of the sublayer's input."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gleam_mm.petl.base import LINEAR_ROLES
+from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.ladder import LadderMethod
-from gleam_mm.petl.layouts import Site
 from gleam_mm.registry import MODELS
 
 
@@ -65,6 +64,7 @@ class FacT(LadderMethod):
         local_init: How FacT-TT's local transforms start: as the ``'identity'``, or ``'uniform'``.
             FacT-TK's factors start as in the official code.
         drop_rate: Dropout of what B reads.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``rank`` is out of range, or ``form`` or ``local_init`` is unknown.
@@ -78,8 +78,11 @@ class FacT(LadderMethod):
         form: str = 'tt',
         local_init: str = 'identity',
         drop_rate: float = 0.0,
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(rank, alpha, sites, local_init=local_init, drop_rate=drop_rate)
+        super().__init__(
+            rank, alpha, sites, local_init=local_init, drop_rate=drop_rate, blocks=blocks
+        )
         if form not in ('tt', 'tk'):
             raise ValueError(f"form={form!r}: FacT has the forms 'tt' and 'tk'")
         self.form = form

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gleam_mm.petl.base import LINEAR_ROLES, check_rank
+from gleam_mm.layouts import LINEAR_ROLES
+from gleam_mm.petl.base import check_rank
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.registry import MODELS
@@ -58,6 +59,7 @@ class GLEAM(LadderMethod):
             Conv-LoRA.
         local_init: How local transforms start: as the ``'identity'``, or ``'uniform'`` as in FacT.
         drop_rate: Dropout of what B reads: 0.1 in FacT.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor`` or ``balance``
@@ -86,6 +88,7 @@ class GLEAM(LadderMethod):
         balance: float = 0.0,
         local_init: str = 'identity',
         drop_rate: float = 0.0,
+        blocks: Sequence[int] | None = None,
     ) -> None:
         mixer = None
         if moe:
@@ -104,7 +107,7 @@ class GLEAM(LadderMethod):
                 renormalize=renormalize,
                 balance=balance,
             )
-        super().__init__(rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate)
+        super().__init__(rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks)
 
     def begin(self) -> None:
         """Forgets the balance losses of a pass whose losses nobody took."""
@@ -114,4 +117,4 @@ class GLEAM(LadderMethod):
     def losses(self) -> dict[str, Tensor]:
         """The balance loss of this pass, where it has a weight."""
         balances = 'mixer' in self.shared and self.shared['mixer'].balance > 0
-        return {'loss_balance': self.shared['mixer'].take_loss()} if balances else {}
+        return {'balance': self.shared['mixer'].take_loss()} if balances else {}

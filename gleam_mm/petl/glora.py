@@ -1,17 +1,16 @@
 """GLoRA: generalized LoRA, and the supernet that it is chosen from."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import LINEAR_ROLES, ForwardReplacement, Handle, check_rank
-from gleam_mm.petl.layouts import Site
+from gleam_mm.layouts import LINEAR_ROLES, Site
+from gleam_mm.petl.base import check_rank
 from gleam_mm.petl.lowrank import add_update
-from gleam_mm.petl.supernet import Genes, Genotype, Supernet
+from gleam_mm.petl.supernet import SUPERNET, Genes, Genotype, Supernet
 from gleam_mm.registry import MODELS
 
 LOW_RANK, VECTOR, SCALAR, NONE = 'low-rank', 'vector', 'scalar', 'none'
@@ -114,6 +113,7 @@ class GLoRA(Supernet):
             E='none')``, or one such dict for all Linears. Tensors left out are ``none``.
         sites: Roles to adapt.
         seed: Seed of the subnets that a supernet's training draws.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``rank`` or ``subnet`` is out of range.
@@ -125,8 +125,9 @@ class GLoRA(Supernet):
         subnet: Mapping | str | Path | None = None,
         sites: Sequence[str] = LINEAR_ROLES,
         seed: int = 0,
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites, subnet, seed)
+        super().__init__(sites, subnet, seed, blocks)
         self.rank = check_rank(rank)
 
     def build(self, sites: list[Site]) -> None:
@@ -151,7 +152,7 @@ class GLoRA(Supernet):
         """The form of each tensor of each Linear, as ``<Linear>.<A to E>``."""
         return {
             f'{site.name}.{name}': options
-            for site in self._sites
+            for site in self.sites.values()
             for name, options in _options(site).items()
         }
 
@@ -159,7 +160,7 @@ class GLoRA(Supernet):
         """The name of each Linear -> the forms of its tensors."""
         return {
             site.name: {name: genotype[f'{site.name}.{name}'] for name in FORMS}
-            for site in self._sites
+            for site in self.sites.values()
         }
 
     def check(self, subnet: Mapping) -> dict:
@@ -168,13 +169,13 @@ class GLoRA(Supernet):
         Raises:
             ValueError: It names another Linear or form, or misses a Linear.
         """
-        return _checked(subnet, self._sites)
+        return _checked(subnet, list(self.sites.values()))
 
     def count(self, subnet: Mapping) -> int:
         """The number of parameters of a subnet."""
         return sum(
             _count(name, form, site.module, self.rank)
-            for site in self._sites
+            for site in self.sites.values()
             for name, form in subnet[site.name].items()
         )
 
@@ -183,15 +184,19 @@ class GLoRA(Supernet):
         subnet = self.check(subnet)
         return {
             f'local.{site.key}.{name}': tensor.detach().clone()
-            for site in self._sites
+            for site in self.sites.values()
             for name, tensor in self.local[site.key].slices(subnet[site.name]).items()
         }
 
-    def hook(self, site: Site) -> Handle:
+    def compute(self, site: Site, x: Tensor) -> Tensor:
         """Takes the place of the Linear's forward method."""
-        return ForwardReplacement(site.module, partial(self._forward, site))
+        linear = site.module
+        if self._forms(site)['A'] != LOW_RANK:
+            return self._adapted(site, x, type(linear).forward(linear, x))
+        # One product with the adapted weight, where the frozen Linear's output would need two.
+        return F.linear(x, *self._folded(site, site.weight, linear.bias))
 
-    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+    def _adapted(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         r"""Adapts the frozen Linear's output, where A is not low-rank.
 
         Neither A nor B becomes a matrix: :math:`W_0 \odot A` with a vector or a scalar scales what
@@ -214,7 +219,18 @@ class GLoRA(Supernet):
         return y if shift is None else y + shift.to(y.dtype)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Folds the tensors A to E into the weight and the bias of a Linear."""
+        """Folds the tensors A to E into the weight and the bias of a Linear.
+
+        Raises:
+            MergeError: This is a supernet.
+        """
+        if self.is_supernet:
+            raise self.refusal(SUPERNET)
+        return self._folded(site, weight, bias)
+
+    def _folded(
+        self, site: Site, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         supports, forms = self.local[site.key], self._forms(site)
         folded, shift = weight, self._shift(site)
         if (scale := supports.tensor('A', forms['A'])) is not None:
@@ -225,22 +241,15 @@ class GLoRA(Supernet):
             return folded, bias + shift
         return folded, bias if shift is None else shift.expand(weight.shape[0])
 
-    def _forward(self, site: Site, x: Tensor) -> Tensor:
-        linear = site.module
-        if self._forms(site)['A'] != LOW_RANK:
-            return self.adapt(site, x, type(linear).forward(linear, x))
-        # One product with the adapted weight, where the hook on the frozen Linear would need two.
-        return F.linear(x, *self.fold(site, linear.weight, linear.bias))
-
     def _forms(self, site: Site) -> Mapping[str, str]:
-        return (self._current if self.is_supernet else self.subnet)[site.name]
+        return self.current()[site.name]
 
     def _shift(self, site: Site) -> Tensor | None:
         """What is added to the bias: W_0 C + b_0 D + E, of the shape (m,) or (1,)."""
         supports, forms = self.local[site.key], self._forms(site)
         linear, shift = site.module, None
         if (point := supports.tensor('C', forms['C'])) is not None:
-            shift = (linear.weight @ point).flatten()
+            shift = (site.weight @ point).flatten()
         for name in ('D', 'E'):
             if forms[name] != NONE:
                 part = supports.slices({name: forms[name]})[name]

@@ -3,14 +3,14 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from gleam_mm.petl.base import ForwardReplacement, Handle, MergeError, PETLMethod
-from gleam_mm.petl.layouts import Site
+from gleam_mm.layouts import Site, dequantized
+from gleam_mm.petl.attachments import MergeError
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _OURS = {
     'target_modules': 'name roles in `sites`',
     'exclude_modules': 'name roles in `sites`',
     'target_parameters': 'name roles in `sites`',
-    'layers_to_transform': 'all blocks are adapted; `rank_pattern` can vary the rank',
-    'layers_pattern': 'all blocks are adapted; `rank_pattern` can vary the rank',
+    'layers_to_transform': 'name blocks in `blocks`',
+    'layers_pattern': 'name blocks in `blocks`',
     'layer_replication': 'the backbone keeps its blocks',
     'modules_to_save': 'the head is always trained',
     'trainable_token_indices': 'images have no vocabulary',
@@ -51,21 +51,24 @@ class BaseLinear(nn.Linear):
     as plain tensors: torch.compile cannot follow how PEFT asks parameters for quantisation.
 
     Args:
-        linear: The module of the site.
+        method: The method that the site belongs to. It is referred to, never registered.
+        key: The key of the site.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, method: PETLMethod, key: str) -> None:
         nn.Module.__init__(self)
-        self.link(linear)
+        self.__dict__['_method'] = method
+        self._key = key
 
-    def link(self, linear: nn.Linear | None) -> None:
-        """Refers to a module from now on, without registering it."""
-        self.__dict__['_linear'] = linear
+    @property
+    def _linear(self) -> nn.Linear:
+        """The Linear of the backbone that the method is attached to at present."""
+        return self._method.sites[self._key].module
 
     @property
     def weight(self) -> Tensor:
         """The weight of the site's module."""
-        return self._linear.weight.detach()
+        return dequantized(self._linear.weight).detach()
 
     @property
     def bias(self) -> Tensor | None:
@@ -105,6 +108,7 @@ class HFPeft(PETLMethod):
             ``dict(peft_type='VERA', r=256)``. ``target_modules`` follows from ``sites``.
             ``feedforward_modules`` of IA3 are roles as well.
         sites: Roles to adapt, among ``qkv``, ``proj``, ``fc1`` and ``fc2``.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ImportError: HF PEFT is not installed.
@@ -115,8 +119,13 @@ class HFPeft(PETLMethod):
         >>> HFPeft(dict(peft_type='LORA', r=8, use_dora=True), sites=['qkv', 'proj'])
     """
 
-    def __init__(self, config: Mapping[str, Any], sites: Sequence[str] = ('qkv',)) -> None:
-        super().__init__(sites)
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        sites: Sequence[str] = ('qkv',),
+        blocks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(sites, blocks)
         self.config = _check_config(dict(config), self.roles)
         self._trained: frozenset[str] = frozenset()
         self._register_state_dict_hook(_drop_aliases)
@@ -134,7 +143,7 @@ class HFPeft(PETLMethod):
         for name, module in shared.items():
             self.shared[name] = module
         for site, layer in zip(sites, layers, strict=True):
-            layer.base_layer = BaseLinear(site.module)
+            layer.base_layer = BaseLinear(self, site.key)
             for name, module in list(layer.named_children()):
                 if shared.get(name) is module:  # the layer may refer to it, and not own it
                     delattr(layer, name)
@@ -143,22 +152,15 @@ class HFPeft(PETLMethod):
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self._trained = frozenset(trained)
 
-    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the tuner trains; some hold parameters that stay as they are."""
         for name, parameter in self.named_parameters():
             if name in self._trained:
                 yield name, parameter
 
-    def hook(self, site: Site) -> Handle:
+    def compute(self, site: Site, x: Tensor) -> Tensor:
         """Lets the tuner's layer take the place of the Linear's forward method."""
-        self.local[site.key].base_layer.link(site.module)
-        return ForwardReplacement(site.module, partial(self._forward, site))
-
-    def detach(self) -> None:
-        """Unplugs the tuner, which keeps its parameters; the backbone is the original again."""
-        super().detach()
-        for layer in self.local.values():
-            layer.base_layer.link(None)
+        return self.local[site.key](x)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Merges a copy of the tuner's layer into a copy of the weights, as PEFT does."""
@@ -213,9 +215,6 @@ class HFPeft(PETLMethod):
             )
         children = tuner.named_children()
         return layers, {name: module for name, module in children if module is not stand_in}
-
-    def _forward(self, site: Site, x: Tensor) -> Tensor:
-        return self.local[site.key](x)
 
     def _peft_config(self, sites: list[Site]) -> 'PeftConfig':
         options = dict(self.config)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import LINEAR_ROLES, Handle, MergeError, PETLMethod, check_rank
-from gleam_mm.petl.layouts import Site
+from gleam_mm.layouts import LINEAR_ROLES, Site
+from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE
 
@@ -96,6 +96,7 @@ class LadderMethod(PETLMethod):
         moe_side: Side of the local transform on which the mixture stands, where there is one.
         local_init: How local transforms start, see :class:`LocalTransform`.
         drop_rate: Dropout of what B reads, in training.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``rank`` is out of range, or ``moe_side`` or ``local_init`` is unknown.
@@ -111,8 +112,9 @@ class LadderMethod(PETLMethod):
         moe_side: str = 'narrow',
         local_init: str = 'identity',
         drop_rate: float = 0.0,
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites)
+        super().__init__(sites, blocks)
         self.rank = check_rank(rank)
         self.alpha = alpha
         self.has_local = local
@@ -164,10 +166,6 @@ class LadderMethod(PETLMethod):
         """The projections A and B that a site shares with others."""
         return self.shared['projections'][str(site.stage)]
 
-    def track(self) -> list[Handle]:
-        """Follows the token grid where there is a mixture that needs it."""
-        return self.layout.track_grid() if 'mixer' in self.shared else []
-
     def site_weights(self, site: Site) -> tuple[Tensor, Tensor]:
         """The projections of one site with its local transform multiplied into one of them.
 
@@ -215,9 +213,9 @@ class LadderMethod(PETLMethod):
             MergeError: The method has a mixture of experts.
         """
         if 'mixer' in self.shared:
-            raise MergeError(
-                f'{type(self).__name__} cannot be merged: its convolutional experts mix '
-                'neighbouring tokens and are gated by the image, which no weight of a Linear does'
+            raise self.refusal(
+                'its convolutional experts mix neighbouring tokens and are gated by the image, '
+                'which no weight of a Linear does'
             )
         down, up = self.site_weights(site)
         return torch.addmm(weight, up, down, alpha=self.alpha), bias

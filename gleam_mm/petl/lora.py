@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod, check_rank
-from gleam_mm.petl.layouts import Site
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.registry import MODELS
 
@@ -44,6 +44,7 @@ class LoRA(PETLMethod):
         alpha: The update is scaled by ``alpha / rank``.
         drop_rate: Dropout of the input of A.
         sites: Roles to adapt.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``rank`` is out of range.
@@ -55,8 +56,9 @@ class LoRA(PETLMethod):
         alpha: float = 8.0,
         drop_rate: float = 0.0,
         sites: Sequence[str] = ('qkv',),
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites)
+        super().__init__(sites, blocks)
         self.rank = check_rank(rank)
         self.scale = alpha / rank
         self.drop_rate = drop_rate

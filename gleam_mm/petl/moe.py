@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.layouts import Grid
+from gleam_mm.layouts import Grid, PassState
+
+
+class _Imbalances(PassState):
+    """How uneven the decisions of each call since the last loss was taken."""
+
+    def __init__(self) -> None:
+        self.of_calls: list[Tensor] = []
 
 
 class ConvMoE(nn.Module):
@@ -124,7 +131,7 @@ class ConvMoE(nn.Module):
         self.noise_floor = noise_floor
         self.renormalize = renormalize
         self.balance = balance
-        self._imbalances: list[Tensor] = []  # of the passes since the last loss was taken
+        self._pass = _Imbalances()
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
         self.biases = nn.Parameter(torch.zeros(num_experts, channels)) if expert_bias else None
         self.gate = nn.Parameter(torch.empty(channels, num_experts))
@@ -169,7 +176,7 @@ class ConvMoE(nn.Module):
             weights = logits.softmax(-1)
             weights = torch.zeros_like(weights).scatter(-1, chosen, weights.gather(-1, chosen))
         if self.training and self.balance:
-            self._imbalances.append(self.imbalance(weights, clean, logits, spread))
+            self._pass.of_calls.append(self.imbalance(weights, clean, logits, spread))
         return weights
 
     def imbalance(self, weights: Tensor, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
@@ -200,12 +207,8 @@ class ConvMoE(nn.Module):
 
     def take_loss(self) -> Tensor:
         """The balance loss of all calls since the last time, a number; then forgets them."""
-        taken, self._imbalances = self._imbalances, []
+        taken, self._pass.of_calls = self._pass.of_calls, []
         return self.balance * (sum(taken) if taken else self.gate.new_zeros(()))
-
-    def __getstate__(self) -> dict:
-        """A copy does not share the losses of a pass, which tensors inside a graph could not be."""
-        return {**super().__getstate__(), '_imbalances': []}
 
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
@@ -216,8 +219,8 @@ class ConvMoE(nn.Module):
         """Mixes tokens over their grid.
 
         Args:
-            z: Tokens of shape (B, N, r): the prefix tokens, then the grid row by row.
-            grid: The layout of the tokens; N = prefix + height * width.
+            z: Tokens of shape (B, N, r).
+            grid: The layout of the tokens.
 
         Returns:
             Mixed tokens of shape (B, N, r).
@@ -225,11 +228,10 @@ class ConvMoE(nn.Module):
         Raises:
             ValueError: The number of tokens does not fit the grid.
         """
-        prefix, height, width = grid
-        if z.shape[1] != prefix + height * width:
+        if z.shape[1] != grid.tokens:
             raise ValueError(
-                f'got {z.shape[1]} tokens where the grid has {prefix} prefix tokens and '
-                f'{height} x {width} others; the layout of this backbone tells a wrong grid'
+                f'got {z.shape[1]} tokens where the grid has {grid.height} x {grid.width} and '
+                f'{grid.prefix + grid.suffix} others; the layout tells a wrong grid'
             )
         if self.normalize:
             z = z * (z.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
@@ -239,28 +241,31 @@ class ConvMoE(nn.Module):
     def _gate_images(self, z: Tensor, grid: Grid) -> Tensor:
         """Equation 9 with one decision an image: sums the experts' kernels, then convolves."""
         batch, _, channels = z.shape
-        prefix, height, width = grid
-        image = z[:, prefix:] if prefix else z
-        weights = self.route(image.mean(1))
+        outside, mixed = grid.split(z)
+        # Tokens that are no part of an image, such as prompts on their own, decide by themselves.
+        weights = self.route((mixed if mixed.shape[1] else z).mean(1))
         kernels = weights @ self.folded_kernels().flatten(1)  # (B, 9 r^2)
         kernels = kernels.view(batch * channels, channels, 3, 3)
-        # One group an image, so that each image meets its own kernel.
-        image = image.transpose(1, 2).reshape(1, batch * channels, height, width)
-        mixed = F.conv2d(image, kernels, padding=1, groups=batch)
-        mixed = mixed.view(batch, channels, height * width).transpose(1, 2)
-        if prefix:
+        if mixed.shape[1]:
+            # One group an image, so that each image meets its own kernel.
+            image = mixed.transpose(1, 2).reshape(1, batch * channels, grid.height, grid.width)
+            mixed = F.conv2d(image, kernels, padding=1, groups=batch)
+            mixed = mixed.view(batch, channels, grid.height * grid.width).transpose(1, 2)
+        if outside.shape[1]:
             centre = kernels[:, :, 1, 1].view(batch, channels, channels)
-            mixed = torch.cat([z[:, :prefix] @ centre.transpose(1, 2), mixed], dim=1)
+            mixed = grid.join(outside @ centre.transpose(1, 2), mixed)
         return mixed if self.biases is None else mixed + (weights @ self.biases).unsqueeze(1)
 
     def _gate_tokens(self, z: Tensor, grid: Grid) -> Tensor:
         """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
-        prefix, height, width = grid
         kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
-        image = z[:, prefix:].transpose(1, 2).unflatten(2, (height, width))
-        experts = F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)  # (B, H W, n r)
-        if prefix:
-            experts = torch.cat([F.linear(z[:, :prefix], kernels[:, :, 1, 1]), experts], dim=1)
+        outside, inside = grid.split(z)
+        experts = inside.new_empty(len(z), 0, len(kernels))
+        if inside.shape[1]:
+            image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
+            experts = F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)
+        if outside.shape[1]:
+            experts = grid.join(F.linear(outside, kernels[:, :, 1, 1]), experts)
         experts = experts.unflatten(2, (self.num_experts, self.channels))
         if self.biases is not None:
             experts = experts + self.biases

@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
+from gleam_mm.layouts import Site
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
-from gleam_mm.petl.layouts import Site
 from gleam_mm.petl.lora import LoRA, LowRankPair
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.supernet import Genes, Genotype, Supernet
@@ -181,7 +181,7 @@ class NOAH(Supernet):
 
     def genes(self) -> Genes:
         """Depths of modules, as ``<module>.depth``, and their sizes, as ``<module>.<block>``."""
-        blocks = len(self._sites)
+        blocks = len(self.sites)
         quarters = {math.ceil(blocks * quarter / 4) for quarter in range(1, 5)}
         depths = self.depths or tuple(sorted(quarters, reverse=True))
         genes = {}
@@ -195,7 +195,7 @@ class NOAH(Supernet):
         return {
             name: [
                 genotype[f'{name}.{block}'] if block < genotype[f'{name}.depth'] else 0
-                for block in range(len(self._sites))
+                for block in range(len(self.sites))
             ]
             for name in MODULES
         }
@@ -206,7 +206,7 @@ class NOAH(Supernet):
         Raises:
             ValueError: It names another module, or a size that does not fit.
         """
-        return _checked(subnet, len(self._sites), most=self.sizes[0])
+        return _checked(subnet, len(self.sites), most=self.sizes[0])
 
     def count(self, subnet: Mapping) -> int:
         """The number of parameters of a subnet."""
@@ -227,20 +227,10 @@ class NOAH(Supernet):
         return {
             f'local.{name}.local.{site.key}.{parameter}': tensor
             for name, part in self.local.items()
-            for site in part._sites
-            if site.role != 'patch_embed' and (size := subnet[name][site.block])
+            for site in part.sites.values()
+            if (size := subnet[name][site.block]) and site.key in part.local
             for parameter, tensor in part.slices(site, size).items()
         }
-
-    def _plug(self) -> None:
-        self._handles = self.track()
-        for part in self.local.values():
-            part.attach(self.layout.backbone)
-
-    def _unplug(self) -> None:
-        super()._unplug()
-        for part in self.local.values():
-            part.detach()
 
 
 def _descending(values: Sequence[int], name: str) -> tuple[int, ...]:

@@ -1,14 +1,13 @@
 """RepAdapter: linear adapters in front of the sublayers, which fold into their weights."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import Handle, PETLMethod, check_rank
-from gleam_mm.petl.layouts import Site
+from gleam_mm.layouts import Site
+from gleam_mm.petl.base import PETLMethod, check_rank
 from gleam_mm.registry import MODELS
 
 
@@ -55,6 +54,7 @@ class RepAdapter(PETLMethod):
         scale: Factor s, searched by the official code in 0.1, 0.5, 1, 5, 10 for each task.
         drop_rate: Dropout between D and U.
         sites: Roles to adapt. ``('qkv',)`` is the paper's adapter of the attention alone.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
         ValueError: ``rank`` or ``groups`` is out of range.
@@ -67,8 +67,9 @@ class RepAdapter(PETLMethod):
         scale: float = 1.0,
         drop_rate: float = 0.1,
         sites: Sequence[str] = ('qkv', 'fc1'),
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites)
+        super().__init__(sites, blocks)
         self.rank = check_rank(rank)
         self.groups = check_rank(groups, 'groups')
         if rank % groups:
@@ -86,9 +87,11 @@ class RepAdapter(PETLMethod):
                 )
             self.local[site.key] = GroupedBottleneck(width, self.rank, self.groups)
 
-    def hook(self, site: Site) -> Handle:
-        """Hooks the input of the site."""
-        return site.module.register_forward_pre_hook(partial(self._adapt_input, site))
+    def before(self, site: Site, x: Tensor) -> Tensor:
+        """Adapts what the site reads."""
+        own = self.local[site.key]
+        z = F.dropout(own.down(x), self.drop_rate, self.training)
+        return torch.add(x, F.linear(z, own.up_weight(), own.up_bias), alpha=self.scale)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Multiplies the adapter into the weight: W' = W + s W U D, b' = b + s W (U b_D + b_U)."""
@@ -97,9 +100,3 @@ class RepAdapter(PETLMethod):
         shift = weight @ (up @ own.down.bias + own.up_bias) * self.scale
         weight = torch.addmm(weight, weight @ up, own.down.weight, alpha=self.scale)
         return weight, shift if bias is None else bias + shift
-
-    def _adapt_input(self, site: Site, module: nn.Module, args: tuple) -> Tensor:
-        (x,) = args
-        own = self.local[site.key]
-        z = F.dropout(own.down(x), self.drop_rate, self.training)
-        return torch.add(x, F.linear(z, own.up_weight(), own.up_bias), alpha=self.scale)

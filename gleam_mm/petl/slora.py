@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gleam_mm.petl.base import LINEAR_ROLES
+from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.registry import MODELS
 
@@ -19,9 +19,14 @@ class SLoRA(LadderMethod):
         rank: Inner width r.
         alpha: Scale of the update.
         sites: Roles to adapt. The paper's experiment adapts ``('proj',)`` alone.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
     """
 
     def __init__(
-        self, rank: int = 8, alpha: float = 1.0, sites: Sequence[str] = LINEAR_ROLES
+        self,
+        rank: int = 8,
+        alpha: float = 1.0,
+        sites: Sequence[str] = LINEAR_ROLES,
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(rank, alpha, sites, local=False)
+        super().__init__(rank, alpha, sites, local=False, blocks=blocks)

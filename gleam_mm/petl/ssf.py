@@ -1,13 +1,12 @@
 """SSF: scaling and shifting the features."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gleam_mm.petl.base import Handle, PETLMethod
-from gleam_mm.petl.layouts import Site
+from gleam_mm.layouts import Site
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
 
@@ -46,27 +45,27 @@ class SSF(PETLMethod):
     Args:
         std: Standard deviation of the initial scales and shifts.
         sites: Roles to adapt.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
     """
+
+    at_affine = True  # a patch embedding would return its output reshaped
 
     def __init__(
         self,
         std: float = 0.02,
         sites: Sequence[str] = ('patch_embed', 'norm', 'qkv', 'proj', 'fc1', 'fc2'),
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites)
+        super().__init__(sites, blocks)
         self.std = std
 
     def build(self, sites: list[Site]) -> None:
         """Creates one scale and one shift a channel of every site."""
         for site in sites:
-            channels = len(site.affine.weight)
+            channels = len(site.weight)
             convolution = isinstance(site.affine, nn.Conv2d)
             shape = (channels, 1, 1) if convolution else (channels,)
             self.local[site.key] = ScaleShift(shape, self.std)
-
-    def hook(self, site: Site) -> Handle:
-        """Hooks the operation itself; a patch embedding would return its output reshaped."""
-        return site.affine.register_forward_hook(partial(self._adapt, site))
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Scales and shifts the output's channels."""

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gleam_mm.petl.base import Handle, MergeError, PETLMethod
+from gleam_mm.petl.base import PETLMethod
 
 Genes = dict[str, tuple]
 """The name of each choice -> its options, from the one with most parameters to the least."""
+
+SUPERNET = (
+    'it is a supernet, many models in one. Choose a subnet with tools/search.py, and merge that'
+)
+"""Why a supernet cannot be merged."""
 
 Genotype = Mapping[str, Any]
 """The name of each choice -> the chosen option."""
@@ -49,6 +54,7 @@ class Supernet(PETLMethod):
         sites: As in :class:`~gleam_mm.petl.PETLMethod`.
         subnet: None for a supernet; the subnet; or the path of a JSON file with it.
         seed: Seed of the drawn subnets.
+        blocks: As in :class:`~gleam_mm.petl.PETLMethod`.
 
     Attributes:
         step (Tensor): A buffer of supernets, which counts training steps.
@@ -58,9 +64,13 @@ class Supernet(PETLMethod):
     """
 
     def __init__(
-        self, sites: Sequence[str], subnet: Mapping | str | Path | None = None, seed: int = 0
+        self,
+        sites: Sequence[str],
+        subnet: Mapping | str | Path | None = None,
+        seed: int = 0,
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites)
+        super().__init__(sites, blocks)
         self.seed = seed
         self.subnet = read_subnet(subnet)
         self._active: Any = None
@@ -101,6 +111,14 @@ class Supernet(PETLMethod):
         """Makes a complete subnet that of the coming forward passes."""
         self._current = subnet
 
+    def current(self) -> dict:
+        """The complete subnet of this pass."""
+        if not self.is_supernet:
+            return self.subnet
+        if self._current is None:
+            self.activate(None)
+        return self._current
+
     def largest(self) -> dict:
         """The subnet with all parameters."""
         return self.express({name: options[0] for name, options in self.genes().items()})
@@ -121,50 +139,23 @@ class Supernet(PETLMethod):
         self._active = self.largest() if subnet is None else self.check(subnet)
         self.switch(self._active)
 
-    def attach(self, backbone: nn.Module) -> None:
-        """Plugs the method in, as in :class:`~gleam_mm.petl.PETLMethod`.
-
-        Raises:
-            RuntimeError: The method is attached already.
-            ValueError: The backbone or the subnet does not fit.
-        """
-        super().attach(backbone)
-        if self.is_supernet:
-            self.activate(None)
-
-    def track(self) -> list[Handle]:
-        """Chooses the subnet whenever a supernet's backbone is called."""
+    def begin(self) -> None:
+        """Chooses the subnet of a supernet."""
         if not self.is_supernet:
-            return []
-        backbone = self.layout.backbone
-        return [
-            backbone.register_forward_pre_hook(self._choose),
-            backbone.register_forward_hook(self._reach),
-        ]
-
-    def merge(self) -> None:
-        """Folds the method into the backbone's weights, as in :class:`~gleam_mm.petl.PETLMethod`.
-
-        Raises:
-            MergeError: This is a supernet, or the method cannot be folded.
-        """
-        if self.is_supernet:
-            raise MergeError(
-                f'{type(self).__name__} cannot be merged: it is a supernet, many models in one. '
-                'Choose a subnet with tools/search.py, and merge that'
-            )
-        super().merge()
-
-    def _choose(self, module: nn.Module, args: tuple) -> None:
-        if not self.training:
-            self.switch(self._active)
             return
-        # Text, for Python hashes what it seeds with in the same way everywhere only if it is that.
-        self.switch(self.draw(random.Random(f'{self.seed} {self.step.item()}')))
-        self.step += 1
+        if self.training:
+            # Text, for Python hashes what it seeds with alike everywhere only if it is that.
+            self.switch(self.draw(random.Random(f'{self.seed} {self.step.item()}')))
+            self.step += 1
+        elif self._active is None:
+            self.activate(None)
+        else:
+            self.switch(self._active)
 
-    def _reach(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return self._reached(output) if self.training and torch.is_grad_enabled() else None
+    def end(self, output: Any) -> Any:
+        """Gives every parameter of a supernet a gradient."""
+        reaches = self.is_supernet and self.training and torch.is_grad_enabled()
+        return self._reached(output) if reaches else output
 
     def _reached(self, output: Any) -> Any:
         if isinstance(output, Tensor):

@@ -2,21 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import torch
-from mmcv.cnn.bricks.transformer import PatchMerging
-from mmpretrain.models.utils.attention import WindowMSA
-from timm.models import swin_transformer as timm_swin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.petl.base import ForwardReplacement, Handle, PETLMethod
-from gleam_mm.petl.layouts import Site
+from gleam_mm.layouts import Layout, PassState, Site, join_sequences
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
-
-_WINDOW_ATTENTIONS = (WindowMSA, timm_swin.WindowAttention)
-_PATCH_MERGINGS = (PatchMerging, timm_swin.PatchMerging)
 
 
 class Prompts(nn.Module):
@@ -32,6 +25,14 @@ class Prompts(nn.Module):
         super().__init__()
         self.tokens = nn.Parameter(torch.empty(number, width))
         nn.init.uniform_(self.tokens, -bound, bound)
+
+
+class _Prompts(PassState):
+    """The prompts on their way through the network, and what a Swin's attention made of them."""
+
+    def __init__(self) -> None:
+        self.tokens: Tensor | None = None
+        self.attended: Tensor | None = None
 
 
 @MODELS.register_module()
@@ -62,32 +63,50 @@ class VPT(PETLMethod):
             leaves a block without prompts.
         deep: Whether every block has its own prompts.
         drop_rate: Dropout of the prompts where they enter.
+        blocks: Transformer blocks that have prompts, in the deep form.
 
     Raises:
-        ValueError: ``num_prompts`` is out of range, or a list in the shallow form.
+        ValueError: ``num_prompts`` is out of range, or a list in the shallow form; or ``blocks`` is
+            given there.
     """
 
     obstacle = 'its prompts take part in the attention, which no weight can stand for'
+    acts_at = {'before': ('block',), 'compute': ('attn',), 'adapt': ('block', 'downsample')}
+    outermost = True
 
     def __init__(
         self,
         num_prompts: int | Sequence[int] = 50,
         deep: bool = True,
         drop_rate: float = 0.0,
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(sites=('patch_embed', 'block'))
+        super().__init__(('block',), blocks)
         self.num_prompts = _check_number(num_prompts, deep)
+        if blocks is not None and not deep:
+            raise ValueError(
+                f'blocks={list(blocks)}: shallow prompts go through all blocks; use deep=True'
+            )
         self.deep = deep
         self.drop_rate = drop_rate
-        self._prompts: Tensor | None = None
-        self._attended: Tensor | None = None
-        self._windowed = False
+        self._last_block = 0
+        self._passing = _Prompts()
+
+    def select(self, layout: Layout) -> list[Site]:
+        """The blocks; in a Swin their attention and, where prompts pass it, the patch merging."""
+        roles = ['block']
+        if layout.windowed:
+            roles += ['attn'] if self.deep else ['attn', 'downsample']
+        sites = layout.sites(roles, self.blocks)
+        self._last_block = max(site.block for site in sites if site.role == 'block')
+        return sites
 
     def build(self, sites: list[Site]) -> None:
         """Creates the prompts: one set in all (shallow), or one a block (deep)."""
-        embedding, *blocks = sites
+        (embedding,) = self.layout.sites(('patch_embed',))
         projection = [m for m in embedding.module.modules() if isinstance(m, nn.Conv2d)][-1]
         bound = math.sqrt(6 / (projection.weight[0].numel() + projection.out_channels))
+        blocks = [site for site in sites if site.role == 'block']
         if not self.deep:
             self.shared['prompts'] = Prompts(self.num_prompts, blocks[0].width, bound)
             return
@@ -96,7 +115,7 @@ class VPT(PETLMethod):
             numbers = [numbers] * len(blocks)
         if len(numbers) != len(blocks):
             raise ValueError(
-                f'num_prompts has {len(numbers)} numbers, but the backbone has {len(blocks)} blocks'
+                f'num_prompts has {len(numbers)} numbers, but {len(blocks)} blocks are adapted'
             )
         for site, number in zip(blocks, numbers, strict=True):
             if number:
@@ -110,132 +129,91 @@ class VPT(PETLMethod):
             return self.local[site.key].tokens
         return next(self.parameters()).new_empty(0, site.width)
 
-    def track(self) -> list[Handle]:
-        """Lets prompts enter the blocks and, in a Swin, the windows and the patch merging."""
-        blocks = {site.block: site for site in self.layout.sites(('block',))}
-        windows = [
-            site
-            for site in self.layout.sites(('attn',))
-            if isinstance(site.module, _WINDOW_ATTENTIONS)
-        ]
-        self._windowed = bool(windows)
-        return [
-            *(
-                site.module.register_forward_pre_hook(partial(self._enter, site))
-                for site in blocks.values()
-            ),
-            *(
-                ForwardReplacement(
-                    site.module, partial(self._attend, blocks[site.block], site.module)
-                )
-                for site in windows
-            ),
-            *(
-                module.register_forward_hook(self._merge_patches)
-                for module in self.layout.backbone.modules()
-                if isinstance(module, _PATCH_MERGINGS)
-            ),
-        ]
-
-    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        """Takes the prompts off what a block returns."""
-        if site.role == 'patch_embed':
-            self._forget()  # what a pass that broke off has left
-            return y
-        prompts, attended = self._entered(site), self._attended
+    def begin(self) -> None:
+        """Forgets what a pass that broke off has left."""
         self._forget()
-        if self._windowed:
-            if self._carries(site):
-                self._prompts = _pass_on(site.module, prompts, attended)
-            return y
-        length = y.shape[1] - prompts.shape[1]
-        if self._carries(site):
-            self._prompts = y[:, length:]
-        return y[:, :length]
 
-    def _enter(self, site: Site, module: nn.Module, args: tuple) -> tuple | None:
-        x = args[0]
+    def before(self, site: Site, x: Tensor) -> Tensor:
+        """Lets prompts enter a block; in a Swin, its attention takes them from here."""
         if self.deep or site.block == 0:
             prompts = self.prompts(site)[None].to(x.dtype)
             dropping = self.training and self.drop_rate > 0
-            if dropping or not (self.deep and self._windowed):
+            if dropping or not (self.deep and self.layout.windowed):
                 prompts = prompts.expand(x.shape[0], -1, -1)
             # Swin's deep prompts are the same for all images, and remain one set for as long.
-            self._prompts = F.dropout(prompts, self.drop_rate, self.training)
+            self._passing.tokens = F.dropout(prompts, self.drop_rate, self.training)
         prompts = self._entered(site)
-        if self._windowed:
-            return None
-        return torch.cat((x, prompts), dim=1), *args[1:]
+        if self.layout.windowed:
+            return x
+        self.layout.extend(prompts.shape[1])
+        return torch.cat((x, prompts), dim=1)
+
+    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Takes the prompts off what a block returns, or merges them as patches are merged."""
+        if site.role == 'downsample':
+            self._merge(site)
+            return y
+        prompts, attended = self._entered(site), self._passing.attended
+        self._forget()
+        if self.layout.windowed:
+            if self._carries(site):
+                with self.layout.off_grid(prompts.shape[1]):
+                    prompts = self.layout.finish_block(site, prompts, attended)
+                self._passing.tokens = prompts
+            return y
+        self.layout.extend(-prompts.shape[1])
+        length = y.shape[1] - prompts.shape[1]
+        if self._carries(site):
+            self._passing.tokens = y[:, length:]
+        return y[:, :length]
+
+    def compute(self, site: Site, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The forward method of a window attention, with the prompts in every window.
+
+        Args:
+            site: The attention.
+            x: The tokens of all windows, image by image, of the shape (B W, N, C).
+            mask: The mask of shifted windows, of the shape (W, N, N).
+        """
+        layout, attention = self.layout, self.layout.attention(site)
+        prompts, carries = self._entered(site), self._carries(site)
+        number = prompts.shape[1]
+        # Prompts are normalised and projected once an image, or once for all, not once a window.
+        with layout.off_grid(number):
+            normed = layout.enter_attention(layout.block_of(site), prompts)
+            prompt_queries, prompt_keys, prompt_values = attention.heads(normed)
+        queries, keys, values = attention.heads(x)
+        keys, values = join_sequences(prompt_keys, keys), join_sequences(prompt_values, values)
+        if carries:
+            queries = join_sequences(prompt_queries, queries)
+        bias = F.pad(attention.bias(mask, len(x)), (number, 0, number if carries else 0, 0))
+        out = attention.attend(queries, keys, values, bias)
+        if carries:
+            own = out[:, :, :number].unflatten(0, (prompts.shape[0], -1)).mean(1)
+            with layout.off_grid(number):
+                self._passing.attended = attention.project(own)
+            out = out[:, :, number:]
+        return attention.project(out)
 
     def _entered(self, site: Site) -> Tensor:
-        if self._prompts is None:
+        if self._passing.tokens is None:
             raise RuntimeError(
                 f'the prompts at {site.name!r} are not known: call the backbone itself, not a part '
                 'of it, and without gradient checkpointing'
             )
-        return self._prompts
+        return self._passing.tokens
 
     def _carries(self, site: Site) -> bool:
         """Whether the next block needs what this one makes of the prompts."""
-        return not self.deep and site.block < self._sites[-1].block
+        return not self.deep and site.block < self._last_block
 
     def _forget(self) -> None:
-        self._prompts = self._attended = None
+        self._passing.tokens = self._passing.attended = None
 
-    def _attend(
-        self, block: Site, attention: nn.Module, x: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        """The forward method of a window attention, with the prompts in every window.
-
-        Args:
-            block: The block that it belongs to.
-            attention: The window attention.
-            x: The tokens of all windows, image by image, of the shape (B W, N, C).
-            mask: The mask of shifted windows, of the shape (W, N, N).
-        """
-        prompts = self._entered(block)
-        number, carries = prompts.shape[1], self._carries(block)
-        # Prompts are normalised and projected once an image, or once for all, not once a window.
-        inner = zip(
-            _heads(attention, block.module.norm1(prompts)), _heads(attention, x), strict=True
-        )
-        (prompt_queries, queries), *others = inner
-        keys, values = (_join(*pair) for pair in others)
-        if carries:
-            queries = _join(prompt_queries, queries)
-
-        area = x.shape[1]
-        bias = attention.relative_position_bias_table[attention.relative_position_index.view(-1)]
-        bias = bias.view(area, area, -1).permute(2, 0, 1)[None]
-        if mask is not None:
-            bias = (bias + mask[:, None]).repeat(x.shape[0] // mask.shape[0], 1, 1, 1)
-        bias = F.pad(bias, (number, 0, number if carries else 0, 0))
-        out = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=bias.to(queries.dtype),
-            dropout_p=attention.attn_drop.p if attention.training else 0.0,
-            scale=attention.scale,
-        )
-        if carries:
-            own = out[:, :, :number].unflatten(0, (prompts.shape[0], -1)).mean(1)
-            self._attended = _project(attention, own)
-            out = out[:, :, number:]
-        return _project(attention, out)
-
-    def _merge_patches(self, module: nn.Module, args: tuple, output: object) -> None:
-        if self._prompts is None:
-            return
-        times = module.reduction.in_features // self._prompts.shape[-1]
-        if isinstance(module, timm_swin.PatchMerging):
-            wide = self._prompts.repeat(1, 1, times)
-        else:  # MMPretrain's numbers the channels of a patch channel by channel
-            wide = self._prompts.repeat_interleave(times, dim=-1)
-        self._prompts = module.reduction(module.norm(wide))
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, '_prompts': None, '_attended': None}
+    def _merge(self, site: Site) -> None:
+        if self._passing.tokens is not None:
+            with self.layout.off_grid(self._passing.tokens.shape[1]):
+                self._passing.tokens = self.layout.merge_tokens(site, self._passing.tokens)
 
 
 def _check_number(num_prompts: int | Sequence[int], deep: bool) -> int | tuple[int, ...]:
@@ -254,30 +232,3 @@ def _check_number(num_prompts: int | Sequence[int], deep: bool) -> int | tuple[i
             f'num_prompts={list(numbers)}: give whole numbers of at least 0, and not only zeros'
         )
     return numbers
-
-
-def _heads(attention: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (B, heads, N, C / heads) of tokens (B, N, C)."""
-    qkv = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1))
-    return qkv.permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def _join(prompts: Tensor, windows: Tensor) -> Tensor:
-    """Puts the prompts (B, heads, p, c) before the tokens (B W, heads, N, c) of each window."""
-    windows = windows.unflatten(0, (prompts.shape[0], -1))
-    prompts = prompts[:, None].expand(-1, windows.shape[1], -1, -1, -1)
-    return torch.cat((prompts, windows), dim=3).flatten(0, 1)
-
-
-def _project(attention: nn.Module, x: Tensor) -> Tensor:
-    """The output projection of (B, heads, N, C / heads)."""
-    return attention.proj_drop(attention.proj(x.transpose(1, 2).flatten(2)))
-
-
-def _pass_on(block: nn.Module, prompts: Tensor, attended: Tensor) -> Tensor:
-    """What a Swin block makes of prompts, given the output of its attention for them."""
-    if isinstance(block, timm_swin.SwinTransformerBlock):
-        prompts = prompts + block.drop_path1(attended)
-        return prompts + block.drop_path2(block.mlp(block.norm2(prompts)))
-    prompts = prompts + block.attn.drop(attended)
-    return block.ffn(block.norm2(prompts), identity=prompts)

@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.config import Config
 
 from gleam_mm.config import recipes
+from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.output.tables import MISSING, Cell, Column, Line, Table
 from gleam_mm.petl import GLEAM
-from gleam_mm.petl.base import LINEAR_ROLES
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Suite
 from gleam_mm.report.tables import accuracy, context, label, state

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gleam_mm.analysis.attention import AttentionProbe, attention_weights, measure, rollout
+from gleam_mm.analysis.attention import AttentionProbe, measure, rollout
 from gleam_mm.analysis.pictures import load_pictures
 from gleam_mm.analysis.subjects import AnalysisError
 
@@ -85,10 +85,3 @@ def test_what_computes_attention_itself_is_refused(make_subject):
     subject = make_subject('VPT-deep', 'swin')
     with pytest.raises(AnalysisError, match=r'VPT computes the attention of .* itself'):
         measure(subject, load_pictures(subject, 'test', ['0']))
-
-
-def test_values_are_not_needed():
-    attention = torch.nn.Module()
-    attention.num_heads = 1
-    qkv = torch.zeros(1, 3, 6)
-    torch.testing.assert_close(attention_weights(attention, qkv), torch.full((1, 1, 3, 3), 1 / 3))

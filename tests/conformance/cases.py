@@ -180,12 +180,12 @@ CASES = [
     ),
     Case(
         'Convpass',
-        dict(type='Convpass', bottleneck=4),
+        dict(type='Convpass', bottleneck=4, scale=0.5),
         lambda shape: shape.each_block(lambda d: 2 * (8 * d + 4 + d + 9 * 16 + 4)),
     ),
     Case(
         'RepAdapter',
-        dict(type='RepAdapter', rank=4, groups=2),
+        dict(type='RepAdapter', rank=4, groups=2, scale=0.5),
         lambda shape: shape.each_block(lambda d: 2 * (4 * d + 4 + 2 * d + d)),
         merges=True,
     ),
@@ -265,17 +265,17 @@ CASES = [
         identity=False,
         merges=True,
     ),
-    Case('SLoRA', dict(type='SLoRA', rank=4), ladder(4), merges=True),
-    Case('FacT-TT', dict(type='FacT', rank=4), ladder(4, local=True), merges=True),
+    Case('SLoRA', dict(type='SLoRA', rank=4, alpha=0.5), ladder(4), merges=True),
+    Case('FacT-TT', dict(type='FacT', rank=4, alpha=0.5), ladder(4, local=True), merges=True),
     Case(
         'FacT-TK',
-        dict(type='FacT', form='tk', rank=4),
+        dict(type='FacT', form='tk', rank=4, alpha=0.5),
         lambda shape: (
             ladder(4)(shape) + shape.each_block(lambda _: 12 * 4) + shape.each_stage(lambda _: 4**3)
         ),
         merges=True,
     ),
-    Case('GLEAM', dict(type='GLEAM', rank=4), ladder(4, local=True, experts=4)),
+    Case('GLEAM', dict(type='GLEAM', rank=4, alpha=0.5), ladder(4, local=True, experts=4)),
     Case(
         'GLEAM, k = 1',
         dict(type='GLEAM', rank=4, top_k=1),
@@ -289,8 +289,44 @@ CASES = [
     ),
     Case(
         'GLEAM without MoE',
-        dict(type='GLEAM', rank=4, moe=False),
+        dict(type='GLEAM', rank=4, alpha=0.5, moe=False),
         ladder(4, local=True),
+        merges=True,
+    ),
+    Case(
+        'Compose: RepAdapter, LoRA, SSF',
+        dict(
+            type='Compose',
+            methods=[
+                dict(type='RepAdapter', rank=4, groups=2, scale=0.5),
+                dict(type='LoRA', rank=4),
+                dict(type='SSF'),
+            ],
+        ),
+        lambda shape: (
+            shape.each_block(lambda d: 2 * (4 * d + 4 + 2 * d + d) + 4 * (d + 3 * d) + 22 * d)
+            + 2 * shape.first
+            + 2 * shape.last
+        ),
+        identity=False,
+        merges=True,
+    ),
+    Case(
+        'Compose: GLEAM and VPT',
+        dict(
+            type='Compose',
+            methods=dict(
+                prompts=dict(type='VPT', num_prompts=3, deep=False),
+                gleam=dict(type='GLEAM', rank=4),
+            ),
+        ),
+        lambda shape: 3 * shape.first + ladder(4, local=True, experts=4)(shape),
+        identity=False,
+    ),
+    Case(
+        'LoRA in the last block',
+        dict(type='LoRA', rank=4, blocks=[-1]),
+        lambda shape: 4 * (shape.last + 3 * shape.last),
         merges=True,
     ),
 ]

@@ -42,13 +42,13 @@ def train(classifier, images, labels, steps, watch=lambda parameters: None, bflo
     optimizer = torch.optim.Adam(parameters.values(), lr=5e-3)
     with torch.no_grad():
         before = loss_of(classifier, images, labels)
-    classifier.petl.train()
+    classifier.train()
     for _ in range(steps):
         optimizer.zero_grad()
         loss_of(classifier, images, labels, bfloat16).backward()
         watch(parameters)
         optimizer.step()
-    classifier.petl.eval()
+    classifier.eval()
     with torch.no_grad():
         return before, loss_of(classifier, images, labels)
 

@@ -78,7 +78,7 @@ def mixture(
     An image decides by the mean of its grid, with ``noise`` of shape (B, n), or each of its tokens
     by itself, with ``noise`` of shape (B, N, n).
     """
-    prefix, height, width = grid
+    prefix, height, width = grid[:3]
     biases = [None] * len(kernels) if biases is None else biases
     if normalize:
         z = torch.stack([x / (x.pow(2).mean() + 1e-6).sqrt() for x in z.flatten(0, 1)]).view_as(z)

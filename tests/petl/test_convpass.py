@@ -82,9 +82,9 @@ def test_dropout_acts_in_training_only(vit, images):
     method.attach(vit)
     for parameter in method.parameters():
         nn.init.normal_(parameter, std=0.3)
-    method.eval()
+    vit.eval()
     assert torch.equal(vit(images)[0], vit(images)[0])
-    method.train()
+    vit.train()
     assert not torch.equal(vit(images)[0], vit(images)[0])
 
 

@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from gleam_mm.config import recipes
+from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.models import params
-from gleam_mm.petl import LINEAR_ROLES, FacT
+from gleam_mm.petl import FacT
 
 RANK = 3
 

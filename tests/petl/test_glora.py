@@ -113,6 +113,7 @@ def test_an_inherited_subnet_trains_apart_from_its_supernet(vit):
 
 def test_steps_draw_the_same_paths_from_the_same_seed(vit, images):
     def paths(seed, first=0):
+        vit.train()
         method = attached(vit, seed=seed)
         method.step.fill_(first)
         drawn = []
@@ -137,16 +138,16 @@ def test_steps_draw_the_same_paths_from_the_same_seed(vit, images):
 def test_evaluation_runs_the_activated_subnet_or_the_largest(vit, images):
     method = attached(vit)
     randomize(method)
-    method.eval()
+    vit.eval()
     largest = vit(images)[0]
     method.activate(EVERYTHING)
     assert torch.equal(vit(images)[0], largest)
     method.activate(LIGHT)
     light = vit(images)[0]
     assert not torch.equal(light, largest)
-    method.train()
+    vit.train()
     vit(images)
-    method.eval()
+    vit.eval()
     assert torch.equal(vit(images)[0], light)
     method.activate(None)
     assert torch.equal(vit(images)[0], largest)
@@ -155,6 +156,7 @@ def test_evaluation_runs_the_activated_subnet_or_the_largest(vit, images):
 
 def test_every_step_of_a_supernet_gives_every_parameter_a_gradient(backbone, images):
     backbone.requires_grad_(False)
+    backbone.train()
     method = attached(backbone)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
     reached = set()

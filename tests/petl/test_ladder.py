@@ -79,7 +79,6 @@ def visit_sites(method, backbone, images):
         seen.append((site, args[0], frozen, output, method.layout.grid(site)))
 
     method.attach(backbone.double())
-    method.layout.track_grid()
     randomize(method.double().eval())
     sites = method.layout.sites(method.roles)
     for site in sites:
@@ -163,12 +162,12 @@ def test_balance_is_a_loss_of_the_method(vit, images):
     gleam.attach(vit)
     vit(images)
     losses = gleam.losses()
-    losses['loss_balance'].backward()
+    losses['balance'].backward()
     assert gleam.shared['mixer'].gate.grad.abs().max() > 0
-    assert gleam.losses() == {'loss_balance': 0}
+    assert gleam.losses() == {'balance': 0}
     vit(images)
     gleam.begin()  # the next pass: nobody took the losses of the last one
-    assert gleam.losses() == {'loss_balance': 0}
+    assert gleam.losses() == {'balance': 0}
     assert GLEAM(4).losses() == GLEAM(4, moe=False, balance=0.01).losses() == {}
 
 

@@ -6,7 +6,8 @@ import timm
 import torch
 from mmpretrain.models import LoRAModel, TIMMBackbone, VisionTransformer
 
-from gleam_mm.petl import LINEAR_ROLES, LoRA
+from gleam_mm.layouts import LINEAR_ROLES
+from gleam_mm.petl import LoRA
 
 RANK, ALPHA = 3, 5.0
 
@@ -105,9 +106,9 @@ def test_dropout_acts_in_training_only(vit, images):
     method = LoRA(4, drop_rate=0.5)
     method.attach(vit)
     randomize(method)
-    method.eval()
+    vit.eval()
     assert torch.equal(vit(images)[0], vit(images)[0])
-    method.train()
+    vit.train()
     assert not torch.equal(vit(images)[0], vit(images)[0])
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from literal import expert, gate, imbalance, mixture
 
-from gleam_mm.petl import ConvMoE, Grid
+from gleam_mm.layouts import Grid
+from gleam_mm.petl import ConvMoE
 
 CHOICES = [(n, k) for n in range(1, 6) for k in range(1, n + 1)]
 SCALES = {
@@ -227,5 +228,5 @@ def test_bad_options_are_named(options, message):
 
 
 def test_wrong_grid_is_named():
-    with pytest.raises(ValueError, match='10 tokens where the grid has 1 prefix tokens and 2 x 4'):
+    with pytest.raises(ValueError, match='10 tokens where the grid has 2 x 4 and 1 others'):
         ConvMoE(4)(torch.randn(1, 10, 4), Grid(1, 2, 4))

@@ -10,7 +10,8 @@ from mmpretrain.models import SwinTransformer, VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from gleam_mm.petl import NOAH, MergeError, find_layout
+from gleam_mm.layouts import find_layout
+from gleam_mm.petl import NOAH, MergeError
 
 MIXED = dict(prompts=[2, 0], lora=[1, 3], adapter=[0, 2])
 EVERYWHERE = dict(prompts=2, lora=3, adapter=2)
@@ -149,6 +150,7 @@ def test_depths_are_quarters_of_the_network():
 
 def test_every_step_of_a_supernet_gives_every_parameter_a_gradient(backbone, images):
     backbone.requires_grad_(False)
+    backbone.train()
     method = attached(backbone, sizes=(1, 3))
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
     seen = set()

@@ -99,9 +99,9 @@ def test_dropout_acts_in_training_only(vit, images):
     method = RepAdapter(4, drop_rate=0.5)
     method.attach(vit)
     randomize(method)
-    method.eval()
+    vit.eval()
     assert torch.equal(vit(images)[0], vit(images)[0])
-    method.train()
+    vit.train()
     assert not torch.equal(vit(images)[0], vit(images)[0])
 
 

@@ -242,9 +242,9 @@ def attached_without_prompts(backbone, method, images):
 
 @pytest.mark.parametrize('deep', [False, True])
 def test_dropout_acts_in_training_only(deep, backbone, images):
-    method = attached(backbone, 4, deep, drop_rate=0.5)
+    attached(backbone, 4, deep, drop_rate=0.5)
     assert torch.equal(backbone(images)[0], backbone(images)[0])
-    method.train()
+    backbone.train()
     assert not torch.equal(backbone(images)[0], backbone(images)[0])
 
 
@@ -306,5 +306,5 @@ def test_bad_numbers_are_named(vit):
         VPT([1, 2], deep=False)
     with pytest.raises(ValueError, match='at least 0'):
         VPT([1, -1])
-    with pytest.raises(ValueError, match='3 numbers, but the backbone has 2 blocks'):
+    with pytest.raises(ValueError, match='3 numbers, but 2 blocks are adapted'):
         attached(vit, [1, 2, 3])

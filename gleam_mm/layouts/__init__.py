@@ -1,0 +1,34 @@
+"""Layouts: the only place that knows a class of backbones. A new backbone is one more of them.
+
+>>> @LAYOUTS.register_module()
+... class MyLayout(Layout):
+...     ...
+"""
+
+from gleam_mm.layouts.attention import Attention, join_sequences
+from gleam_mm.layouts.base import Layout, find_layout
+from gleam_mm.layouts.pass_state import PassState
+from gleam_mm.layouts.site import LINEAR_ROLES, ROLES, Block, Grid, Site, dequantized
+from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
+from gleam_mm.layouts.timm import TIMMSwinLayout, TIMMViTLayout
+from gleam_mm.layouts.vit import ViTLayout
+
+__all__ = [
+    'LINEAR_ROLES',
+    'ROLES',
+    'WINDOWED_ROLES',
+    'Attention',
+    'Block',
+    'Grid',
+    'Layout',
+    'PassState',
+    'Site',
+    'SwinLayout',
+    'TIMMSwinLayout',
+    'TIMMViTLayout',
+    'ViTLayout',
+    'WindowedLayout',
+    'dequantized',
+    'find_layout',
+    'join_sequences',
+]

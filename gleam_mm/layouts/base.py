@@ -1,0 +1,223 @@
+"""Layouts: where the sites of a backbone are, and what grid its tokens form."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+from mmengine.registry import Registry
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from gleam_mm.layouts.attention import Attention
+from gleam_mm.layouts.pass_state import PassState
+from gleam_mm.layouts.site import ROLES, Block, Grid, Site
+from gleam_mm.registry import LAYOUTS
+
+
+class _Tokens(PassState):
+    """What is known of the tokens of the current pass."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, tuple[int, int]] = {}  # of the grid, by stage
+        self.suffix = 0
+        self.off_grid: int | None = None
+
+
+class Layout:
+    """What knows one class of backbones: lists its sites and tells the token grid at run time.
+
+    A method asks for *roles* (``qkv``, ``fc1``, ...); the layout of the backbone answers with
+    *sites*. A subclass names the modules of a block in :attr:`block_roles`, lists the blocks, and
+    keeps the grid up to date with the hooks of :meth:`track_grid`.
+
+    Args:
+        backbone: The backbone to describe. It is referred to, never registered as a submodule.
+    """
+
+    block_roles: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Role -> paths relative to a block. Paths that a given block lacks are skipped."""
+
+    attention_class: ClassVar[type[Attention]] = Attention
+    """What knows the arithmetic of the sites with the role ``attn``."""
+
+    windowed: ClassVar[bool] = False
+    """Whether attention sees windows instead of the whole grid; then it is a WindowedLayout."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+        self._tokens = _Tokens()
+        self._last_sizes: dict[int, tuple[int, int]] = {}
+        self._blocks: dict[int | None, Site] = {}
+
+    @classmethod
+    @abstractmethod
+    def supports(cls, backbone: nn.Module) -> bool:
+        """Tells whether this layout describes ``backbone``."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """Lists the transformer blocks from input to output."""
+
+    @abstractmethod
+    def track_grid(self) -> list[RemovableHandle]:
+        """Hooks the backbone so that :meth:`grid` knows the size of the current input."""
+
+    @property
+    def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
+        """Role -> paths relative to the backbone, for modules outside of the blocks."""
+        return {}
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the grid: class and distillation tokens, registers."""
+        return 0
+
+    def begin(self) -> None:
+        """Forgets what a pass that broke off has left. The backbone is called."""
+        self._tokens.suffix, self._tokens.off_grid = 0, None
+
+    def grid(self, site: Site) -> Grid:
+        """The grid of the tokens that reach ``site`` in the current forward pass.
+
+        Raises:
+            RuntimeError: No forward pass has told the size yet.
+        """
+        tokens = self._tokens
+        if tokens.off_grid is not None:
+            return Grid(tokens.off_grid, 0, 0)
+        # A block that is computed again for its gradient may run in a thread of autograd's own.
+        size = tokens.sizes.get(site.stage) or self._last_sizes.get(site.stage)
+        if size is None:
+            raise RuntimeError(
+                f'the token grid at {site.name!r} is not known yet: call the backbone itself, not '
+                'a part of it, after attaching the method'
+            )
+        return self._grid(site, *size, tokens.suffix)
+
+    def extend(self, tokens: int) -> None:
+        """Tells that ``tokens`` more stand behind the grid from here on; fewer, where negative."""
+        self._tokens.suffix += tokens
+
+    @contextmanager
+    def off_grid(self, tokens: int) -> Iterator[None]:
+        """Within it, modules are called with ``tokens`` that are no part of any grid."""
+        self._tokens.off_grid = tokens
+        yield
+        self._tokens.off_grid = None
+
+    def attention(self, site: Site) -> Attention:
+        """The arithmetic of the attention at a site with the role ``attn``."""
+        return self.attention_class(site.module)
+
+    def all_sites(self) -> Iterator[Site]:
+        """Every site of the backbone: of the blocks from input to output, amid those outside."""
+        last = None
+        for index, block in enumerate(self.blocks()):
+            if index == 0:
+                yield from self._outer_sites(('patch_embed',), block)
+            yield self._site(block.path, 'block', index, block)
+            for role, paths in self.block_roles.items():
+                for path in paths:
+                    if self._has(name := f'{block.path}.{path}'):
+                        yield self._site(name, role, index, block)
+            last = block
+        if last is not None:
+            yield from self._outer_sites(('norm',), last)
+
+    def sites(self, roles: Iterable[str], blocks: Sequence[int] | None = None) -> list[Site]:
+        """The sites of the given roles, from input to output.
+
+        Args:
+            roles: Some of :data:`ROLES`.
+            blocks: Indices of transformer blocks, from the end where negative. With them, sites of
+                other blocks and outside of blocks are left out.
+
+        Raises:
+            ValueError: A role is unknown, the backbone has no site for it, or it has no such block.
+        """
+        wanted = tuple(roles)
+        sites = list(self.all_sites())
+        available = {site.role for site in sites}
+        for role in wanted:
+            if role not in available:
+                raise ValueError(
+                    f'{type(self.backbone).__name__} has no site with the role {role!r}; '
+                    f'its roles are: {", ".join(r for r in ROLES if r in available)}'
+                )
+        if blocks is None:
+            return [site for site in sites if site.role in wanted]
+        number = sum(site.role == 'block' for site in sites)
+        for index in blocks:
+            if not -number <= index < number:
+                raise ValueError(
+                    f'blocks={list(blocks)}: {type(self.backbone).__name__} has {number} blocks, '
+                    f'0 to {number - 1}; {index} is none of them'
+                )
+        chosen = {index % number for index in blocks}
+        return [site for site in sites if site.role in wanted and site.block in chosen]
+
+    def parameters(self, blocks: Sequence[int] | None = None) -> Iterator[tuple[str, nn.Parameter]]:
+        """The backbone's parameters by name, all of them or those of some blocks."""
+        if blocks is None:
+            yield from self.backbone.named_parameters()
+            return
+        for site in self.sites(('block',), blocks):
+            yield from site.module.named_parameters(site.name)
+
+    def block_of(self, site: Site) -> Site:
+        """The transformer block that a site is in."""
+        if not self._blocks:
+            self._blocks = {block.block: block for block in self.sites(('block',))}
+        return self._blocks[site.block]
+
+    def _grid(self, site: Site, height: int, width: int, suffix: int) -> Grid:
+        """The grid at a site, given that of the stage."""
+        return Grid(self.num_prefix_tokens, height, width, suffix)
+
+    def _outer_sites(self, roles: tuple[str, ...], block: Block) -> Iterator[Site]:
+        for role in roles:
+            for name in self.outer_roles.get(role, ()):
+                if self._has(name):
+                    yield self._site(name, role, None, block)
+
+    def _site(self, name: str, role: str, index: int | None, block: Block) -> Site:
+        module = self.backbone.get_submodule(name)
+        return Site(name, role, module, index, block.stage, block.width)
+
+    def _has(self, name: str) -> bool:
+        try:
+            self.backbone.get_submodule(name)
+        except AttributeError:
+            return False
+        return True
+
+    def _set_grid(self, stage: int, size: tuple[int, int]) -> None:
+        self._last_sizes[stage] = self._tokens.sizes[stage] = int(size[0]), int(size[1])
+
+
+def find_layout(backbone: nn.Module) -> Layout:
+    """Builds the layout of a backbone.
+
+    Layouts registered later are asked first, so yours can replace one of ours.
+
+    Raises:
+        ValueError: No registered layout supports the backbone.
+    """
+    layouts = _registered_layouts(LAYOUTS)
+    for layout in reversed(layouts):
+        if layout.supports(backbone):
+            return layout(backbone)
+    name = type(backbone).__name__
+    if (inner := getattr(backbone, 'timm_model', None)) is not None:
+        name = f'{name}({type(inner).__name__})'
+    raise ValueError(
+        f'no layout supports the backbone {name}; there are layouts for: '
+        f'{", ".join(layout.__name__.removesuffix("Layout") for layout in layouts)}. To add one, '
+        'subclass gleam_mm.layouts.Layout and register it with @LAYOUTS.register_module()'
+    )
+
+
+def _registered_layouts(registry: Registry) -> list[type[Layout]]:
+    registry.import_from_location()
+    return list(registry.module_dict.values())

@@ -1,0 +1,142 @@
+"""Sites: the places in a backbone where a method plugs in, and the grid of the tokens there."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
+ROLES = ('patch_embed', 'block', 'norm', 'attn', 'ffn', *LINEAR_ROLES, 'downsample')
+
+
+class Grid(NamedTuple):
+    """The layout of a sequence of tokens.
+
+    First ``prefix`` tokens that stand outside of the grid (class token, registers), then
+    ``height x width`` of them row by row, then ``suffix`` more outside of it, such as prompts. A
+    sequence that is no part of an image has a height and a width of 0.
+    """
+
+    prefix: int
+    height: int
+    width: int
+    suffix: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """The length of the sequence."""
+        return self.prefix + self.height * self.width + self.suffix
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, C) outside of the grid, those behind it last, and the tokens on it."""
+        end = self.prefix + self.height * self.width
+        outside = x[:, : self.prefix]
+        if self.suffix:
+            outside = torch.cat((outside, x[:, end:]), dim=1)
+        return outside, x[:, self.prefix : end]
+
+    def join(self, outside: Tensor, inside: Tensor) -> Tensor:
+        """Undoes :meth:`split`."""
+        before, behind = outside[:, : self.prefix], outside[:, self.prefix :]
+        return torch.cat((before, inside, behind) if self.suffix else (before, inside), dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A place in a backbone where a method plugs in.
+
+    Attributes:
+        name: The module's path inside the backbone, such as ``layers.0.attn.qkv``.
+        role: What the module does, one of :data:`ROLES`.
+        module: The module itself. A site does not own it.
+        block: Index of the transformer block over the whole network; None outside of the blocks.
+        stage: Index of the stage; 0 everywhere in a backbone without stages.
+        width: The token width d of the stage.
+    """
+
+    name: str
+    role: str
+    module: nn.Module
+    block: int | None
+    stage: int
+    width: int
+
+    @property
+    def key(self) -> str:
+        """The name in a form that PyTorch accepts as the key of a ModuleDict."""
+        return self.name.replace('.', '/')
+
+    @property
+    def affine(self) -> nn.Module | None:
+        """The module whose weight and bias have the last word on the site's output.
+
+        That is the site's own module for a Linear or a norm, and the norm or else the convolution
+        of a patch embedding; None where no single weight decides, as in a whole block.
+        """
+        if self.role not in ('patch_embed', 'norm', *LINEAR_ROLES):
+            return None
+        affine = [
+            module
+            for module in self.module.modules()
+            if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d))
+        ]
+        return affine[-1] if affine else None
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weight of :attr:`affine` in floating point, whatever it is stored as, or None."""
+        return None if self.affine is None else dequantized(self.affine.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of :attr:`affine`, or None."""
+        return None if self.affine is None else self.affine.bias
+
+    @property
+    def blocks_in(self) -> int:
+        """How many d-wide blocks the Linear reads (fc2: 4)."""
+        return self._count_blocks('in_features')
+
+    @property
+    def blocks_out(self) -> int:
+        """How many d-wide blocks the Linear writes (qkv: 3, fc1: 4)."""
+        return self._count_blocks('out_features')
+
+    def _count_blocks(self, attribute: str) -> int:
+        features = getattr(self.module, attribute, None)
+        if features is None:
+            raise ValueError(
+                f'site {self.name!r} (role {self.role!r}) is a {type(self.module).__name__}, not a '
+                'Linear, so it has no blocks; choose among the roles qkv, proj, fc1, fc2'
+            )
+        if features % self.width:
+            raise ValueError(
+                f'site {self.name!r} has {attribute}={features}, which is no multiple of the token '
+                f'width {self.width}: a blockwise method (GLEAM, SLoRA, FacT) does not fit there; '
+                f'leave the role {self.role!r} out of `sites`, or use LoRA'
+            )
+        return features // self.width
+
+
+@dataclass(frozen=True)
+class Block:
+    """A transformer block, as a layout lists it: its path, the index of its stage and its width."""
+
+    path: str
+    stage: int
+    width: int
+
+
+def dequantized(weight: Tensor) -> Tensor:
+    """A weight in floating point: itself, or what the quantised one of a library stands for.
+
+    Knows torchao's tensors, which say it by a ``dequantize`` of their own, and the 4-bit parameters
+    of bitsandbytes.
+    """
+    if (state := getattr(weight, 'quant_state', None)) is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight.data, state)
+    own = type(weight).dequantize is not Tensor.dequantize
+    return weight.dequantize() if own else weight

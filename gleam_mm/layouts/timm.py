@@ -1,0 +1,120 @@
+"""timm's transformers, as they are or inside of MMPretrain's ``TIMMBackbone``."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from mmpretrain.models.backbones import TIMMBackbone
+from timm.models import swin_transformer as timm_swin
+from timm.models import vision_transformer as timm_vit
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gleam_mm.layouts.attention import TIMMAttention
+from gleam_mm.layouts.base import Layout
+from gleam_mm.layouts.site import Block, Grid, Site
+from gleam_mm.layouts.swin import Partition, WindowedLayout
+from gleam_mm.registry import LAYOUTS
+
+
+def timm_model(backbone: nn.Module) -> nn.Module:
+    """The model inside of a ``TIMMBackbone``, or the backbone itself."""
+    return backbone.timm_model if isinstance(backbone, TIMMBackbone) else backbone
+
+
+class TIMMLayout(Layout):
+    """What timm's transformers have in common."""
+
+    block_roles = {
+        'norm': ('norm1', 'norm2'),
+        'attn': ('attn',),
+        'qkv': ('attn.qkv',),
+        'proj': ('attn.proj',),
+        'ffn': ('mlp',),
+        'fc1': ('mlp.fc1',),
+        'fc2': ('mlp.fc2',),
+    }
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        self.model = timm_model(backbone)
+        self.root = '' if self.model is backbone else 'timm_model.'
+
+    @property
+    def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
+        return {'patch_embed': (f'{self.root}patch_embed',), 'norm': (f'{self.root}norm',)}
+
+
+@LAYOUTS.register_module()
+class TIMMViTLayout(TIMMLayout):
+    """timm's VisionTransformer."""
+
+    attention_class = TIMMAttention
+
+    @classmethod
+    def supports(cls, backbone: nn.Module) -> bool:
+        model = timm_model(backbone)
+        return isinstance(model, timm_vit.VisionTransformer) and all(
+            isinstance(getattr(block, 'attn', None), timm_vit.Attention) for block in model.blocks
+        )
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return self.model.num_prefix_tokens
+
+    def blocks(self) -> Iterator[Block]:
+        for index in range(len(self.model.blocks)):
+            yield Block(f'{self.root}blocks.{index}', 0, self.model.embed_dim)
+
+    def track_grid(self) -> list[RemovableHandle]:
+        # The convolution, not patch_embed: what that returns depends on timm's `dynamic_img_size`.
+        return [self.model.patch_embed.proj.register_forward_hook(self._read_grid)]
+
+    def _read_grid(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        self._set_grid(0, output.shape[-2:])
+
+
+@LAYOUTS.register_module()
+class TIMMSwinLayout(TIMMLayout, WindowedLayout):
+    """timm's SwinTransformer."""
+
+    shifts_before_padding = True
+
+    @classmethod
+    def supports(cls, backbone: nn.Module) -> bool:
+        return isinstance(timm_model(backbone), timm_swin.SwinTransformer)
+
+    def blocks(self) -> Iterator[Block]:
+        for stage, sequence in enumerate(self.model.layers):
+            for index, block in enumerate(sequence.blocks):
+                yield Block(f'{self.root}layers.{stage}.blocks.{index}', stage, block.dim)
+
+    def all_sites(self) -> Iterator[Site]:
+        yield from super().all_sites()
+        # A stage downsamples first: it reads tokens of the stage before.
+        for stage, sequence in enumerate(self.model.layers[1:]):
+            name = f'{self.root}layers.{stage + 1}.downsample'
+            yield self._site(name, 'downsample', None, Block('', stage, sequence.dim))
+
+    def track_grid(self) -> list[RemovableHandle]:
+        return [
+            sequence.downsample.register_forward_hook(partial(self._read_grid, stage))
+            for stage, sequence in enumerate(self.model.layers)
+        ]
+
+    def partition(self, block: Site, grid: Grid) -> Partition:
+        return Partition(*block.module.window_size, tuple(block.module.shift_size))
+
+    def merge_tokens(self, downsample: Site, tokens: Tensor) -> Tensor:
+        merging = downsample.module
+        return merging.reduction(merging.norm(tokens.repeat(1, 1, 4)))
+
+    def finish_block(self, block: Site, tokens: Tensor, attended: Tensor) -> Tensor:
+        own = block.module
+        tokens = tokens + own.drop_path1(attended)
+        return tokens + own.drop_path2(own.mlp(own.norm2(tokens)))
+
+    def _window_size(self, stage: int) -> tuple[int, int]:
+        return self.model.layers[stage].blocks[0].attn.window_size
+
+    def _read_grid(self, stage: int, module: nn.Module, args: tuple, output: Tensor) -> None:
+        self._set_grid(stage, output.shape[1:3])

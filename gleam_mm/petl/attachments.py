@@ -1,0 +1,238 @@
+"""The methods on one backbone: how they act together, and what merging replaces."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gleam_mm.layouts import Site, dequantized, find_layout
+
+_KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
+
+COMPUTATION, OUTPUT, INPUT = range(3)
+"""Where a method acts at a module, from the inside outwards."""
+
+
+class MergeError(RuntimeError):
+    """A method cannot be folded into the backbone's weights so that the outputs stay the same."""
+
+
+class Member(Protocol):
+    """What a :class:`~gleam_mm.petl.PETLMethod` is asked here."""
+
+    obstacle: ClassVar[str]
+    outermost: ClassVar[bool]
+    sites: dict[str, Site]
+    title: str
+    training: bool
+
+    def members(self) -> Iterator['Member']: ...
+    def layer(self) -> int: ...
+    def folds(self) -> bool: ...
+    def plug(self) -> None: ...
+    def unplug(self) -> None: ...
+    def begin(self) -> None: ...
+    def end(self, output: Any) -> Any: ...
+    def train(self, mode: bool) -> Any: ...
+    def refusal(self, reason: str) -> MergeError: ...
+    def fold(
+        self, site: Site, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+
+class Attachments:
+    """The methods that are attached to one backbone, in their order.
+
+    It frames every pass of the backbone: the grid is followed, and methods take the backbone's
+    mode, training or evaluation. While methods are merged, it keeps the original weights.
+
+    Where several methods act at one module, those that compute in its place are innermost, then
+    come those that adapt its output, in their order, then those that adapt its input, the last one
+    first. Merging must go from the inside outwards.
+
+    Args:
+        backbone: The backbone.
+
+    Raises:
+        ValueError: No layout supports the backbone.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.layout = find_layout(backbone)
+        self._methods: list[Member] = []
+        self._merged: list[Member] = []
+        self._active: list[Member] = []
+        self._originals: dict[tuple[nn.Module, str], nn.Parameter] = {}
+        self._handles = [
+            backbone.register_forward_pre_hook(self._begin),
+            *self.layout.track_grid(),
+            backbone.register_forward_hook(self._end),
+        ]
+
+    @classmethod
+    def of(cls, backbone: nn.Module) -> 'Attachments':
+        """The attachments of a backbone, kept with it for as long as there are any.
+
+        Raises:
+            ValueError: No layout supports the backbone.
+        """
+        if _KEY not in vars(backbone):
+            setattr(backbone, _KEY, cls(backbone))
+        return vars(backbone)[_KEY]
+
+    def add(self, method: Member) -> None:
+        """Plugs a method in, behind those that are there.
+
+        Raises:
+            RuntimeError: Two methods compute in the place of one module.
+        """
+        self._methods.append(method)
+        self._plug()
+
+    def remove(self, method: Member) -> None:
+        """Unplugs a method; the backbone is the original again when it was the last one."""
+        for member in method.members():
+            member.unplug()
+        self._methods = [other for other in self._methods if other is not method]
+        if self._methods:
+            self._plug()
+            return
+        for handle in self._handles:
+            handle.remove()
+        vars(self.layout.backbone).pop(_KEY, None)
+
+    def is_merged(self, method: Member) -> bool:
+        """Whether the backbone's weights hold a method, or the one that it is a part of."""
+        return any(member is method for whole in self._merged for member in whole.members())
+
+    def merge(self, method: Member) -> None:
+        """Folds a method into the backbone's weights.
+
+        Raises:
+            MergeError: It cannot be folded; nothing was changed.
+        """
+        self.require_whole(method)
+        self._become([*self._merged, method])
+
+    def unmerge(self, method: Member) -> None:
+        """Takes a method out of the backbone's weights, bit for bit, and plugs it in again.
+
+        Raises:
+            MergeError: Another method is merged around it; nothing was changed.
+        """
+        self.require_whole(method)
+        self._become([other for other in self._merged if other is not method])
+
+    def require_whole(self, method: Member) -> None:
+        """Refuses what is a part of another method.
+
+        Raises:
+            RuntimeError: It is.
+        """
+        for whole in self._methods:
+            if whole is not method and any(member is method for member in whole.members()):
+                raise RuntimeError(
+                    f'{method.title} is a part of {whole.title}, with which it is attached and '
+                    'merged: call that'
+                )
+
+    @torch.no_grad()
+    def _become(self, merged: list[Member]) -> None:
+        """Makes exactly these methods the merged ones."""
+        # All of it before anything is written: a refusal leaves the backbone as it was.
+        folded = self._fold(merged)
+        for (module, name), original in self._originals.items():
+            module._parameters[name] = original
+        self._originals = {}
+        for (module, name), value in folded.items():
+            own = module._parameters[name]
+            self._originals[module, name] = own
+            module._parameters[name] = nn.Parameter(value, requires_grad=own.requires_grad)
+        self._merged = merged
+        self._plug()
+
+    def _fold(self, merged: Sequence[Member]) -> dict[tuple[nn.Module, str], Tensor]:
+        """What these methods make of the backbone's original weights."""
+        for whole in merged:
+            for member in whole.members():
+                if member.sites and not member.folds():
+                    raise member.refusal(member.obstacle)
+        folded: dict[tuple[nn.Module, str], Tensor] = {}
+        for module, acting in self._by_module().items():
+            inside = [(member, site) for whole, member, site in acting if whole in merged]
+            if not inside:
+                continue
+            self._require_innermost(acting, merged)
+            weight, bias = (
+                self._originals.get((module, name), own)
+                for name, own in (('weight', module.weight), ('bias', module.bias))
+            )
+            new = dequantized(weight), bias
+            for member, site in inside:
+                new = member.fold(site, *new)
+                if new[1] is not None and bias is None:
+                    raise member.refusal(
+                        f'{site.name!r} has no bias that could take the shift; build the backbone '
+                        'with one (qkv_bias=True)'
+                    )
+            for name, value, own in (('weight', new[0], weight), ('bias', new[1], bias)):
+                if value is not None and value is not own:
+                    folded[module, name] = value
+        return folded
+
+    def _by_module(self) -> dict[nn.Module, list[tuple[Member, Member, Site]]]:
+        """Module -> what acts there, from the inside outwards: method, its member, and the site."""
+        acting: dict[nn.Module, list[tuple[Member, Member, Site]]] = {}
+        for whole in self._methods:
+            for member in whole.members():
+                for site in member.sites.values():
+                    module = site.module if site.affine is None else site.affine
+                    acting.setdefault(module, []).append((whole, member, site))
+        for there in acting.values():
+            inputs = [entry for entry in there if entry[1].layer() == INPUT]
+            there[:] = sorted(there, key=lambda entry: entry[1].layer())
+            there[len(there) - len(inputs) :] = reversed(inputs)
+        return acting
+
+    def _require_innermost(
+        self, acting: Sequence[tuple[Member, Member, Site]], merged: Sequence[Member]
+    ) -> None:
+        """Refuses to have a method merged around one that is not."""
+        unmerged = None
+        for whole, member, site in acting:
+            if whole not in merged:
+                unmerged = member
+            elif unmerged is not None:
+                raise MergeError(
+                    f'{member.title} cannot be merged while {unmerged.title} is not, which acts '
+                    f'inside of it at {site.name!r}: merge that first, and unmerge it last'
+                )
+            elif site.affine is None:
+                raise member.refusal(member.obstacle)
+
+    def _plug(self) -> None:
+        """Sets the hooks of all methods anew, in their order and those that enclose others last."""
+        for method in self._methods:
+            for member in method.members():
+                member.unplug()
+        self._active = [
+            member
+            for method in self._methods
+            if method not in self._merged
+            for member in method.members()
+        ]
+        for member in sorted(self._active, key=lambda member: member.outermost):
+            member.plug()
+
+    def _begin(self, backbone: nn.Module, args: tuple) -> None:
+        self.layout.begin()
+        for member in self._active:
+            if member.training != backbone.training:
+                member.train(backbone.training)
+            member.begin()
+
+    def _end(self, backbone: nn.Module, args: tuple, output: Any) -> Any:
+        for member in reversed(self._active):
+            output = member.end(output)
+        return output

@@ -1,0 +1,167 @@
+"""How methods act together on one backbone, in several threads, and what merging keeps."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from backbones import BACKBONES, evaluating
+from torch import nn
+
+from gleam_mm.petl import SSF, LoRA, MergeError, PETLMethod, RepAdapter
+from gleam_mm.registry import MODELS
+
+
+def attach(backbone, *methods):
+    for method in methods:
+        method.attach(backbone)
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return methods
+
+
+def state(backbone):
+    return {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+
+
+def equal(backbone, before):
+    now = backbone.state_dict()
+    return now.keys() == before.keys() and all(torch.equal(now[k], before[k]) for k in now)
+
+
+@torch.no_grad()
+def test_merged_methods_may_be_unmerged_in_any_order_that_keeps_the_outputs(vit, images):
+    before, plain = state(vit), vit(images)[0]
+    first, second = attach(vit, LoRA(2, sites=['qkv']), LoRA(2, sites=['qkv', 'fc1']))
+    both = vit(images)[0]
+    with pytest.raises(MergeError, match=r'LoRA cannot be merged while LoRA is not, .*attn\.qkv'):
+        second.merge()
+    first.merge()
+    second.merge()
+    torch.testing.assert_close(vit(images)[0], both, rtol=0, atol=1e-5)
+    merged = state(vit)
+    with pytest.raises(MergeError, match='merge that first, and unmerge it last'):
+        first.unmerge()
+    assert equal(vit, merged)
+    second.unmerge()
+    first.unmerge()
+    assert equal(vit, before)
+    assert torch.equal(vit(images)[0], both)
+    first.detach()
+    second.detach()
+    assert equal(vit, before)
+    assert torch.equal(vit(images)[0], plain)
+
+
+@torch.no_grad()
+def test_methods_at_different_modules_are_merged_and_unmerged_in_any_order(vit, images):
+    before = state(vit)
+    first, second = attach(vit, LoRA(2, sites=['qkv']), LoRA(2, sites=['fc1']))
+    both = vit(images)[0]
+    second.merge()
+    first.merge()
+    second.unmerge()
+    torch.testing.assert_close(vit(images)[0], both, rtol=0, atol=1e-5)
+    second.merge()
+    first.detach()
+    second.detach()
+    assert equal(vit, before)
+    assert vars(vit).keys() == vars(BACKBONES['vit']()).keys()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('order', [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_inputs_and_outputs_adapted_at_one_linear_fold_from_the_inside_out(order, vit, images):
+    made = LoRA(2, sites=['qkv']), RepAdapter(2, scale=0.5), SSF(sites=['qkv', 'fc1'])
+    methods = attach(vit, *(made[index] for index in order))
+    expected = vit(images)[0]
+    adapting = [method for method in methods if not isinstance(method, RepAdapter)]
+    for method in [*adapting, made[1]]:
+        method.merge()
+        torch.testing.assert_close(vit(images)[0], expected, rtol=0, atol=1e-5)
+
+
+class Failing(PETLMethod):
+    """Creates half of its parameters, then fails; or computes where another does."""
+
+    def __init__(self, build_fails):
+        super().__init__(['fc1', 'qkv'])
+        self.build_fails = build_fails
+
+    def build(self, sites):
+        self.shared['half'] = nn.Linear(2, 2)
+        if self.build_fails:
+            raise ValueError('cannot build')
+
+    def before(self, site, x):
+        return 2 * x
+
+    def compute(self, site, x):
+        return type(site.module).forward(site.module, x) + 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('build_fails', [True, False])
+def test_an_attach_that_fails_leaves_nothing_behind(build_fails, vit, images):
+    plain, before = vit(images)[0], set(vars(vit))
+    (dora,) = attach(
+        vit, MODELS.build(dict(type='HFPeft', config=dict(peft_type='LORA', r=2, use_dora=True)))
+    )
+    adapted = vit(images)[0]
+    method = Failing(build_fails)
+    with pytest.raises((ValueError, RuntimeError), match=r'cannot build|only one can'):
+        method.attach(vit)
+    assert not method.attached
+    assert len(method.shared) == (0 if build_fails else 1)
+    assert torch.equal(vit(images)[0], adapted)
+    dora.detach()
+    assert torch.equal(vit(images)[0], plain)
+    assert vars(vit).keys() == before
+    assert not any('forward' in vars(module) for module in vit.modules())
+    method.build_fails = False
+    method.attach(vit)  # it can still be used elsewhere, or here when the other one has gone
+    assert not torch.equal(vit(images)[0], plain)
+
+
+@torch.no_grad()
+def test_a_method_follows_the_mode_of_its_backbone(vit, images):
+    (method,) = attach(vit, MODELS.build(dict(type='GLEAM', rank=4)))
+    assert method.training
+    vit.eval()
+    assert torch.equal(vit(images)[0], vit(images)[0])
+    vit.train()
+    assert not torch.equal(vit(images)[0], vit(images)[0])
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+@pytest.mark.parametrize(
+    'petl',
+    [
+        dict(type='GLEAM', rank=4),
+        dict(type='Convpass', bottleneck=4),
+        dict(type='VPT', num_prompts=3),
+        dict(type='VPT', num_prompts=3, deep=False),
+        dict(type='NOAH', subnet=dict(prompts=2, lora=2, adapter=2)),
+        dict(type='AdaptFormer', bottleneck=4),
+    ],
+    ids=lambda petl: petl['type'],
+)
+@torch.no_grad()
+def test_threads_with_images_of_different_sizes_do_not_meet(kind, petl):
+    options = {'timm-vit': dict(dynamic_img_size=True), 'timm-swin': dict(strict_img_size=False)}
+    backbone = evaluating(BACKBONES[kind](**options.get(kind, {})))
+    attach(backbone, MODELS.build(petl))
+    sizes = [(32, 64), (64, 32), (32, 32), (48, 32), (32, 48), (64, 64), (16, 64), (48, 48)]
+    batches = [torch.randn(2, 3, *size) for size in sizes]
+    expected = [backbone(images)[-1] for images in batches]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns within a pass
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                outputs = pool.map(lambda images: backbone(images)[-1], batches)
+                for found, wanted in zip(outputs, expected, strict=True):
+                    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    finally:
+        sys.setswitchinterval(interval)
