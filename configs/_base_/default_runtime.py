@@ -13,6 +13,8 @@ default_hooks = dict(
     epoch_seed=dict(type='EpochSeedHook'),
     # Refuses a head of another size than the dataset has classes.
     classes=dict(type='CheckClassesHook'),
+    # Lets a method that asks for it look at training data before the first step.
+    calibrate=dict(type='CalibrateHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     # On a terminal: one progress bar, the rest goes to the log file.

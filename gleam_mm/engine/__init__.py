@@ -1,6 +1,7 @@
 """MMEngine hooks and optimizer parts."""
 
 from gleam_mm.engine.amp import CPUAmpOptimWrapper
+from gleam_mm.engine.calibrate_hook import CalibrateHook
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
 from gleam_mm.engine.console_hook import ConsoleHook, headline
@@ -15,6 +16,7 @@ from gleam_mm.engine.schedule import WarmupLR
 __all__ = [
     'AdapterCheckpointHook',
     'CPUAmpOptimWrapper',
+    'CalibrateHook',
     'CheckClassesHook',
     'ConsoleHook',
     'EpochSeedHook',

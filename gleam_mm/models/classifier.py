@@ -59,6 +59,9 @@ class PETLClassifier(ImageClassifier):
                 'model.head.num_classes is None: set it to the number of classes, or let '
                 'gleam_mm.engine.fill_num_classes(cfg) read it from the training dataset'
             )
+        if isinstance(petl, list | tuple):
+            configs = all(isinstance(method, dict) for method in petl)
+            petl = dict(type='Compose', methods=petl) if configs else Compose(petl)
         self.description = description.of_parts(
             method=petl,
             backbone=backbone,
@@ -80,8 +83,6 @@ class PETLClassifier(ImageClassifier):
         if pretrained is not None:
             load_backbone(self.backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
             self.backbone.is_init = True  # so that init_weights() leaves it alone
-        if isinstance(petl, list | tuple):
-            petl = Compose(petl)
         self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
         if not isinstance(self.petl, PETLMethod):
             raise ValueError(

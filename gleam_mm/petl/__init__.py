@@ -3,7 +3,7 @@
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.attachments import MergeError
-from gleam_mm.petl.base import ForwardReplacement, LossOfBatch, PETLMethod
+from gleam_mm.petl.base import ForwardReplacement, LossOfBatch, PETLMethod, overrides
 from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.convpass import Convpass
@@ -48,4 +48,5 @@ __all__ = [
     'RepAdapter',
     'SLoRA',
     'Supernet',
+    'overrides',
 ]

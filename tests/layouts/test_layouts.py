@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from backbones import BACKBONES, evaluating
 from mmpretrain.models import BEiTViT, SwinTransformerV2, VisionTransformer
 from torch import nn
 
@@ -63,6 +64,41 @@ def test_grid_follows_the_size_of_the_image(vit):
     assert layout.grid(site) == Grid(1, 6, 2)
     vit(torch.randn(1, 3, 32, 32))
     assert layout.grid(site) == Grid(1, 4, 4)
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+@torch.no_grad()
+def test_the_grid_says_where_a_patch_is(kind):
+    """On an image that is wider than high, a patch that was changed is the token at its place."""
+    options = {'timm-vit': dict(dynamic_img_size=True), 'timm-swin': dict(strict_img_size=False)}
+    backbone = evaluating(BACKBONES[kind](**options.get(kind, {})))
+    layout = find_layout(backbone)
+    handles, seen = layout.track_grid(), {}
+    first_of_stage = {site.stage: site for site in reversed(layout.sites(['block']))}
+    for stage, site in first_of_stage.items():
+
+        def keep(module, args, stage=stage, site=site):
+            seen[stage] = layout.grid(site), args[0].flatten(1, -2)
+
+        handles.append(site.module.register_forward_pre_hook(keep))
+    plain = torch.randn(1, 3, 32, 64)
+    changed = plain.clone()
+    changed[:, :, 8:16, 40:48] += 1  # one patch of the ViT, and 2 x 2 tokens of Swin's last stage
+    backbone(plain)
+    before = dict(seen)
+    backbone(changed)
+    for stage, (grid, tokens) in seen.items():
+        moved = (tokens - before[stage][1]).abs().amax((0, 2))[grid.prefix :]
+        there = (moved > 1e-6).view(grid.height, grid.width).nonzero()
+        top, left, bottom, right = *there.amin(0), *there.amax(0)
+        assert (grid.height, grid.width) == (grid.width // 2, grid.height * 2)
+        if stage == 0:
+            assert (top / grid.height, left / grid.width) == (8 / 32, 40 / 64)
+            assert ((bottom + 1) / grid.height, (right + 1) / grid.width) == (16 / 32, 48 / 64)
+        else:  # attention has spread what was changed within windows
+            assert grid.tokens == tokens.shape[1]
+    for handle in handles:
+        handle.remove()
 
 
 def test_grid_is_unknown_before_the_first_pass(vit):

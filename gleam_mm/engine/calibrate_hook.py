@@ -1,0 +1,66 @@
+"""A look at training data before the first step, for the methods that ask for one."""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from gleam_mm.petl import PETLMethod, overrides
+from gleam_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CalibrateHook(Hook):
+    """Calls ``calibrate`` of the method that is trained, if it has one, when a training begins.
+
+    It runs on the first process, on batches that no random state of the training is spent on; the
+    others get the parameters and buffers that it has left. A training that resumes, or starts from
+    a checkpoint, has them from there.
+
+    Args:
+        num_batches: How many batches the method may look at.
+    """
+
+    def __init__(self, num_batches: int = 8) -> None:
+        self.num_batches = num_batches
+
+    def before_train(self, runner: Runner) -> None:
+        """Calibrates."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        method = getattr(model, 'petl', None)
+        if not isinstance(method, PETLMethod) or runner.iter or runner._load_from:
+            return
+        members = [member for member in method.members() if overrides(member, 'calibrate')]
+        if not members:
+            return
+        if dist.is_main_process():
+            self._calibrate(runner, model, members)
+        for tensor in (*method.parameters(), *method.buffers()):
+            dist.broadcast(tensor.data)
+
+    def _calibrate(self, runner: Runner, model: nn.Module, members: list[PETLMethod]) -> None:
+        options = copy.deepcopy(dict(runner.cfg.train_dataloader))
+        options.update(num_workers=0, persistent_workers=False)
+        training = model.training
+        model.eval()  # no noise of the model's own in what is measured
+        with torch.random.fork_rng():
+            loader = Runner.build_dataloader(options, seed=runner.seed)
+            batches = list(itertools.islice(loader, self.num_batches))
+            for member in members:
+                member.calibrate([partial(_loss, model, batch) for batch in batches])
+        model.train(training)
+        model.zero_grad(set_to_none=True)
+
+
+def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    data = model.data_preprocessor(batch, training=False)
+    loss, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
+    return loss
