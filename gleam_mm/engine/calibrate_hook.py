@@ -1,6 +1,5 @@
 """A look at training data before the first step, for the methods that ask for one."""
 
-import copy
 import itertools
 from collections.abc import Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from gleam_mm.petl import PETLMethod, overrides
 from gleam_mm.registry import HOOKS
@@ -21,8 +21,9 @@ from gleam_mm.registry import HOOKS
 class CalibrateHook(Hook):
     """Calls ``calibrate`` of the method that is trained, if it has one, when a training begins.
 
-    It runs on the first process, on batches that no random state of the training is spent on; the
-    others get the parameters and buffers that it has left. A training that resumes, or starts from
+    It runs on the first process, on batches drawn by the run's seed alone, and the others get the
+    parameters and buffers that it has left. What an epoch draws does not depend on it, see
+    :class:`~gleam_mm.engine.EpochSeedHook`. A training that resumes, or starts from
     a checkpoint, has them from there.
 
     Args:
@@ -47,15 +48,19 @@ class CalibrateHook(Hook):
             dist.broadcast(tensor.data)
 
     def _calibrate(self, runner: Runner, model: nn.Module, members: list[PETLMethod]) -> None:
-        options = copy.deepcopy(dict(runner.cfg.train_dataloader))
-        options.update(num_workers=0, persistent_workers=False)
+        images = runner.train_dataloader
+        loader = DataLoader(
+            images.dataset,
+            images.batch_size,
+            shuffle=True,
+            collate_fn=images.collate_fn,
+            generator=torch.Generator().manual_seed(runner.seed),
+        )
+        batches = list(itertools.islice(loader, self.num_batches))
         training = model.training
         model.eval()  # no noise of the model's own in what is measured
-        with torch.random.fork_rng():
-            loader = Runner.build_dataloader(options, seed=runner.seed)
-            batches = list(itertools.islice(loader, self.num_batches))
-            for member in members:
-                member.calibrate([partial(_loss, model, batch) for batch in batches])
+        for member in members:
+            member.calibrate([partial(_loss, model, batch) for batch in batches])
         model.train(training)
         model.zero_grad(set_to_none=True)
 

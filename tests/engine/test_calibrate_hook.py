@@ -5,7 +5,6 @@ import torch
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
-from gleam_mm.engine import EpochSeedHook  # noqa: F401  (registers the engine)
 from gleam_mm.petl import LoRA
 from gleam_mm.registry import MODELS
 
@@ -65,7 +64,7 @@ def make_runner(tmp_path, make_classifier):
             train_dataloader=loader,
             train_cfg=dict(by_epoch=True, max_epochs=1),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            custom_hooks=[dict(type='CalibrateHook', num_batches=2)],
+            custom_hooks=[dict(type='CalibrateHook', num_batches=2), dict(type='EpochSeedHook')],
             default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook')),
             experiment_name=name,
             default_scope='gleam_mm',

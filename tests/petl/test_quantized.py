@@ -41,6 +41,10 @@ class Int8(torch.Tensor):
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         if function is torch.ops.aten.detach.default:
             return cls(args[0].data_, args[0].scale_)
+        if function is torch.ops.aten.copy_.default:
+            args[0].data_.copy_(args[1].data_)
+            args[0].scale_.copy_(args[1].scale_)
+            return args[0]
         raise NotImplementedError(f'{function} of a quantised matrix')
 
 
