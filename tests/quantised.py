@@ -25,6 +25,10 @@ class Int8(torch.Tensor):
         scales = weight.abs().amax(1) / 127
         return cls((weight / scales[:, None]).round().to(torch.int8), scales)
 
+    def dequantize(self):
+        """The numbers that it stands for."""
+        return self._dense(self)
+
     def __tensor_flatten__(self):
         return ['values', 'scales'], None
 

@@ -68,7 +68,7 @@ def randomize(method):
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-@pytest.mark.parametrize(('first', 'second'), itertools.permutations(METHODS, 2))
+@pytest.mark.parametrize(('first', 'second'), list(itertools.permutations(METHODS, 2)))
 def test_a_pair(first, second, kind, plain, images):
     petl = [METHODS[first], METHODS[second]]
     if clash := CLASHES.get((kind, frozenset((first, second)))):

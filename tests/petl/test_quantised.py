@@ -3,59 +3,11 @@
 import pytest
 import torch
 from backbones import BACKBONES, NECKS, WIDTH
-from torch import nn
+from quantised import Int8, quantise
 from torch.nn import functional as F
 
 from gleam_mm.checkpoint import load_adapter, save_adapter
 from gleam_mm.registry import MODELS
-
-
-class Int8(torch.Tensor):
-    """A matrix stored as int8 rows and their scales, as quantisation libraries wrap one."""
-
-    @staticmethod
-    def __new__(cls, data, scale):
-        return torch.Tensor._make_wrapper_subclass(cls, data.shape, dtype=scale.dtype)
-
-    def __init__(self, data, scale):
-        self.data_, self.scale_ = data, scale
-
-    def __tensor_flatten__(self):
-        return ['data_', 'scale_'], None
-
-    @classmethod
-    def __tensor_unflatten__(cls, tensors, context, size, stride):
-        return cls(tensors['data_'], tensors['scale_'])
-
-    def dequantize(self):
-        return self.data_.to(self.scale_.dtype) * self.scale_
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        if function is F.linear and isinstance(args[1], cls):
-            return F.linear(args[0], args[1].dequantize(), *args[2:], **(kwargs or {}))
-        with torch._C.DisableTorchFunctionSubclass():
-            return function(*args, **(kwargs or {}))
-
-    @classmethod
-    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten.detach.default:
-            return cls(args[0].data_, args[0].scale_)
-        if function is torch.ops.aten.copy_.default:
-            args[0].data_.copy_(args[1].data_)
-            args[0].scale_.copy_(args[1].scale_)
-            return args[0]
-        raise NotImplementedError(f'{function} of a quantised matrix')
-
-
-def quantize(backbone):
-    for module in backbone.modules():
-        if isinstance(module, nn.Linear):
-            scale = module.weight.detach().abs().amax(1, keepdim=True) / 127
-            data = (module.weight.detach() / scale).round().to(torch.int8)
-            module.weight = nn.Parameter(Int8(data, scale), requires_grad=False)
-    return backbone
-
 
 METHODS = {
     'LoRA': dict(rank=2),
@@ -72,7 +24,8 @@ METHODS = {
 def test_a_quantized_backbone(name, images, tmp_path):
     def make(seed):
         torch.manual_seed(0)
-        backbone = quantize(BACKBONES['vit']())
+        backbone = BACKBONES['vit']()
+        quantise(backbone)
         torch.manual_seed(seed)
         model = MODELS.build(
             dict(
