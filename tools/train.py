@@ -52,6 +52,7 @@ def main(args: argparse.Namespace) -> None:
             launch.use_amp(cfg)
         launch.set_dataloader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
         launch.check_schedule(cfg)
+        launch.check_backbone(cfg)
         launch.set_resume(cfg, args.resume)
         runner = launch.build_runner(cfg, args.launcher)
     if args.resume == 'auto' and not cfg.resume:

@@ -83,6 +83,31 @@ def check_schedule(cfg: Config) -> None:
             )
 
 
+def check_backbone(cfg: Config) -> None:
+    """Refuses to train a method on a frozen backbone of random weights, which each run would draw.
+
+    Raises:
+        ValueError: No pretrained weights are named, and ``model.allow_random_backbone`` is not set.
+    """
+    model = cfg.model
+    backbone, petl = model.get('backbone'), model.get('petl')
+    if petl is None or not isinstance(backbone, dict) or model.get('allow_random_backbone'):
+        return
+    init_cfg = backbone.get('init_cfg') or []
+    named = [init_cfg] if isinstance(init_cfg, dict) else init_cfg
+    if (
+        any(part.get('type') == 'Pretrained' for part in named)
+        or any(backbone.get(key) for key in ('pretrained', 'checkpoint_path'))  # timm's
+        or (isinstance(petl, dict) and petl.get('type') == 'FullTuning')
+    ):
+        return
+    raise ValueError(
+        'model.backbone has no pretrained weights: a method would be trained on random features, '
+        "others in every run. Name them in init_cfg=dict(type='Pretrained', checkpoint=...), or "
+        'set model.allow_random_backbone=True if this is meant'
+    )
+
+
 def scale_learning_rate(cfg: Config) -> None:
     """Switches MMEngine's scaling of the learning rate by the batch size on.
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
 from torch import Tensor, nn
 
@@ -34,6 +36,8 @@ class PETLClassifier(ImageClassifier):
         train_cfg: Batch augmentations, as in MMPretrain.
         data_preprocessor: Config of the data preprocessor, as in MMPretrain.
         init_cfg: Initialisation config of the whole classifier, as in MMEngine.
+        allow_random_backbone: Says that a backbone without pretrained weights is meant. It is then
+            drawn from a seed of its own, so that every training has the same one.
 
     Attributes:
         description (dict): The configs of its parts, by the names of
@@ -53,6 +57,7 @@ class PETLClassifier(ImageClassifier):
         train_cfg: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
+        allow_random_backbone: bool = False,
     ) -> None:
         if isinstance(head, dict) and 'num_classes' in head and head['num_classes'] is None:
             raise ValueError(
@@ -72,6 +77,8 @@ class PETLClassifier(ImageClassifier):
         pretrained = None
         if isinstance(backbone, dict):
             backbone, pretrained = _split_pretrained(backbone)
+            if allow_random_backbone and pretrained is None:
+                backbone = _draw_backbone(backbone)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -197,6 +204,16 @@ class PETLClassifier(ImageClassifier):
         backbone = self.backbone.state_dict()
         for key in self._frozen:  # a file that has them too does not change them
             state_dict[prefix + key] = backbone[key.removeprefix('backbone.')]
+
+
+def _draw_backbone(config: dict) -> nn.Module:
+    """Builds a backbone whose weights depend on its config alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = MODELS.build(config)
+        if isinstance(backbone, BaseModule):
+            backbone.init_weights()
+    return backbone
 
 
 def _split_pretrained(backbone: dict) -> tuple[dict, dict | None]:
