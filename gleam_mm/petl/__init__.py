@@ -19,6 +19,7 @@ from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.petl.noah import NOAH
 from gleam_mm.petl.repadapter import RepAdapter
 from gleam_mm.petl.slora import SLoRA
+from gleam_mm.petl.sparse_tuning import SparseTuning
 from gleam_mm.petl.ssf import SSF
 from gleam_mm.petl.supernet import Supernet
 from gleam_mm.petl.vpt import VPT
@@ -47,6 +48,7 @@ __all__ = [
     'PETLMethod',
     'RepAdapter',
     'SLoRA',
+    'SparseTuning',
     'Supernet',
     'overrides',
 ]

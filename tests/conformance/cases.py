@@ -324,6 +324,18 @@ CASES = [
         identity=False,
     ),
     Case(
+        'NeuroAda',
+        dict(type='SparseTuning', k=2),
+        lambda shape: shape.each_block(lambda d: 2 * 9 * d),
+        merges=True,
+    ),
+    Case(
+        'GPS without biases',
+        dict(type='SparseTuning', select='gradient'),
+        lambda shape: shape.each_block(lambda d: 9 * d),
+        merges=True,
+    ),
+    Case(
         'LoRA in the last block',
         dict(type='LoRA', rank=4, blocks=[-1]),
         lambda shape: 4 * (shape.last + 3 * shape.last),

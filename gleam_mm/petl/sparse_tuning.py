@@ -1,0 +1,145 @@
+"""Sparse tuning: a few weights of every row learn, and stay in their place."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gleam_mm.layouts import LINEAR_ROLES, Site, dequantized
+from gleam_mm.petl.base import LossOfBatch, PETLMethod, check_rank
+from gleam_mm.registry import MODELS
+
+
+class SparseRows(nn.Module):
+    """An update of k numbers a row: what is added, and in which columns.
+
+    A state dict has the columns in the smallest type that PyTorch has for them, int16 up to a width
+    of 32,768. At work they are int64, which PyTorch indexes by and NCCL sends.
+
+    Args:
+        columns: The columns (m, k) where the update stands, below n.
+        width: The number n of columns that there are.
+    """
+
+    def __init__(self, columns: Tensor, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.values = nn.Parameter(torch.zeros(columns.shape))
+        self.register_buffer('columns', columns.to(self.values.device))
+        self._register_state_dict_hook(_compact_columns)
+        self._register_load_state_dict_pre_hook(self._check_columns)
+
+    def add_to(self, weight: Tensor) -> Tensor:
+        """A weight (m, n) with the update."""
+        return weight.scatter_add(1, self.columns, self.values.to(weight.dtype))
+
+    def _check_columns(self, state_dict: dict, prefix: str, *args: object) -> None:
+        columns = state_dict.get(f'{prefix}columns')
+        if columns is not None and not ((columns >= 0) & (columns < self.width)).all():
+            raise RuntimeError(
+                f'{prefix}columns has numbers outside of 0 to {self.width - 1}: the file is '
+                'damaged or crafted'
+            )
+
+
+def _compact_columns(rows: SparseRows, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    dtype = torch.uint8 if rows.width <= 2**8 else torch.int16
+    dtype = dtype if rows.width <= 2**15 else torch.int32
+    state_dict[f'{prefix}columns'] = state_dict[f'{prefix}columns'].to(dtype)
+
+
+@MODELS.register_module()
+class SparseTuning(PETLMethod):
+    r"""Tunes k weights of every row of the Linears: NeuroAda (Zhang et al., 2025) and GPS.
+
+    .. math::
+        y = (W_0 + P(\theta)) x + b_0
+
+    P puts k numbers a row into fixed columns; they start at zero. A Linear of m rows has
+    :math:`k m` parameters, and a ViT of width d and depth L :math:`9 k d L` of them.
+
+    With ``select='magnitude'`` the columns are those of the largest :math:`|W_0|`, which needs no
+    data (NeuroAda). With ``'gradient'`` they are those of the largest
+    :math:`|\partial L / \partial W|` over the first batches of the training (GPS, Zhang et al.,
+    CVPR 2024): :meth:`calibrate` finds them, and until then they are those of ``'magnitude'``. GPS
+    takes the gradient of a contrastive loss, here it is that of the training's own; and it trains
+    biases as well, which a :class:`~gleam_mm.petl.Compose` with :class:`~gleam_mm.petl.BitFit`
+    does. A file holds columns and values, and whoever loads it needs no data.
+
+    Args:
+        k: Trained weights a row.
+        select: What chooses them, ``'magnitude'`` or ``'gradient'``.
+        sites: Roles to adapt, among ``qkv``, ``proj``, ``fc1`` and ``fc2``.
+        blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+
+    Raises:
+        ValueError: ``k`` is out of range, ``select`` is unknown, or a site is no Linear.
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        select: str = 'magnitude',
+        sites: Sequence[str] = LINEAR_ROLES,
+        blocks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(sites, blocks)
+        self.k = check_rank(k, 'k')
+        if select not in ('magnitude', 'gradient'):
+            raise ValueError(f"select={select!r}: choose 'magnitude' or 'gradient'")
+        self.select_by = select
+        self._probed: dict[str, Tensor] = {}  # while calibrating: the weights as leaves of autograd
+
+    def build(self, sites: list[Site]) -> None:
+        """Creates one update a site, in the columns of the largest weights."""
+        for site in sites:
+            if not isinstance(site.module, nn.Linear):
+                raise ValueError(
+                    f'SparseTuning adapts Linears; {site.name!r} (role {site.role!r}) is a '
+                    f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
+                )
+            width = site.module.in_features
+            if self.k > width:
+                raise ValueError(f'k={self.k} exceeds the {width} columns of {site.name!r}')
+            self.local[site.key] = SparseRows(self._largest(_weight(site)), width)
+
+    def compute(self, site: Site, x: Tensor) -> Tensor:
+        """Lets the updated weight take the place of the frozen one."""
+        weight = self._probed.get(site.key)
+        if weight is None:
+            weight = self.local[site.key].add_to(_weight(site))
+        return F.linear(x, weight, site.module.bias)
+
+    def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Adds the update to the site's weight."""
+        return self.local[site.key].add_to(weight), bias
+
+    def calibrate(self, batches: Iterable[LossOfBatch]) -> None:
+        """Moves the updates to the columns where the summed gradient is largest."""
+        if self.select_by != 'gradient':
+            return
+        keys = list(self.sites)
+        try:
+            self._probed = {
+                key: _weight(site).detach().clone().requires_grad_()
+                for key, site in self.sites.items()
+            }
+            total = [torch.zeros_like(weight) for weight in self._probed.values()]
+            for loss_of_batch in batches:
+                with torch.enable_grad():
+                    loss = loss_of_batch()
+                gradients = torch.autograd.grad(loss, list(self._probed.values()))
+                torch._foreach_add_(total, gradients)
+        finally:
+            self._probed = {}
+        for key, gradient in zip(keys, total, strict=True):
+            self.local[key].columns.copy_(self._largest(gradient))
+
+    def _largest(self, matrix: Tensor) -> Tensor:
+        """The columns (m, k) of the largest numbers of each row, in their order."""
+        return matrix.detach().abs().topk(self.k, dim=1).indices.sort(dim=1).values
+
+
+def _weight(site: Site) -> Tensor:
+    return dequantized(site.module.weight)
