@@ -1,17 +1,20 @@
 """PETL methods."""
 
 from gleam_mm.petl.adapter import Adapter
+from gleam_mm.petl.adapter_plus import AdapterPlus
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.attachments import MergeError
 from gleam_mm.petl.base import ForwardReplacement, LossOfBatch, PETLMethod, overrides
 from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.convpass import Convpass
+from gleam_mm.petl.dtl import DTL
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
 from gleam_mm.petl.glora import GLoRA
 from gleam_mm.petl.hf_peft import HFPeft
+from gleam_mm.petl.hydra import Hydra
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
@@ -25,12 +28,14 @@ from gleam_mm.petl.supernet import Supernet
 from gleam_mm.petl.vpt import VPT
 
 __all__ = [
+    'DTL',
     'GLEAM',
     'NOAH',
     'SSF',
     'VPT',
     'AdaptFormer',
     'Adapter',
+    'AdapterPlus',
     'BitFit',
     'Compose',
     'ConvMoE',
@@ -40,6 +45,7 @@ __all__ = [
     'FullTuning',
     'GLoRA',
     'HFPeft',
+    'Hydra',
     'LadderMethod',
     'LinearProbe',
     'LoRA',

@@ -294,6 +294,23 @@ CASES = [
         merges=True,
     ),
     Case(
+        'Adapter+',
+        dict(type='AdapterPlus', bottleneck=4),
+        lambda shape: shape.each_block(lambda d: 8 * d + 4 + 2 * d),
+        identity=False,
+    ),
+    Case(
+        'Hydra',
+        dict(type='Hydra', rank=2, scale=0.5),
+        lambda shape: shape.each_block(lambda d: 11 * 2 * d + 4 * 2 + 4 * d),
+        merges=True,
+    ),
+    Case(
+        'DTL+',
+        dict(type='DTL', rank=2, start=0, kernel=3),
+        lambda shape: shape.each_block(lambda d: 4 * d) + shape.each_stage(lambda d: 9 * d),
+    ),
+    Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(
             type='Compose',
