@@ -1,8 +1,9 @@
-"""Patches that the official wheels of the OpenMMLab stack need beside current torch and numpy.
+"""Patches of the libraries below every floor, for current torch and numpy: they come first.
 
-Each patch is one function that names the upstream problem and does nothing where the problem is
-not there, such as on the maintained forks. :func:`apply` runs them all. It comes before the first
-import of torchvision, and so before that of MMPretrain.
+The official wheels of the OpenMMLab stack need them. Each is one function that names the upstream
+problem and does nothing where the problem is not there, such as on the maintained forks.
+:func:`apply` runs them all. It comes before the first import of torchvision, and so before that of
+MMPretrain.
 """
 
 import functools

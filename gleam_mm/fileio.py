@@ -1,4 +1,4 @@
-"""Files that are there in full or not at all, whenever the process is killed."""
+"""Files that are there in full or not at all, whenever a process is killed; all floors write so."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""Signals that end a run: in one line, nothing half done, and with the status that shells know.
+"""Signals that end a run, from the floor that catches them up to the tool that ends by one.
 
-Ctrl-C (SIGINT), SIGTERM and SIGHUP raise :class:`Stopped` where the run stands, but for what must
-not be cut in two, which is put into :func:`uninterrupted`.
+A run ends in one line, with nothing half done and with the status that shells know. Ctrl-C
+(SIGINT), SIGTERM and SIGHUP raise :class:`Stopped` where the run stands, but for what must not be
+cut in two, which is put into :func:`uninterrupted`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Registries of GLEAM-MM: a child of every MMPretrain registry, in scope ``gleam_mm``.
+"""The registries, in which every floor above registers: a child of each one of MMPretrain.
 
 A type that is not found here is looked up in MMPretrain and then in MMEngine, so a config with
 ``default_scope = 'gleam_mm'`` names components of all three without prefixes. *Every* MMPretrain

@@ -1,3 +1,3 @@
-"""The version, in a file of its own so that packaging can read it without importing torch."""
+"""The version, at the very bottom, for packaging reads it without importing anything."""
 
 __version__ = '0.1.0'

@@ -6,7 +6,7 @@
 """
 
 from gleam_mm.layouts.attention import Attention, join_sequences
-from gleam_mm.layouts.base import Layout, find_layout
+from gleam_mm.layouts.base import Layout, OwnClassifier, find_layout
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import LINEAR_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
@@ -21,6 +21,7 @@ __all__ = [
     'Block',
     'Grid',
     'Layout',
+    'OwnClassifier',
     'PassState',
     'Site',
     'SwinLayout',

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from mmengine.registry import Registry
 from torch import nn
@@ -22,6 +22,20 @@ class _Tokens(PassState):
         self.sizes: dict[int, tuple[int, int]] = {}  # of the grid, by stage
         self.suffix = 0
         self.off_grid: int | None = None
+
+
+class OwnClassifier(NamedTuple):
+    """A classifier of a backbone's own library, which pools and has a Linear as its head.
+
+    Attributes:
+        config: Its config, without the number of classes.
+        model: The module that it is, as far as the backbone goes.
+        head: The path of its Linear.
+    """
+
+    config: dict[str, Any]
+    model: nn.Module
+    head: str
 
 
 class Layout:
@@ -43,6 +57,9 @@ class Layout:
 
     windowed: ClassVar[bool] = False
     """Whether attention sees windows instead of the whole grid; then it is a WindowedLayout."""
+
+    neck: ClassVar[Mapping[str, Any]] = {'type': 'GlobalAveragePooling'}
+    """The config of the neck that pools what such a backbone returns, unless it does so itself."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
@@ -72,6 +89,14 @@ class Layout:
     def num_prefix_tokens(self) -> int:
         """Tokens before the grid: class and distillation tokens, registers."""
         return 0
+
+    def own_classifier(self, config: Mapping[str, Any]) -> OwnClassifier | None:
+        """What the backbone's library makes of it, :attr:`neck` and a Linear; None by default.
+
+        Args:
+            config: The config of the backbone.
+        """
+        return None
 
     def begin(self) -> None:
         """Forgets what a pass that broke off has left. The backbone is called."""

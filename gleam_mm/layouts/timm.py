@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any, ClassVar
 
 from mmpretrain.models.backbones import TIMMBackbone
 from timm.models import swin_transformer as timm_swin
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts.attention import TIMMAttention
-from gleam_mm.layouts.base import Layout
+from gleam_mm.layouts.base import Layout, OwnClassifier
 from gleam_mm.layouts.site import Block, Grid, Site
 from gleam_mm.layouts.swin import Partition, WindowedLayout
 from gleam_mm.registry import LAYOUTS
+
+_OF_TIMM_BACKBONE = ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path')
+"""Arguments of ``TIMMBackbone`` that a classifier with its weights has no use for."""
 
 
 def timm_model(backbone: nn.Module) -> nn.Module:
@@ -34,6 +38,12 @@ class TIMMLayout(Layout):
         'fc2': ('mlp.fc2',),
     }
 
+    own_pooling: ClassVar[str]
+    """What timm calls the pooling of :attr:`neck`."""
+
+    own_head: ClassVar[str]
+    """The path of the Linear in timm's classifier."""
+
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
         self.model = timm_model(backbone)
@@ -43,12 +53,21 @@ class TIMMLayout(Layout):
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
         return {'patch_embed': (f'{self.root}patch_embed',), 'norm': (f'{self.root}norm',)}
 
+    def own_classifier(self, config: Mapping[str, Any]) -> OwnClassifier:
+        options = {key: value for key, value in config.items() if key not in _OF_TIMM_BACKBONE}
+        if 'in_channels' in options:
+            options['in_chans'] = options.pop('in_channels')
+        described = {'type': 'TimmClassifier', **options, 'global_pool': self.own_pooling}
+        return OwnClassifier(described, self.model, self.own_head)
+
 
 @LAYOUTS.register_module()
 class TIMMViTLayout(TIMMLayout):
     """timm's VisionTransformer."""
 
     attention_class = TIMMAttention
+    neck = {'type': 'TokenPool', 'mode': 'cls'}
+    own_pooling, own_head = 'token', 'head'
 
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:
@@ -78,6 +97,8 @@ class TIMMSwinLayout(TIMMLayout, WindowedLayout):
     """timm's SwinTransformer."""
 
     shifts_before_padding = True
+    neck = {'type': 'TokenPool', 'mode': 'mean'}
+    own_pooling, own_head = 'avg', 'head.fc'
 
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:

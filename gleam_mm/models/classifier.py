@@ -115,8 +115,7 @@ class PETLClassifier(ImageClassifier):
         if stage == 'neck' and self.with_head and (shape := feats[-1].shape)[2:]:
             raise ValueError(
                 f'the head would get features of shape {tuple(shape)} instead of (B, C): add a '
-                "neck that pools, such as neck=dict(type='TokenPool', mode='cls') behind a timm "
-                "ViT or neck=dict(type='GlobalAveragePooling') behind MMPretrain's Swin"
+                f'neck that pools, such as model.neck={dict(self.petl.layout.neck)}'
             )
         return feats
 

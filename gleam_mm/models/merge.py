@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmpretrain.models import TIMMBackbone
-from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
 
 from gleam_mm.checkpoint import load_from_local, read_adapter, resolve_path
 from gleam_mm.fileio import write_bytes
+from gleam_mm.layouts import OwnClassifier
 from gleam_mm.models import PETLClassifier, load_model
 from gleam_mm.version import __version__
 
@@ -67,10 +66,11 @@ def _meta(checkpoint: str | Path) -> dict[str, Any]:
 
 def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Tensor]]:
     """The config and the weights of the model without its method."""
-    if isinstance(model.backbone, TIMMBackbone):
-        described, state_dict = _as_timm(cfg, model)
-    else:
+    own = model.petl.layout.own_classifier(cfg.model.backbone.to_dict())
+    if own is None:
         described, state_dict = _as_mmpretrain(cfg, model)
+    else:
+        described, state_dict = _as_own(cfg, model, own)
     config = Config(dict(default_scope='mmpretrain', model=described))
     if (preprocessor := cfg.get('data_preprocessor')) is not None:
         config.data_preprocessor = preprocessor
@@ -95,30 +95,18 @@ def _as_mmpretrain(cfg: Config, model: PETLClassifier) -> tuple[dict, dict[str, 
     return described, state_dict
 
 
-def _as_timm(cfg: Config, model: PETLClassifier) -> tuple[dict, dict[str, Tensor]]:
-    """timm pools and classifies by itself, so that its model takes the place of neck and head."""
-    timm_model = model.backbone.timm_model
+def _as_own(
+    cfg: Config, model: PETLClassifier, own: OwnClassifier
+) -> tuple[dict, dict[str, Tensor]]:
+    """The library pools and classifies by itself: its model takes the place of neck and head."""
     neck, head = cfg.model.get('neck') or {}, cfg.model.get('head') or {}
-    is_swin = isinstance(timm_model, SwinTransformer)
-    ours, theirs, target = ('mean', 'avg', 'head.fc') if is_swin else ('cls', 'token', 'head')
-    if neck.get('mode') != ours or head.get('type') != 'LinearClsHead':
+    pooling = model.petl.layout.neck
+    if neck.get('mode') != pooling['mode'] or head.get('type') != 'LinearClsHead':
         raise ValueError(
             f"model.neck={dict(neck)}, model.head.type={head.get('type')!r}: MMPretrain's "
-            f"TimmClassifier can only express dict(type='TokenPool', mode='{ours}') and a "
-            'LinearClsHead'
+            f'{own.config["type"]} can only express neck={dict(pooling)} and a LinearClsHead'
         )
-    options = cfg.model.backbone.to_dict()
-    for key in ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path'):
-        options.pop(key, None)
-    if 'in_channels' in options:
-        options['in_chans'] = options.pop('in_channels')
-    described = {
-        'type': 'TimmClassifier',
-        **options,
-        'num_classes': head['num_classes'],
-        'global_pool': theirs,
-    }
-    named = dict(timm_model.state_dict())
+    state_dict = own.model.state_dict()
     for key, tensor in model.head.fc.state_dict().items():
-        named[f'{target}.{key}'] = tensor
-    return described, named
+        state_dict[f'{own.head}.{key}'] = tensor
+    return {**own.config, 'num_classes': head['num_classes']}, state_dict

@@ -1,4 +1,4 @@
-"""Necks that make one feature vector an image of what timm's transformers return."""
+"""Necks that make one feature vector an image of the tokens that a backbone returns."""
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -8,7 +8,7 @@ from gleam_mm.registry import MODELS
 
 @MODELS.register_module()
 class TokenPool(BaseModule):
-    """Pools tokens whose channels come last, as timm returns them.
+    """Pools tokens whose channels come last, with or without the axes of a grid.
 
     Args:
         mode: ``'cls'`` takes the first token; ``'mean'`` averages all of them.
@@ -20,7 +20,7 @@ class TokenPool(BaseModule):
     def __init__(self, mode: str) -> None:
         super().__init__()
         if mode not in ('cls', 'mean'):
-            raise ValueError(f"mode={mode!r}: choose 'cls' (timm ViT) or 'mean' (timm Swin)")
+            raise ValueError(f"mode={mode!r}: choose 'cls', the first token, or 'mean'")
         self.mode = mode
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,5 +1,6 @@
 """The methods on one backbone: how they act together, and what merging replaces."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -82,13 +83,20 @@ class Attachments:
         return vars(backbone)[_KEY]
 
     def add(self, method: Member) -> None:
-        """Plugs a method in, behind those that are there.
+        """Plugs a method in, behind those that are there, and warns if there are any.
 
         Raises:
             RuntimeError: Two methods compute in the place of one module.
         """
+        others = ' and '.join(other.title for other in self._methods)
         self._methods.append(method)
         self._plug()
+        if others:
+            warnings.warn(
+                f'{method.title} is attached to a backbone that has {others} already, and all of '
+                'them act: detach() what you do not want, or attach a Compose of what you do',
+                stacklevel=3,  # where attach() is called
+            )
 
     def remove(self, method: Member) -> None:
         """Unplugs a method; the backbone is the original again when it was the last one."""

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from backbones import BACKBONES, evaluating
+from backbones import BACKBONES, WIDTH, evaluating
 from mmpretrain.models import BEiTViT, SwinTransformerV2, VisionTransformer
 from torch import nn
 
 from gleam_mm.layouts import LINEAR_ROLES, ROLES, Block, Grid, Layout, find_layout
-from gleam_mm.registry import LAYOUTS
+from gleam_mm.registry import LAYOUTS, MODELS
 
 
 def test_every_backbone_has_every_role(backbone):
@@ -164,3 +164,10 @@ def test_a_layout_can_come_from_outside():
         assert [site.name for site in sites] == ['0.fc', '1.fc']
     finally:
         LAYOUTS.module_dict.pop('MixerLayout')
+
+
+@pytest.mark.parametrize('kind', ['swin', 'timm-vit', 'timm-swin'])
+def test_its_neck_pools_what_the_backbone_returns(kind, images):
+    backbone = BACKBONES[kind]()
+    neck = MODELS.build(dict(find_layout(backbone).neck))
+    assert neck(backbone(images))[-1].shape == (len(images), WIDTH)

@@ -1,6 +1,7 @@
 """How methods act together on one backbone, in several threads, and what merging keeps."""
 
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from backbones import BACKBONES, evaluating
 from torch import nn
 
-from gleam_mm.petl import SSF, LoRA, MergeError, PETLMethod, RepAdapter
+from gleam_mm.petl import SSF, Compose, LoRA, MergeError, PETLMethod, RepAdapter
 from gleam_mm.registry import MODELS
 
 
@@ -90,7 +91,7 @@ class Failing(PETLMethod):
         self.build_fails = build_fails
 
     def build(self, sites):
-        self.shared['half'] = nn.Linear(2, 2)
+        self.shared['one'] = nn.Linear(2, 2)
         if self.build_fails:
             raise ValueError('cannot build')
 
@@ -165,3 +166,19 @@ def test_threads_with_images_of_different_sizes_do_not_meet(kind, petl):
                     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_second_method_is_told_of_the_first(vit):
+    first, second = LoRA(2), SSF()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        first.attach(vit)
+        first.detach()
+        Compose([LoRA(2), SSF()]).attach(BACKBONES['vit']())
+        first.attach(vit)
+    with pytest.warns(
+        UserWarning, match='SSF is attached to a backbone that has LoRA already'
+    ) as told:
+        second.attach(vit)
+    assert [warning.filename for warning in told] == [__file__]
+    assert first.attached and second.attached
