@@ -1,12 +1,15 @@
 """PETL methods."""
 
 from gleam_mm.petl.adapter import Adapter
+from gleam_mm.petl.adapter_bias import AdapterBias
 from gleam_mm.petl.adapter_plus import AdapterPlus
 from gleam_mm.petl.adaptformer import AdaptFormer
+from gleam_mm.petl.arc import ARC
 from gleam_mm.petl.attachments import MergeError
 from gleam_mm.petl.base import ForwardReplacement, LossOfBatch, PETLMethod, overrides
 from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.compose import Compose
+from gleam_mm.petl.consolidator import Consolidator
 from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.dtl import DTL
 from gleam_mm.petl.fact import FacT
@@ -21,6 +24,7 @@ from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.petl.noah import NOAH
 from gleam_mm.petl.repadapter import RepAdapter
+from gleam_mm.petl.rlrr import RLRR
 from gleam_mm.petl.slora import SLoRA
 from gleam_mm.petl.sparse_tuning import SparseTuning
 from gleam_mm.petl.ssf import SSF
@@ -28,16 +32,20 @@ from gleam_mm.petl.supernet import Supernet
 from gleam_mm.petl.vpt import VPT
 
 __all__ = [
+    'ARC',
     'DTL',
     'GLEAM',
     'NOAH',
+    'RLRR',
     'SSF',
     'VPT',
     'AdaptFormer',
     'Adapter',
+    'AdapterBias',
     'AdapterPlus',
     'BitFit',
     'Compose',
+    'Consolidator',
     'ConvMoE',
     'Convpass',
     'FacT',

@@ -311,6 +311,32 @@ CASES = [
         lambda shape: shape.each_block(lambda d: 4 * d) + shape.each_stage(lambda d: 9 * d),
     ),
     Case(
+        'AdapterBias',
+        dict(type='AdapterBias'),
+        lambda shape: shape.each_block(lambda d: 2 * d + 1),
+        merges=True,
+    ),
+    Case(
+        'ARC',
+        dict(type='ARC', rank=4),
+        lambda shape: (
+            shape.each_stage(lambda d: 2 * 4 * d) + shape.each_block(lambda d: 2 * (4 + d))
+        ),
+        merges=True,
+    ),
+    Case(
+        'RLRR',
+        dict(type='RLRR'),
+        lambda shape: shape.each_block(lambda d: 31 * d),
+        merges=True,
+    ),
+    Case(
+        'Consolidator',
+        dict(type='Consolidator', groups=8),
+        lambda shape: shape.each_block(lambda d: 12 * d * d // 8 + 9 * d),
+        merges=True,
+    ),
+    Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(
             type='Compose',
