@@ -14,6 +14,13 @@ from mmengine.registry import DefaultScope
 from gleam_mm.registry import MODELS
 
 NUM_CLASSES = 3
+ANY_SIZE = {
+    'vit': {},
+    'swin': {},
+    'timm-vit': dict(dynamic_img_size=True),
+    'timm-swin': dict(strict_img_size=False),
+}
+"""What makes a backbone take images of other sizes than it was built for."""
 
 
 @dataclass(frozen=True)
@@ -387,10 +394,18 @@ CASES = [
 ]
 
 
-def build_backbone(kind: str, **options: object) -> torch.nn.Module:
+def make_images(number: int) -> torch.Tensor:
+    """Images that are no squares, so that height and width cannot be taken for each other.
+
+    They fill 3 x 5 patches of a ViT, 12 x 20 of a Swin, which its second stage has to pad.
+    """
+    return torch.randn(number, 3, 24, 40)
+
+
+def build_backbone(kind: str) -> torch.nn.Module:
     """A tiny backbone; the same weights each time."""
     torch.manual_seed(0)
-    return evaluating(BACKBONES[kind](**options))
+    return evaluating(BACKBONES[kind](**ANY_SIZE[kind]))
 
 
 def build_classifier(case: Case, kind: str, seed: int = 0) -> torch.nn.Module:

@@ -1,8 +1,7 @@
 """Each check runs for every method on every backbone."""
 
 import pytest
-import torch
-from cases import CASES, build_classifier
+from cases import CASES, build_classifier, make_images
 from table import KINDS
 
 
@@ -31,4 +30,4 @@ def classifier(case, kind):
 
 @pytest.fixture
 def images():
-    return torch.randn(4, 3, 32, 32)
+    return make_images(4)

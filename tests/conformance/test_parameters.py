@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, SHAPES, build_classifier, logits, randomize
+from cases import CASES, SHAPES, build_classifier, logits, make_images, randomize
 from table import KINDS
 
 from gleam_mm.checkpoint import read_adapter, save_adapter
@@ -73,7 +73,7 @@ def reloaded(tmp_path_factory):
     """Every combination, saved here and loaded by one other process: index -> (ours, theirs)."""
     folder = tmp_path_factory.mktemp('adapters')
     torch.manual_seed(1)
-    images = torch.randn(2, 3, 32, 32)
+    images = make_images(2)
     torch.save(images, folder / 'images.pt')
     ours, jobs = {}, []
     for row, case in enumerate(CASES):

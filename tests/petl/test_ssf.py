@@ -1,5 +1,6 @@
 """SSF against its formula, its parameter count, its start and its merge."""
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -17,24 +18,28 @@ def frozen(module, x):
     return F.linear(x, module.weight, module.bias)
 
 
-def test_every_site_follows_the_formula(backbone, images):
-    """h = gamma * y + beta, channel by channel."""
+@pytest.mark.parametrize('bfloat16', [False, True])
+def test_every_site_follows_the_formula(bfloat16, backbone, images):
+    """h = gamma * y + beta, channel by channel; in bfloat16, rounded once behind it all."""
     seen = []
     method = SSF(std=0.5)
     method.attach(backbone)
     own = {site.affine: method.local[site.key] for site in method.layout.sites(method.roles)}
     for module in own:
         module.register_forward_hook(lambda *call: seen.append(call))
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
         backbone(images)
         assert len(seen) == len(own) > 0
         for module, (x,), adapted in seen:
             channels = 1 if isinstance(module, nn.Conv2d) else -1
             gamma, beta = own[module].scale.flatten(), own[module].shift.flatten()
             y = frozen(module, x).movedim(channels, -1)
+            expected = (y * gamma + beta).to(y.dtype)
+            tolerance = 1e-5 if y.dtype == torch.float32 else 2**-8  # of bfloat16: one last digit
             torch.testing.assert_close(
-                adapted.movedim(channels, -1), y * gamma + beta, rtol=1e-5, atol=1e-5
+                adapted.movedim(channels, -1), expected, rtol=tolerance, atol=1e-5
             )
+        assert bfloat16 == any(adapted.dtype == torch.bfloat16 for *_, adapted in seen)
 
 
 def test_the_patch_embedding_is_adapted_behind_its_norm_where_it_has_one(backbone):
