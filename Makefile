@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bench test test-onedl campaign lint pretrain clean
+.PHONY: help demo bench test test-onedl conformance campaign lint pretrain clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
 	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
 	@echo 'make test        the whole test suite'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
+	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
 	@echo 'make campaign    kill trainings at random moments, and compare what they come to'
 	@echo 'make lint        ruff, as CI runs it'
 	@echo 'make pretrain    make the embedded backbones again (long)'
@@ -56,6 +57,9 @@ test: $(VENV)/.dev
 
 test-onedl: $(VENV_ONEDL)/.dev
 	$(TEST_ENV) $(VENV_ONEDL)/bin/python $(PYTEST)
+
+conformance: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance --write-conformance
 
 campaign: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python tests/campaign/kills.py --kills 36 --seed 0

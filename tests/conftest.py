@@ -15,9 +15,18 @@ from mmengine.registry import DefaultScope
 from gleam_mm.registry import MODELS
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        '--write-conformance',
+        action='store_true',
+        help='write docs/conformance.md instead of comparing it with what the run saw',
+    )
+
+
 def pytest_configure(config):
     if not hasattr(config, 'workerinput'):  # of several processes, the one that hears all reports
-        config.pluginmanager.register(ConformanceTable())
+        table = ConformanceTable(write=config.getoption('--write-conformance'))
+        config.pluginmanager.register(table)
 
 
 @pytest.fixture(autouse=True)

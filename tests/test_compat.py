@@ -43,15 +43,13 @@ def test_torchvision_imports_whatever_state_its_compiled_part_is_in():
         'import gleam_mm, torch, torchvision; from torchvision.transforms import functional as F;'
         'print(tuple(F.resize(torch.rand(3, 8, 8), 4).shape))'
     )
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip().endswith('(3, 4, 4)')
 
 
 def test_import_is_quiet():
-    run = subprocess.run(
-        [sys.executable, '-c', 'import gleam_mm'], capture_output=True, text=True, timeout=120
-    )
+    run = subprocess.run([sys.executable, '-c', 'import gleam_mm'], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
 
 

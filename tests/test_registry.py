@@ -113,7 +113,7 @@ def test_third_party_components_from_a_config(tmp_path):
     (tmp_path / 'config.py').write_text(textwrap.dedent(CONFIG) + work_dir)
     (tmp_path / 'run.py').write_text(textwrap.dedent(RUN))
     result = subprocess.run(
-        [sys.executable, 'run.py'], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, 'run.py'], cwd=tmp_path, capture_output=True, text=True
     )
     assert 'LAYOUT QuietLayout METRICS' in result.stdout, result.stderr[-3000:]
     assert 'accuracy/top1' in result.stdout

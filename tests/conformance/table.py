@@ -1,4 +1,4 @@
-"""Writes the conformance matrix into docs/conformance.md, from a run that saw all of it."""
+"""Compares docs/conformance.md with a run that saw all of the matrix; writes it when asked to."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -36,10 +36,18 @@ class ConformanceTable:
     """A pytest plugin that collects what the checks of the matrix said.
 
     A check tells its place by the property ``conformance``, a list of the method, its row, the
-    number of rows, the kind of backbone and the check's name.
+    number of rows, the kind of backbone and the check's name. A run that saw every place fails if
+    the page says something else. One that saw a part, or failures, says nothing about the page.
+
+    Args:
+        write: Whether to write the page instead.
+        page: The file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, write: bool = False, page: Path = PAGE) -> None:
+        self.write = write
+        self.file = page
+        self.stale = False
         self.rows: dict[int, str] = {}
         self.expected = 0
         self.cells: dict[tuple[int, str, str], list[tuple[str, str]]] = defaultdict(list)
@@ -59,13 +67,25 @@ class ConformanceTable:
             cell, note = 'fails', ''
         self.cells[row, kind, check].append((cell, note))
 
-    def pytest_sessionfinish(self) -> None:
-        """Writes the page, unless parts of the matrix were not run."""
-        if not self.expected or len(self.cells) < self.expected * len(KINDS) * len(CHECKS):
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Compares or writes the page."""
+        complete = self.expected and len(self.cells) == self.expected * len(KINDS) * len(CHECKS)
+        if not complete or any(('fails', '') in outcomes for outcomes in self.cells.values()):
             return
         text = self.page().encode()
-        if not PAGE.is_file() or PAGE.read_bytes() != text:
-            write_bytes(PAGE, text)
+        if self.write:
+            write_bytes(self.file, text)
+        elif not self.file.is_file() or self.file.read_bytes() != text:
+            self.stale = True
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Says what to do about a page that is not what the run saw."""
+        if self.stale:
+            terminalreporter.section('conformance', red=True, bold=True)
+            terminalreporter.line(
+                f'{self.file}: the run saw something else; write it anew by `make conformance`'
+            )
 
     def page(self) -> str:
         """The page in Markdown."""
@@ -82,8 +102,9 @@ class ConformanceTable:
                 '# Conformance',
                 '',
                 f'Every method runs through the same checks on {_join(KINDS.values())},',
-                'small versions with random weights. A check mark stands for all four. The test',
-                'suite writes this page (`tests/conformance/`).',
+                'small versions with random weights, on images that are no squares. A check mark',
+                'stands for all four. `make conformance` writes this page, and the test suite',
+                'fails where it is not what its checks say (`tests/conformance/`).',
                 '',
                 *lines,
                 '',

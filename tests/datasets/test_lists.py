@@ -67,7 +67,6 @@ def test_what_is_wrong_is_told_with_file_and_line(line, told, tmp_path):
     assert told in str(caught.value)
 
 
-@pytest.mark.timeout(60)
 def test_a_list_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / 'list.txt')
     with pytest.raises(ImageListError, match=r'list.txt: a list must be a regular file'):

@@ -62,7 +62,6 @@ def browse(page, *flags):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

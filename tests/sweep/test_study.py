@@ -76,7 +76,7 @@ def race(storage, processes):
     ]
     for worker in workers:
         worker.start()
-    done = [queue.get(timeout=120) for _ in workers]
+    done = [queue.get() for _ in workers]
     for worker in workers:
         worker.join()
     return done

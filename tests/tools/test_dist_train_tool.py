@@ -3,11 +3,9 @@
 import json
 import os
 import socket
-from pathlib import Path
 
 import pytest
-
-TOOLS = Path(__file__).parents[2] / 'tools'
+from tool_folder import TOOLS
 
 # The log has the loss of the first process's half of a batch; this hook writes that of the whole.
 HOOK = """

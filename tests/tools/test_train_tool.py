@@ -72,19 +72,19 @@ def test_the_command_to_try_next_gives_the_same_accuracy(trained, run):
     assert float(tested.row('accuracy/top1')) == pytest.approx(accuracy, abs=0.005)
 
 
-def test_a_checkpoint_gives_the_same_accuracy(trained, run, config, tmp_path):
+def test_a_checkpoint_gives_the_same_accuracy(trained, call, config, tmp_path):
     folder, done = trained
     checkpoint = folder / 'work_dirs' / 'tiny' / 'epoch_3.pth'
     out = tmp_path / 'metrics.json'
     flags = ['--work-dir', tmp_path / 'work', '--out', out, '--out-item', 'metrics']
-    tested = run('test.py', config, checkpoint, *flags, cwd=tmp_path)
+    tested = call('test.py', config, checkpoint, *flags)
     assert tested.code == 0, tested.err
     accuracy = float(done.row('accuracy').split()[0])
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(accuracy, abs=0.005)
 
 
 @pytest.mark.parametrize('how', ['path', 'latest'])
-def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path, how):
+def test_resuming_ends_where_the_whole_run_ended(trained, call, config, tmp_path, how):
     folder, whole = trained
     work_dir = tmp_path / 'work_dirs' / 'tiny'
     work_dir.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_resuming_ends_where_the_whole_run_ended(trained, run, config, tmp_path,
     (work_dir / 'epoch_2.pth').write_bytes(done_before)
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
     resume = ['--resume', work_dir / 'epoch_2.pth'] if how == 'path' else ['--resume']
-    done = run('train.py', config, '--seed', 3, *resume, cwd=tmp_path)
+    done = call('train.py', config, '--seed', 3, *resume)
     assert done.code == 0, done.err
     assert 'Epoch(train) [2]' not in done.out.replace('  ', ' ')
     losses = scalars(folder / 'work_dirs' / 'tiny', 'loss')
@@ -112,11 +112,11 @@ def test_the_text_in_a_checkpoint_is_never_run(trained, call, config, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_other_flags(run, config, tmp_path):
+def test_other_flags(call, config, tmp_path):
     flags = ['--amp', '--no-validate', '--auto-scale-lr', '--no-pin-memory']
     options = ['--cfg-options', 'train_cfg.max_epochs=2', 'model.petl.rank=2']
     flags += ['--resume', 'auto']
-    done = run('train.py', config, '--work-dir', 'here', *flags, *options, cwd=tmp_path)
+    done = call('train.py', config, '--work-dir', 'here', *flags, *options)
     assert done.code == 0, done.err
     assert 'no checkpoint in here to resume: starting at the beginning' in done.out
     assert 'Epoch(val)' not in done.out
@@ -202,8 +202,8 @@ SMALL = [
 ]
 
 
-def test_a_folder_of_images(run, birds):
-    done = run('train.py', 'birds.py', *SMALL, cwd=birds)
+def test_a_folder_of_images(call, birds):
+    done = call('train.py', 'birds.py', *SMALL)
     assert done.code == 0, done.err
     assert ', and 99 of the head' in done.row('trainable')  # (32 + 1) * 3
     assert float(done.row('validation').split()[0]) > 60  # guessing gives 33
@@ -211,9 +211,9 @@ def test_a_folder_of_images(run, birds):
     assert metadata['classes'] == ['kingfisher', 'parakeet', 'robin']
 
 
-def test_classes_that_validation_lacks(run, birds):
+def test_classes_that_validation_lacks(call, birds):
     (birds / 'birds' / 'val' / 'robin').rename(birds / 'robin')
-    done = run('train.py', 'birds.py', *SMALL, cwd=birds)
+    done = call('train.py', 'birds.py', *SMALL)
     assert done.code == 2
     assert 'val_dataloader' in done.err
     assert 'Traceback' not in done.err
