@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gleam_mm.petl import PETLMethod, overrides
@@ -47,7 +47,7 @@ class CalibrateHook(Hook):
         for tensor in (*method.parameters(), *method.buffers()):
             dist.broadcast(tensor.data)
 
-    def _calibrate(self, runner: Runner, model: nn.Module, members: list[PETLMethod]) -> None:
+    def _calibrate(self, runner: Runner, model: BaseModel, members: list[PETLMethod]) -> None:
         images = runner.train_dataloader
         loader = DataLoader(
             images.dataset,
@@ -65,7 +65,7 @@ class CalibrateHook(Hook):
         model.zero_grad(set_to_none=True)
 
 
-def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+def _loss(model: BaseModel, batch: Mapping[str, Any]) -> Tensor:
     data = model.data_preprocessor(batch, training=False)
     loss, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
     return loss

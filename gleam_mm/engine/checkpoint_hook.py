@@ -307,7 +307,7 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     Mappings become one metric a key, ``name/key``. What is no number is left out.
     """
-    plain = {}
+    plain: dict[str, Any] = {}
     for name, value in metrics.items():
         if isinstance(value, Mapping):
             plain |= {f'{name}/{key}': part for key, part in plain_metrics(value).items()}
@@ -328,5 +328,5 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, int | float) else _NO_NUMBER
 
 
-def _model(runner: Runner) -> torch.nn.Module:
+def _model(runner: Runner) -> Any:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,6 +1,7 @@
 """The head has as many outputs as the dataset has classes: filled in, and checked."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mmengine import Config
@@ -78,7 +79,9 @@ class CheckClassesHook(Hook):
             return
         validation = runner.val_dataloader.dataset
         self._check(runner, validation, 'val_dataloader')
-        names = [getattr(dataset, 'metainfo', {}).get('classes') for dataset in (train, validation)]
+        names: list[Any] = [
+            getattr(dataset, 'metainfo', {}).get('classes') for dataset in (train, validation)
+        ]
         if all(names) and tuple(names[0]) != tuple(names[1]):
             ours, theirs = next(pair for pair in zip(*names, strict=True) if pair[0] != pair[1])
             raise ValueError(

@@ -101,7 +101,7 @@ def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
         python = Path('python')
     config = Path(runner.cfg.filename)
     tools = Path(sys.argv[0]).parent
-    commands = []
+    commands: list[list[object]] = []
     if adapter.is_file():
         commands.append([python, tools / 'test.py', work_dir / config.name, adapter])
     try:

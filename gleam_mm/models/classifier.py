@@ -1,6 +1,6 @@
 """The image classifier that trains a PETL method and a head on a frozen backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmengine.model import BaseModule
@@ -234,7 +234,7 @@ def _drop_frozen(
         state_dict.pop(prefix + name, None)
 
 
-def _require_equal(given: Sequence[str], expected: Sequence[str], what: str) -> None:
+def _require_equal(given: Iterable[str], expected: Iterable[str], what: str) -> None:
     missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unexpected:
         raise CheckpointError(

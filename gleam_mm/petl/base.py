@@ -125,8 +125,9 @@ class PETLMethod(BaseModule):
             raise TypeError(f'`blocks` takes a list of indices, such as [0, 1], not {blocks!r}')
         self.roles = tuple(sites)
         self.blocks = None if blocks is None else tuple(blocks)
-        self.shared = nn.ModuleDict()
-        self.local = nn.ModuleDict()
+        # Only the method knows the classes of what it puts there, and a type checker does not.
+        self.shared: Any = nn.ModuleDict()
+        self.local: Any = nn.ModuleDict()
         self.sites: dict[str, Site] = {}
         self._attachments: Attachments | None = None
         self._place = ''  # in the method that this one is a part of
@@ -318,7 +319,7 @@ class PETLMethod(BaseModule):
             backbone's with ``backbone.`` in front.
         """
         yield from self.own_parameters()
-        adopted = {}
+        adopted: dict[str, nn.Parameter] = {}
         for member in self.members():
             adopted.update(member.adopted_parameters())
         for name, parameter in adopted.items():
@@ -358,7 +359,7 @@ class PETLMethod(BaseModule):
     def plug(self) -> None:
         """Sets the method's hooks, not those of its parts."""
         for site in self.sites.values():
-            module = site.affine if self.at_affine else site.module
+            module = site.require_affine() if self.at_affine else site.module
             if self._acts('before', site):
                 self._handles.append(
                     module.register_forward_pre_hook(

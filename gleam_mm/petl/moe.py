@@ -1,6 +1,7 @@
 """The shared multi-scale mixture of convolutions (GLEAM, equations 8 to 12), in folded form."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +83,15 @@ class ConvMoE(nn.Module):
             negative.
     """
 
+    _fold: Tensor
+    _areas: Tensor
+
     def __init__(
         self,
         channels: int,
         num_experts: int = 4,
         top_k: int = 2,
-        scales: tuple[int, ...] | None = None,
+        scales: Sequence[int] | None = None,
         gate: str = 'image',
         expert_init: str = 'kaiming',
         expert_bias: bool = False,
@@ -208,7 +212,7 @@ class ConvMoE(nn.Module):
     def take_loss(self) -> Tensor:
         """The balance loss of all calls since the last time, a number; then forgets them."""
         taken, self._pass.of_calls = self._pass.of_calls, []
-        return self.balance * (sum(taken) if taken else self.gate.new_zeros(()))
+        return self.balance * sum(taken, self.gate.new_zeros(()))
 
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
