@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.petl import PETLMethod, overrides
 from gleam_mm.registry import HOOKS
 
@@ -35,7 +36,7 @@ class CalibrateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Calibrates."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         method = getattr(model, 'petl', None)
         if not isinstance(method, PETLMethod) or runner.iter or runner._load_from:
             return

@@ -12,12 +12,12 @@ import torch
 from mmengine.dist import all_reduce_dict, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.fileio import remove_unfinished, write_bytes
@@ -80,7 +80,7 @@ class AdapterCheckpointHook(CheckpointHook):
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             runner.message_hub.update_info(EPOCH_LENGTH, len(loop.dataloader))
-        parameters = dict(_model(runner).named_parameters())
+        parameters = dict(unwrapped(runner.model).named_parameters())
         for name, gradient in self._gradients.items():
             parameters[name].grad = gradient.to(parameters[name].device)
         if runner.param_schedulers is None:
@@ -106,7 +106,7 @@ class AdapterCheckpointHook(CheckpointHook):
         """Exports the adapter, after an ``EMAHook`` has put in the averaged weights."""
         if self._gradients and 'optimizer' in checkpoint:
             checkpoint[_GRADIENTS] = self._gradients
-        if not isinstance(_model(runner), PETLClassifier):
+        if not isinstance(unwrapped(runner.model), PETLClassifier):
             return
         progress = {key: checkpoint['meta'][key] for key in ('epoch', 'iter')}
         epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -244,7 +244,7 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
         runner: The runner, with a :class:`~gleam_mm.models.PETLClassifier`.
         dataset: The dataset that knows the names of the classes.
     """
-    model = _model(runner)
+    model = unwrapped(runner.model)
     metainfo = getattr(dataset, 'metainfo', None) or {}
     classes = metainfo.get('classes')
     return {
@@ -289,7 +289,7 @@ def _accumulated(runner: Runner) -> dict[str, Tensor]:
         return {}
     gradients = {
         name: parameter.grad.detach().clone()
-        for name, parameter in _model(runner).named_parameters()
+        for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
     all_reduce_dict(gradients, op='mean')
@@ -326,7 +326,3 @@ def _plain(value: Any) -> Any:
         parts = [_plain(part) for part in value]
         return _NO_NUMBER if any(part is _NO_NUMBER for part in parts) else parts
     return value if value is None or isinstance(value, int | float) else _NO_NUMBER
-
-
-def _model(runner: Runner) -> Any:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

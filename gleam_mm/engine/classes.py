@@ -7,10 +7,10 @@ import numpy as np
 from mmengine import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.registry import DATASETS, HOOKS, scope_of
 
 
@@ -98,7 +98,7 @@ class CheckClassesHook(Hook):
         self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
 
     def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
         classes = getattr(dataset, 'metainfo', {}).get('classes')
         if outputs is not None and classes and outputs != len(classes):
