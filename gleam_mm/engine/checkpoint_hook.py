@@ -23,6 +23,7 @@ from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.fileio import remove_unfinished, write_bytes
 from gleam_mm.interrupts import uninterrupted
 from gleam_mm.models import PETLClassifier
+from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import HOOKS
 from gleam_mm.version import __version__
 
@@ -247,8 +248,10 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
     model = unwrapped(runner.model)
     metainfo = getattr(dataset, 'metainfo', None) or {}
     classes = metainfo.get('classes')
+    packed = packed_matrices(model)
     return {
         **model.description,
+        **({'packed': packed} if packed else {}),
         'classes': list(classes) if isinstance(classes, Sequence) else None,
         'backbone_fingerprint': model.backbone_fingerprint(),
         'versions': {
