@@ -1,14 +1,12 @@
-"""Several processes: gloo instead of NCCL where there is no GPU, and the model they share."""
+"""Several processes where there is no GPU: gloo instead of NCCL."""
 
 import os
 import subprocess
 from datetime import timedelta
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import is_model_wrapper
-from torch import distributed, nn
+from torch import distributed
 
 DEFAULT_PORT = '29500'  # torch.distributed's own
 
@@ -62,11 +60,6 @@ def init_dist(cfg: Config) -> None:
         **(cfg.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
-
-
-def unwrapped(model: nn.Module) -> Any:
-    """The model inside of what distributes it among processes, or the model itself."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def _set_environment(launcher: str, port: int | None) -> None:

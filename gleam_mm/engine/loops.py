@@ -117,8 +117,7 @@ class IterTrainLoop(IterBasedTrainLoop):
 def _check(loader: DataLoader) -> None:
     if len(loader) > 0:
         return
-    dataset: Any = loader.dataset  # has a length, for the loader has one
-    images = len(dataset)
+    images = len(loader.dataset)
     if images == 0:
         raise ValueError('train_dataloader.dataset has no images')
     raise ValueError(

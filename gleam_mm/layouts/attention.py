@@ -1,7 +1,5 @@
 """An attention module by the steps of its arithmetic, whichever library it comes from."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +16,7 @@ class Attention:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module: Any = module  # whose attributes are those of its library's class
+        self.module = module
 
     @property
     def scale(self) -> float:

@@ -62,7 +62,7 @@ class Layout:
     """The config of the neck that pools what such a backbone returns, unless it does so itself."""
 
     def __init__(self, backbone: nn.Module) -> None:
-        self.backbone: Any = backbone  # whose attributes only its layout knows
+        self.backbone = backbone
         self._tokens = _Tokens()
         self._last_sizes: dict[int, tuple[int, int]] = {}
         self._blocks: dict[int | None, Site] = {}
@@ -217,7 +217,7 @@ class Layout:
             return False
         return True
 
-    def _set_grid(self, stage: int, size: Sequence[int]) -> None:
+    def _set_grid(self, stage: int, size: tuple[int, int]) -> None:
         self._last_sizes[stage] = self._tokens.sizes[stage] = int(size[0]), int(size[1])
 
 

@@ -46,7 +46,7 @@ class TIMMLayout(Layout):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
-        self.model: Any = timm_model(backbone)
+        self.model = timm_model(backbone)
         self.root = '' if self.model is backbone else 'timm_model.'
 
     @property
@@ -123,8 +123,7 @@ class TIMMSwinLayout(TIMMLayout, WindowedLayout):
         ]
 
     def partition(self, block: Site, grid: Grid) -> Partition:
-        rows, columns = block.module.window_size
-        return Partition(rows, columns, tuple(block.module.shift_size))
+        return Partition(*block.module.window_size, tuple(block.module.shift_size))
 
     def merge_tokens(self, downsample: Site, tokens: Tensor) -> Tensor:
         merging = downsample.module

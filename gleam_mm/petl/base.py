@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from gleam_mm.arguments import Checked
 from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 
@@ -66,7 +67,7 @@ def check_rank(rank: int, name: str = 'rank') -> int:
     return rank
 
 
-class PETLMethod(BaseModule):
+class PETLMethod(Checked, BaseModule):
     """A parameter-efficient transfer learning method.
 
     :meth:`attach` plugs the method into a backbone through PyTorch's forward hooks. The backbone's
@@ -85,6 +86,9 @@ class PETLMethod(BaseModule):
     cannot be. :meth:`losses` and :meth:`calibrate` are for methods that need more than the task's
     loss, or a look at training data first.
 
+    Arguments are checked by the annotations of ``__init__``, see :mod:`gleam_mm.arguments`; what a
+    subclass checks itself is how they fit each other.
+
     Methods in :attr:`local` are parts of this one: built, attached, merged and saved with it, in
     their order.
 
@@ -99,7 +103,9 @@ class PETLMethod(BaseModule):
         sites (dict[str, Site]): The sites of the backbone that the method is attached to, by key.
 
     Raises:
-        TypeError: ``sites`` or ``blocks`` is no list.
+        ArgumentError: An argument is not what its annotation asks for, such as a text for
+            ``sites``.
+        ValueError: ``blocks`` is empty, or names one twice.
     """
 
     obstacle: ClassVar[str] = 'it does not tell how its update folds into a weight'
@@ -119,15 +125,15 @@ class PETLMethod(BaseModule):
         self, sites: Sequence[str] = LINEAR_ROLES, blocks: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        if isinstance(sites, str):
-            raise TypeError(f"`sites` takes a list of roles, such as ['{sites}'], not {sites!r}")
-        if isinstance(blocks, int | str):
-            raise TypeError(f'`blocks` takes a list of indices, such as [0, 1], not {blocks!r}')
+        if blocks is not None and not 0 < len(blocks) == len(set(blocks)):
+            raise ValueError(
+                f'{type(self).__name__}: blocks={list(blocks)}: name at least one, and none twice; '
+                'None stands for all'
+            )
         self.roles = tuple(sites)
         self.blocks = None if blocks is None else tuple(blocks)
-        # Only the method knows the classes of what it puts there, and a type checker does not.
-        self.shared: Any = nn.ModuleDict()
-        self.local: Any = nn.ModuleDict()
+        self.shared = nn.ModuleDict()
+        self.local = nn.ModuleDict()
         self.sites: dict[str, Site] = {}
         self._attachments: Attachments | None = None
         self._place = ''  # in the method that this one is a part of
@@ -319,7 +325,7 @@ class PETLMethod(BaseModule):
             backbone's with ``backbone.`` in front.
         """
         yield from self.own_parameters()
-        adopted: dict[str, nn.Parameter] = {}
+        adopted = {}
         for member in self.members():
             adopted.update(member.adopted_parameters())
         for name, parameter in adopted.items():
@@ -359,7 +365,7 @@ class PETLMethod(BaseModule):
     def plug(self) -> None:
         """Sets the method's hooks, not those of its parts."""
         for site in self.sites.values():
-            module = site.require_affine() if self.at_affine else site.module
+            module = site.affine if self.at_affine else site.module
             if self._acts('before', site):
                 self._handles.append(
                     module.register_forward_pre_hook(

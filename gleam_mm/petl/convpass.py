@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Grid, Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -25,7 +26,7 @@ class ConvBottleneck(Bottleneck):
         self.conv = nn.Conv2d(bottleneck, bottleneck, 3, padding=1)
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.dirac_(self.conv.weight)
-        nn.init.zeros_(self.conv.get_parameter('bias'))
+        nn.init.zeros_(self.conv.bias)
 
     def mix(self, z: Tensor, grid: Grid) -> Tensor:
         """Convolves tokens (B, N, r) over their grid, each that stands outside of it on its own."""
@@ -65,7 +66,7 @@ class Convpass(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: ``bottleneck`` is out of range, or a site is no whole sublayer.
+        ValueError: A site is no whole sublayer.
     """
 
     obstacle = (
@@ -75,16 +76,16 @@ class Convpass(PETLMethod):
 
     def __init__(
         self,
-        bottleneck: int = 8,
+        bottleneck: Positive = 8,
         scale: float = 1.0,
-        drop_rate: float = 0.1,
+        drop_rate: Probability = 0.1,
         sites: Sequence[str] = ('attn', 'ffn'),
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
         if strange := set(self.roles) - {'attn', 'ffn'}:
             raise ValueError(f'Convpass adapts the roles attn and ffn, not {sorted(strange)}')
-        self.bottleneck = check_rank(bottleneck, 'bottleneck')
+        self.bottleneck = bottleneck
         self.scale = scale
         self.drop_rate = drop_rate
 

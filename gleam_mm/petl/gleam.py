@@ -1,11 +1,12 @@
 """GLEAM: Global Share Local Transform MoE."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
+from gleam_mm.arguments import NonNegative, Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES
-from gleam_mm.petl.base import check_rank
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.registry import MODELS
@@ -60,43 +61,40 @@ class GLEAM(LadderMethod):
         local_init: How local transforms start: as the ``'identity'``, or ``'uniform'`` as in FacT.
         drop_rate: Dropout of what B reads: 0.1 in FacT.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
-        bits: Bits a number of projections and local transforms, 1, 2, 4 or 8, instead of full
-            precision; see :class:`~gleam_mm.petl.bits.Rounded`. The mixture keeps full precision.
 
     Raises:
-        ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor``, ``balance``
-            or ``bits`` is out of range, or ``gate``, ``moe_side`` or a start is unknown.
+        ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor`` or ``balance``
+            is out of range, or ``gate``, ``moe_side`` or a start is unknown.
     """
 
     def __init__(
         self,
-        rank: int = 16,
+        rank: Positive = 16,
         alpha: float = 1.0,
-        num_experts: int = 4,
-        top_k: int = 2,
-        scales: Sequence[int] | None = None,
+        num_experts: Positive = 4,
+        top_k: Positive = 2,
+        scales: Sequence[Positive] | None = None,
         sites: Sequence[str] = LINEAR_ROLES,
         moe: bool = True,
         local: bool = True,
-        gate: str = 'image',
-        moe_side: str = 'narrow',
-        expert_init: str = 'kaiming',
+        gate: Literal['image', 'token'] = 'image',
+        moe_side: Literal['narrow', 'wide'] = 'narrow',
+        expert_init: Literal['kaiming', 'identity'] = 'kaiming',
         expert_bias: bool = False,
         residual: float = 0.0,
         normalize: bool = False,
-        gate_init: str = 'uniform',
-        noise_floor: float = 0.0,
+        gate_init: Literal['uniform', 'zero'] = 'uniform',
+        noise_floor: NonNegative = 0.0,
         renormalize: bool = True,
-        balance: float = 0.0,
-        local_init: str = 'identity',
-        drop_rate: float = 0.0,
+        balance: NonNegative = 0.0,
+        local_init: Literal['identity', 'uniform'] = 'identity',
+        drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
     ) -> None:
         mixer = None
         if moe:
             mixer = ConvMoE(
-                check_rank(rank),
+                rank,
                 num_experts,
                 top_k,
                 scales,
@@ -110,9 +108,7 @@ class GLEAM(LadderMethod):
                 renormalize=renormalize,
                 balance=balance,
             )
-        super().__init__(
-            rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks, bits
-        )
+        super().__init__(rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks)
 
     def begin(self) -> None:
         """Forgets the balance losses of a pass whose losses nobody took."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES, Site
-from gleam_mm.petl.base import check_rank
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.supernet import SUPERNET, Genes, Genotype, Supernet
 from gleam_mm.registry import MODELS
@@ -116,19 +116,19 @@ class GLoRA(Supernet):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: ``rank`` or ``subnet`` is out of range.
+        ValueError: ``subnet`` is out of range.
     """
 
     def __init__(
         self,
-        rank: int = 4,
+        rank: Positive = 4,
         subnet: Mapping | str | Path | None = None,
         sites: Sequence[str] = LINEAR_ROLES,
         seed: int = 0,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, subnet, seed, blocks)
-        self.rank = check_rank(rank)
+        self.rank = rank
 
     def build(self, sites: list[Site]) -> None:
         """Creates the support tensors of each Linear, in their largest or in the chosen form."""
@@ -139,7 +139,7 @@ class GLoRA(Supernet):
                     f'GLoRA adapts Linears; {site.name!r} (role {site.role!r}) is a '
                     f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
                 )
-        if self.subnet is not None:
+        if not self.is_supernet:
             self.subnet = _checked(self.subnet, sites)
         for site in sites:
             forms = self.subnet[site.name] if self.subnet else _largest(site)

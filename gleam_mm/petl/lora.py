@@ -7,33 +7,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
-from gleam_mm.petl.base import PETLMethod, check_rank
-from gleam_mm.petl.bits import Rounded, check_bits
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.registry import MODELS
 
 
-class LowRankPair(Rounded):
+class LowRankPair(nn.Module):
     """The matrices of one site: A as ``down`` (r, n) and B as ``up`` (m, r), which starts at zero.
 
     Args:
         in_features: Width n that the site reads.
         out_features: Width m that the site writes.
         rank: Inner width r.
-        bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    matrices = ('down', 'up')
-
-    def __init__(
-        self, in_features: int, out_features: int, rank: int, bits: int | None = None
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, in_features))
         self.up = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-        self.round_to(bits)
 
 
 @MODELS.register_module()
@@ -52,25 +46,18 @@ class LoRA(PETLMethod):
         drop_rate: Dropout of the input of A.
         sites: Roles to adapt.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
-        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
-            :class:`~gleam_mm.petl.bits.Rounded`.
-
-    Raises:
-        ValueError: ``rank`` or ``bits`` is out of range.
     """
 
     def __init__(
         self,
-        rank: int = 8,
+        rank: Positive = 8,
         alpha: float = 8.0,
-        drop_rate: float = 0.0,
+        drop_rate: Probability = 0.0,
         sites: Sequence[str] = ('qkv',),
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.bits = check_bits(bits)
-        self.rank = check_rank(rank)
+        self.rank = rank
         self.scale = alpha / rank
         self.drop_rate = drop_rate
 
@@ -83,17 +70,15 @@ class LoRA(PETLMethod):
                     f'LoRA adapts Linears; {site.name!r} (role {site.role!r}) is a '
                     f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
                 )
-            self.local[site.key] = LowRankPair(
-                linear.in_features, linear.out_features, self.rank, self.bits
-            )
+            self.local[site.key] = LowRankPair(linear.in_features, linear.out_features, self.rank)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update to the frozen Linear's output."""
         pair = self.local[site.key]
-        z = F.linear(F.dropout(x, self.drop_rate, self.training), pair.matrix('down'))
-        return add_update(y, z, pair.matrix('up'), self.scale)
+        z = F.linear(F.dropout(x, self.drop_rate, self.training), pair.down)
+        return add_update(y, z, pair.up, self.scale)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds the low-rank update to the site's weight."""
         pair = self.local[site.key]
-        return torch.addmm(weight, pair.matrix('up'), pair.matrix('down'), alpha=self.scale), bias
+        return torch.addmm(weight, pair.up, pair.down, alpha=self.scale), bias

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Checked, NonNegative, Positive
 from gleam_mm.layouts import Grid, PassState
 
 
@@ -17,7 +19,7 @@ class _Imbalances(PassState):
         self.of_calls: list[Tensor] = []
 
 
-class ConvMoE(nn.Module):
+class ConvMoE(Checked, nn.Module):
     r"""Multi-scale sparse mixture of 3x3 convolutions over the token grid.
 
     Expert i upsamples its input :math:`s_i` times (nearest neighbour), applies a 3x3 convolution
@@ -78,51 +80,33 @@ class ConvMoE(nn.Module):
         balance: Weight of the loss that keeps experts in use, see :meth:`imbalance`.
 
     Raises:
-        ValueError: ``num_experts``, ``top_k`` or ``scales`` do not fit each other, ``gate``,
-            ``expert_init`` or ``gate_init`` is unknown, or ``noise_floor`` or ``balance`` is
-            negative.
+        ValueError: ``num_experts``, ``top_k`` and ``scales`` do not fit each other.
     """
-
-    _fold: Tensor
-    _areas: Tensor
 
     def __init__(
         self,
-        channels: int,
-        num_experts: int = 4,
-        top_k: int = 2,
-        scales: Sequence[int] | None = None,
-        gate: str = 'image',
-        expert_init: str = 'kaiming',
+        channels: Positive,
+        num_experts: Positive = 4,
+        top_k: Positive = 2,
+        scales: Sequence[Positive] | None = None,
+        gate: Literal['image', 'token'] = 'image',
+        expert_init: Literal['kaiming', 'identity'] = 'kaiming',
         expert_bias: bool = False,
         residual: float = 0.0,
         normalize: bool = False,
-        gate_init: str = 'uniform',
-        noise_floor: float = 0.0,
+        gate_init: Literal['uniform', 'zero'] = 'uniform',
+        noise_floor: NonNegative = 0.0,
         renormalize: bool = True,
-        balance: float = 0.0,
+        balance: NonNegative = 0.0,
     ) -> None:
         super().__init__()
-        if num_experts < 1:
-            raise ValueError(f'num_experts={num_experts}: a mixture needs at least one expert')
-        if not 1 <= top_k <= num_experts:
+        if top_k > num_experts:
             raise ValueError(
                 f'top_k={top_k} is out of range: choose 1 to {num_experts} (num_experts)'
             )
         scales = tuple(scales) if scales is not None else tuple(range(1, num_experts + 1))
-        if len(scales) != num_experts or any(s < 1 or s != int(s) for s in scales):
-            raise ValueError(
-                f'scales={scales}: give num_experts={num_experts} whole numbers of at least 1'
-            )
-        if gate not in ('image', 'token'):
-            raise ValueError(f"gate={gate!r}: choose 'image' or 'token'")
-        if expert_init not in ('kaiming', 'identity'):
-            raise ValueError(f"expert_init={expert_init!r}: choose 'kaiming' or 'identity'")
-        if gate_init not in ('uniform', 'zero'):
-            raise ValueError(f"gate_init={gate_init!r}: choose 'uniform' or 'zero'")
-        for name, value in [('noise_floor', noise_floor), ('balance', balance)]:
-            if value < 0:
-                raise ValueError(f'{name}={value}: choose a number of at least 0')
+        if len(scales) != num_experts:
+            raise ValueError(f'scales={scales}: give one an expert, num_experts={num_experts}')
         self.channels = channels
         self.num_experts = num_experts
         self.top_k = top_k
@@ -212,7 +196,7 @@ class ConvMoE(nn.Module):
     def take_loss(self) -> Tensor:
         """The balance loss of all calls since the last time, a number; then forgets them."""
         taken, self._pass.of_calls = self._pass.of_calls, []
-        return self.balance * sum(taken, self.gate.new_zeros(()))
+        return self.balance * (sum(taken) if taken else self.gate.new_zeros(()))
 
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
 
@@ -57,21 +58,21 @@ class RepAdapter(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: ``rank`` or ``groups`` is out of range.
+        ValueError: ``groups`` does not divide ``rank``.
     """
 
     def __init__(
         self,
-        rank: int = 8,
-        groups: int = 2,
+        rank: Positive = 8,
+        groups: Positive = 2,
         scale: float = 1.0,
-        drop_rate: float = 0.1,
+        drop_rate: Probability = 0.1,
         sites: Sequence[str] = ('qkv', 'fc1'),
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.rank = check_rank(rank)
-        self.groups = check_rank(groups, 'groups')
+        self.rank = rank
+        self.groups = groups
         if rank % groups:
             raise ValueError(f'groups={groups} does not divide rank={rank}')
         self.scale = scale

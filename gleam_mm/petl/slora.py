@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.registry import MODELS
@@ -20,16 +21,13 @@ class SLoRA(LadderMethod):
         alpha: Scale of the update.
         sites: Roles to adapt. The paper's experiment adapts ``('proj',)`` alone.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
-        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
-            :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
     def __init__(
         self,
-        rank: int = 8,
+        rank: Positive = 8,
         alpha: float = 1.0,
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
     ) -> None:
-        super().__init__(rank, alpha, sites, local=False, blocks=blocks, bits=bits)
+        super().__init__(rank, alpha, sites, local=False, blocks=blocks)

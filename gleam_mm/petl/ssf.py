@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gleam_mm.arguments import NonNegative
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
@@ -52,7 +53,7 @@ class SSF(PETLMethod):
 
     def __init__(
         self,
-        std: float = 0.02,
+        std: NonNegative = 0.02,
         sites: Sequence[str] = ('patch_embed', 'norm', 'qkv', 'proj', 'fc1', 'fc2'),
         blocks: Sequence[int] | None = None,
     ) -> None:

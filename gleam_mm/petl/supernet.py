@@ -113,7 +113,7 @@ class Supernet(PETLMethod):
 
     def current(self) -> dict:
         """The complete subnet of this pass."""
-        if self.subnet is not None:
+        if not self.is_supernet:
             return self.subnet
         if self._current is None:
             self.activate(None)

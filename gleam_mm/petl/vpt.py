@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.layouts import Layout, PassState, Site, WindowedLayout, join_sequences
+from gleam_mm.arguments import Natural, Positive, Probability
+from gleam_mm.layouts import Layout, PassState, Site, join_sequences
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
@@ -67,8 +67,8 @@ class VPT(PETLMethod):
         blocks: Transformer blocks that have prompts, in the deep form.
 
     Raises:
-        ValueError: ``num_prompts`` is out of range, or a list in the shallow form; or ``blocks`` is
-            given there.
+        ValueError: ``num_prompts`` has only zeros, or is a list in the shallow form; or
+            ``blocks`` is given there.
     """
 
     obstacle = 'its prompts take part in the attention, which no weight can stand for'
@@ -77,9 +77,9 @@ class VPT(PETLMethod):
 
     def __init__(
         self,
-        num_prompts: int | Sequence[int] = 50,
+        num_prompts: Positive | Sequence[Natural] = 50,
         deep: bool = True,
-        drop_rate: float = 0.0,
+        drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(('block',), blocks)
@@ -99,7 +99,7 @@ class VPT(PETLMethod):
         if layout.windowed:
             roles += ['attn'] if self.deep else ['attn', 'downsample']
         sites = layout.sites(roles, self.blocks)
-        self._last_block = max(site.index for site in sites if site.role == 'block')
+        self._last_block = max(site.block for site in sites if site.role == 'block')
         return sites
 
     def build(self, sites: list[Site]) -> None:
@@ -108,12 +108,12 @@ class VPT(PETLMethod):
         projection = [m for m in embedding.module.modules() if isinstance(m, nn.Conv2d)][-1]
         bound = math.sqrt(6 / (projection.weight[0].numel() + projection.out_channels))
         blocks = [site for site in sites if site.role == 'block']
+        if not self.deep:
+            self.shared['prompts'] = Prompts(self.num_prompts, blocks[0].width, bound)
+            return
         numbers = self.num_prompts
         if isinstance(numbers, int):
-            numbers = (numbers,) * len(blocks)
-        if not self.deep:
-            self.shared['prompts'] = Prompts(numbers[0], blocks[0].width, bound)
-            return
+            numbers = [numbers] * len(blocks)
         if len(numbers) != len(blocks):
             raise ValueError(
                 f'num_prompts has {len(numbers)} numbers, but {len(blocks)} blocks are adapted'
@@ -157,9 +157,9 @@ class VPT(PETLMethod):
         prompts, attended = self._entered(site), self._passing.attended
         self._forget()
         if self.layout.windowed:
-            if attended is not None:  # the next block reads them
+            if self._carries(site):
                 with self.layout.off_grid(prompts.shape[1]):
-                    prompts = self._windows.finish_block(site, prompts, attended)
+                    prompts = self.layout.finish_block(site, prompts, attended)
                 self._passing.tokens = prompts
             return y
         self.layout.extend(-prompts.shape[1])
@@ -176,7 +176,7 @@ class VPT(PETLMethod):
             x: The tokens of all windows, image by image, of the shape (B W, N, C).
             mask: The mask of shifted windows, of the shape (W, N, N).
         """
-        layout, attention = self._windows, self._windows.attention(site)
+        layout, attention = self.layout, self.layout.attention(site)
         prompts, carries = self._entered(site), self._carries(site)
         number = prompts.shape[1]
         # Prompts are normalised and projected once an image, or once for all, not once a window.
@@ -196,10 +196,6 @@ class VPT(PETLMethod):
             out = out[:, :, number:]
         return attention.project(out)
 
-    @property
-    def _windows(self) -> WindowedLayout:
-        return cast(WindowedLayout, self.layout)
-
     def _entered(self, site: Site) -> Tensor:
         if self._passing.tokens is None:
             raise RuntimeError(
@@ -210,7 +206,7 @@ class VPT(PETLMethod):
 
     def _carries(self, site: Site) -> bool:
         """Whether the next block needs what this one makes of the prompts."""
-        return not self.deep and site.index < self._last_block
+        return not self.deep and site.block < self._last_block
 
     def _forget(self) -> None:
         self._passing.tokens = self._passing.attended = None
@@ -218,13 +214,11 @@ class VPT(PETLMethod):
     def _merge(self, site: Site) -> None:
         if self._passing.tokens is not None:
             with self.layout.off_grid(self._passing.tokens.shape[1]):
-                self._passing.tokens = self._windows.merge_tokens(site, self._passing.tokens)
+                self._passing.tokens = self.layout.merge_tokens(site, self._passing.tokens)
 
 
 def _check_number(num_prompts: int | Sequence[int], deep: bool) -> int | tuple[int, ...]:
     if isinstance(num_prompts, int):
-        if num_prompts < 1:
-            raise ValueError(f'num_prompts={num_prompts}: choose a whole number of at least 1')
         return num_prompts
     numbers = tuple(num_prompts)
     if not deep:
@@ -232,8 +226,6 @@ def _check_number(num_prompts: int | Sequence[int], deep: bool) -> int | tuple[i
             f'num_prompts={list(numbers)}: the shallow form has one number of prompts for the '
             'whole network'
         )
-    if not all(isinstance(number, int) and number >= 0 for number in numbers) or not any(numbers):
-        raise ValueError(
-            f'num_prompts={list(numbers)}: give whole numbers of at least 0, and not only zeros'
-        )
+    if not any(numbers):
+        raise ValueError(f'num_prompts={list(numbers)}: give one that is not zero')
     return numbers

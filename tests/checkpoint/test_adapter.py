@@ -192,8 +192,8 @@ def test_metadata_of_another_shape_are_one_line(document, weights, tmp_path):
 
 def test_metadata_of_a_newer_release_ask_for_it(weights, tmp_path):
     path = tmp_path / 'x.safetensors'
-    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 3}'})
-    with pytest.raises(CheckpointError, match=r'have the schema 3.*update GLEAM-MM'):
+    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 2}'})
+    with pytest.raises(CheckpointError, match=r'have the schema 2.*update GLEAM-MM'):
         read_adapter(path)
 
 

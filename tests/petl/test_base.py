@@ -11,7 +11,7 @@ from gleam_mm.petl import ForwardReplacement, FullTuning, LoRA, MergeError, PETL
 
 
 def test_sites_must_be_a_list():
-    with pytest.raises(TypeError, match=r"takes a list of roles, such as \['qkv'\]"):
+    with pytest.raises(TypeError, match=r"sites='qkv': choose a list .*, such as \['qkv'\]"):
         LoRA(sites='qkv')
 
 

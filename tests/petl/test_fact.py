@@ -95,5 +95,5 @@ def test_it_merges(backbone, images):
 
 
 def test_unknown_form_is_named():
-    with pytest.raises(ValueError, match="form='cp': FacT has the forms 'tt' and 'tk'"):
+    with pytest.raises(ValueError, match="form='cp': choose 'tt' or 'tk'"):
         FacT(form='cp')

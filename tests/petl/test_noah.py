@@ -259,8 +259,8 @@ def test_cannot_be_merged(vit):
         (dict(subnet=dict(lora=[1, 2, 3])), "'lora' has 3 sizes, but the backbone has 2 blocks"),
         (dict(subnet=dict(lora=-1)), 'give whole numbers of at least 0'),
         (dict(depths=(1, 3)), r'depths=\[1, 3\]: the backbone has 2 blocks only'),
-        (dict(sizes=()), 'give whole numbers of at least 1'),
-        (dict(sizes=(0, 5)), 'give whole numbers of at least 1'),
+        (dict(sizes=()), 'sizes=\\(\\): give at least one'),
+        (dict(sizes=(0, 5)), 'choose a list of whole numbers of at least 1'),
     ],
 )
 def test_bad_arguments_are_named(options, message, vit):

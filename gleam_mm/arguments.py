@@ -1,0 +1,223 @@
+"""Arguments checked where they enter, by what their annotations say; every floor above uses this.
+
+``bool`` takes no text and no number, ``int`` no bool, and ``float`` finite numbers only.
+``Literal`` lists choices, :class:`Range` bounds numbers. A list of texts is one of names: it is not
+empty, and names nothing twice.
+"""
+
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+__all__ = [
+    'ArgumentError',
+    'Checked',
+    'Natural',
+    'NonNegative',
+    'Positive',
+    'Probability',
+    'Range',
+    'check',
+    'check_call',
+    'hint_at',
+]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``least`` on, and below ``below``; without ``least`` itself if ``open``."""
+
+    least: float
+    below: float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value < self.below and not (self.open and value == self.least)
+
+    def __str__(self) -> str:
+        start = f'above {self.least}' if self.open else f'of at least {self.least}'
+        return start if self.below == math.inf else f'{start} and below {self.below}'
+
+
+Positive = Annotated[int, Range(1)]
+"""A number of things, of which there is at least one; a rank or an inner width."""
+
+Natural = Annotated[int, Range(0)]
+"""A number of things, of which there may be none."""
+
+NonNegative = Annotated[float, Range(0)]
+"""A weight, a rate or a standard deviation."""
+
+Probability = Annotated[float, Range(0, 1)]
+"""The share that is dropped: never everything."""
+
+_SIMPLE = {
+    bool: 'True or False',
+    int: 'a whole number',
+    float: 'a finite number',
+    str: 'a text',
+    Path: 'a path',
+    types.NoneType: 'None',
+}
+
+
+_PLURAL = {
+    int: 'whole numbers',
+    float: 'finite numbers',
+    str: 'names, at least one and none twice',
+}
+
+
+class ArgumentError(TypeError, ValueError):
+    """An argument has a name that there is not, or is of another type or out of range.
+
+    Which of both built-in errors that is, is no question for who called: ``rank=2.5`` is either.
+    """
+
+
+class Checked:
+    """A class whose arguments are checked by the annotations of its ``__init__`` before that runs.
+
+    Raises:
+        ArgumentError: One does not fit.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Checks the arguments; copies and pickles come without any."""
+        check_call(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def check_call(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Checks what a class is called with. What is missing, Python itself tells.
+
+    Raises:
+        ArgumentError: One does not fit.
+    """
+    parameters, hints = _signature(cls)
+    names = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in kwargs:
+        if name not in parameters and not takes_any:
+            raise ArgumentError(
+                f'{cls.__name__} has no argument {name!r}{hint_at(name, parameters)}; it has '
+                f'{", ".join(parameters) or "none"}'
+            )
+    for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():
+        if name in hints:
+            check(value, hints[name], f'{cls.__name__}: {name}')
+
+
+def check(value: Any, hint: Any, name: str) -> None:
+    """Checks one value by an annotation.
+
+    Args:
+        value: The value.
+        hint: The annotation.
+        name: What messages call the value.
+
+    Raises:
+        ArgumentError: It does not fit.
+    """
+    if _fits(value, hint):
+        return
+    near = ''
+    if isinstance(value, str):
+        choices = [str(choice) for choice in _choices(hint)]
+        near = hint_at(value, choices) if choices else _as_list(value, hint)
+    raise ArgumentError(f'{name}={_short(value)}: choose {_words(hint)}{near}')
+
+
+def hint_at(name: str, known: Iterable[str]) -> str:
+    """``: did you mean 'rank'?`` for a name that is nearly a known one, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f', did you mean {near[0]!r}?' if near else ''
+
+
+@cache
+def _signature(cls: type) -> tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]:
+    parameters = dict(inspect.signature(cls.__init__).parameters)
+    parameters.pop(next(iter(parameters)))  # self
+    try:
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    except NameError:  # something that is imported for type checkers only
+        hints = {}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {name for name, p in parameters.items() if p.kind not in variadic}
+    return parameters, {name: hint for name, hint in hints.items() if name in named}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation asks for."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        ranges = (condition for condition in args[1:] if isinstance(condition, Range))
+        return _fits(value, args[0]) and all(value in allowed for allowed in ranges)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in args)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in args)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
+    if origin is Sequence:
+        return _fits_list(value, args[0])
+    kind = origin or hint
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _fits_list(value: Any, hint: Any) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return False
+    if hint is str and not 0 < len(value) == len(set(value)):
+        return False
+    # A list of other things than words and numbers is its class's own matter.
+    return not _is_named(hint) or all(_fits(one, hint) for one in value)
+
+
+def _is_named(hint: Any) -> bool:
+    """Whether messages have words for the plural of an annotation."""
+    return (get_args(hint)[0] if get_origin(hint) is Annotated else hint) in _PLURAL
+
+
+def _words(hint: Any, simple: Mapping[Any, str] | None = None) -> str:
+    """What an annotation asks for."""
+    simple = simple or _SIMPLE
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = [str(allowed) for allowed in args[1:] if isinstance(allowed, Range)]
+        return ' '.join([_words(args[0], simple).replace('finite ', ''), *bounds])
+    if origin in (Union, types.UnionType):
+        return ' or '.join(_words(one) for one in args)
+    if origin is Literal:
+        return ' or '.join(map(repr, args))
+    if origin is Sequence:
+        return f'a list of {_words(args[0], _PLURAL)}' if _is_named(args[0]) else 'a list'
+    if hint in simple:
+        return simple[hint]
+    kind = origin or hint
+    return 'a dict' if kind in (dict, Mapping) else f'a {getattr(kind, "__name__", kind)}'
+
+
+def _as_list(value: str, hint: Any) -> str:
+    return f', such as [{value!r}]' if _fits([value], hint) else ''
+
+
+def _choices(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for one in get_args(hint) if get_origin(hint) for choice in _choices(one)]
+
+
+def _short(value: Any) -> str:
+    text = ' '.join(repr(value).split())
+    return text if len(text) <= 80 else f'{text[:77]}...'
