@@ -1,14 +1,44 @@
 """GLEAM-MM: parameter-efficient transfer learning of vision transformers on MMPretrain.
 
-Importing the package registers all of its components, so a config only needs
-``default_scope = 'gleam_mm'``.
+The doors for Python programs are here::
+
+    gleam_mm.attach(model, 'gleam-l')     # a method on a model of timm, for any training loop
+    gleam_mm.save(model, 'pets.safetensors')
+    gleam_mm.load(model, 'pets.safetensors')
+    gleam_mm.Predictor('pets.safetensors')('cat.jpg')
+
+Importing it makes the registries, which import components when the first is looked for: a config
+only needs ``default_scope = 'gleam_mm'``, and ``import gleam_mm`` costs little more than MMEngine
+does. The packages below are imported when they are asked for.
 """
+
+from importlib import import_module
+from typing import Any
 
 from gleam_mm import compat
 
 compat.apply()  # before anything imports torchvision or mmpretrain
 
-from gleam_mm import checkpoint, datasets, engine, models, petl  # noqa: E402
+from gleam_mm import registry  # noqa: E402
 from gleam_mm.version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'checkpoint', 'compat', 'datasets', 'engine', 'models', 'petl']
+_DOORS = {
+    'attach': 'gleam_mm.models.plain',
+    'detach': 'gleam_mm.models.plain',
+    'load': 'gleam_mm.models.plain',
+    'save': 'gleam_mm.models.plain',
+    'Predictor': 'gleam_mm.inference',
+}
+"""Names of the package -> the module that has them."""
+
+_PARTS = ('checkpoint', 'datasets', 'engine', 'inference', 'models', 'petl')
+
+__all__ = ['__version__', 'compat', 'registry', *_DOORS, *_PARTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f'gleam_mm.{name}')
+    if name in _DOORS:
+        return getattr(import_module(_DOORS[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

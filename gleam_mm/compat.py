@@ -34,6 +34,7 @@ def apply() -> None:
         return
     _applied = True
     define_torchvision_operators()
+    import_transformers_late()
     replace_pkg_resources()
     allow_checkpoint_types()
     load_safely_only()
@@ -69,6 +70,33 @@ def define_torchvision_operators() -> None:
     for name in ('nms', 'qnms'):
         declaration.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
     _libraries.append(declaration)
+
+
+def import_transformers_late() -> None:
+    """Keeps MMEngine from importing transformers, and PEFT with it, for one optimizer's sake.
+
+    ``mmengine.optim`` registers their ``Adafactor``, which took more than half of the time that
+    ``import gleam_mm`` did. It is looked up when a config asks for it.
+    """
+    known = 'transformers' in sys.modules or 'mmengine.optim' in sys.modules
+    if known or importlib.util.find_spec('transformers') is None:
+        return
+    sys.modules['transformers'] = None  # which makes its import an ImportError, caught there
+    try:
+        import mmengine.optim  # noqa: F401
+    finally:
+        del sys.modules['transformers']
+    from mmengine.registry import OPTIMIZERS
+
+    if 'Adafactor' not in OPTIMIZERS:
+        OPTIMIZERS.register_module(name='Adafactor', module=_adafactor)
+
+
+def _adafactor(params: Any, **options: Any) -> torch.optim.Optimizer:
+    """The optimizer of transformers."""
+    from transformers import Adafactor
+
+    return Adafactor(params, **options)
 
 
 def replace_pkg_resources() -> None:

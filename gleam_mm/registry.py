@@ -36,6 +36,7 @@ __all__ = [
     'VISBACKENDS',
     'VISUALIZERS',
     'WEIGHT_INITIALIZERS',
+    'own_scope',
     'registered',
     'scope_of',
 ]
@@ -49,6 +50,17 @@ def scope_of(cfg: Config) -> AbstractContextManager:
     A runner sees to it by itself; what builds parts of a config without one needs this.
     """
     return DefaultScope.overwrite_default_scope(cfg.get('default_scope', SCOPE))
+
+
+def own_scope() -> AbstractContextManager:
+    """Within it, types are looked up here, for who builds parts without a config's scope.
+
+    That is outside of any scope, and in those of MMPretrain and MMEngine, as with their tools. In a
+    scope of the user's own it stays at that, which has more to find.
+    """
+    current = DefaultScope.get_current_instance()
+    below = current is None or current.scope_name in ('mmengine', 'mmpretrain')
+    return DefaultScope.overwrite_default_scope(SCOPE if below else None)
 
 
 def registered(registry: Registry, name: str) -> Any:

@@ -11,7 +11,7 @@ from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.models import description
 from gleam_mm.petl import Compose, PETLMethod
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import MODELS, own_scope
 
 
 @MODELS.register_module()
@@ -79,18 +79,20 @@ class PETLClassifier(ImageClassifier):
             backbone, pretrained = _split_pretrained(backbone)
             if allow_random_backbone and pretrained is None:
                 backbone = _draw_backbone(backbone)
-        super().__init__(
-            backbone=backbone,
-            neck=neck,
-            head=head,
-            train_cfg=train_cfg,
-            data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg,
-        )
+        with own_scope():
+            super().__init__(
+                backbone=backbone,
+                neck=neck,
+                head=head,
+                train_cfg=train_cfg,
+                data_preprocessor=data_preprocessor,
+                init_cfg=init_cfg,
+            )
         if pretrained is not None:
             load_backbone(self.backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
             self.backbone.is_init = True  # so that init_weights() leaves it alone
-        self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
+        with own_scope():
+            self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
         if not isinstance(self.petl, PETLMethod):
             raise ValueError(
                 f'model.petl is a {type(self.petl).__name__}; it takes a PETL method such as '

@@ -2,16 +2,20 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
+from backbones import CONFIGS, WIDTH
 from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmpretrain.structures import DataSample
 from quantised import Int8, quantise
 
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.checkpoint.identity import unpack
+from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import MODELS
 
 
@@ -231,3 +235,17 @@ def test_bad_arguments_are_named(make_classifier):
         )
     with pytest.raises(ValueError, match="mode='max'"):
         MODELS.build(dict(type='TokenPool', mode='max'))
+
+
+@pytest.mark.parametrize('scope', [None, 'mmpretrain'])
+def test_built_outside_of_its_scope(images, scope, monkeypatch):
+    """From Python without a config, and by MMPretrain's tools: the parts are found all the same."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    with DefaultScope.overwrite_default_scope(scope):
+        model = PETLClassifier(
+            backbone=copy.deepcopy(CONFIGS['timm-vit']),
+            neck=dict(type='TokenPool', mode='cls'),
+            head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=3),
+            petl=[dict(type='LoRA'), dict(type='SSF')],
+        )
+    assert model(images).shape == (2, 3)
