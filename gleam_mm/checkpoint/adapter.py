@@ -97,6 +97,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> dict[str, Any]:
             other options, or does not fit the model.
     """
     tensors, metadata = read_adapter(path)
+    if 'model' in metadata:
+        raise CheckpointError(f'{path}: of a model of another library; gleam_mm.load takes it')
     try:
         model.load_state_dict(as_state_dict(tensors, metadata))
     except RuntimeError as error:

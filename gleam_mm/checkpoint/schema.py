@@ -10,8 +10,12 @@ from typing import Any
 
 from gleam_mm.checkpoint.files import CheckpointError, kind
 
-VERSION = 1
-"""The version that is written. Files of release 0.1.0 have none, and are read as well."""
+VERSION = 2
+"""The version that is written.
+
+Files of release 0.1.0 have none. Since 2 there are the preprocessing of pictures, and the names of
+models that are no :class:`~gleam_mm.models.PETLClassifier`. All of them are read.
+"""
 
 
 def check(metadata: Any) -> dict[str, Any]:
@@ -56,6 +60,20 @@ def _is_method(value: Any) -> bool:
     return isinstance(value, dict) or bool(several)
 
 
+def _is_pipeline(value: Any) -> bool:
+    steps = value is None or isinstance(value, list)
+    return steps and all(
+        isinstance(step, dict) and isinstance(step.get('type'), str) for step in value or ()
+    )
+
+
+def _is_model(value: Any) -> bool:
+    if value is None:
+        return True
+    keys = isinstance(value, dict) and value.keys() == {'library', 'name', 'options'}
+    return keys and isinstance(value['name'], str) and isinstance(value['options'], dict)
+
+
 def _is_fingerprint(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value) is not None
 
@@ -82,6 +100,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'neck': _CONFIG,
     'head': _CONFIG,
     'data_preprocessor': _CONFIG,
+    'pipeline': ('a list of transforms, each with its type, or null', _is_pipeline),
+    'model': ("a mapping with the library, the model's name there and its options", _is_model),
     'backbone_fingerprint': ('a SHA-256 in hexadecimal', _is_fingerprint),
     'classes': ('a list of names, or null', _is_classes),
     'epoch': ('a number of epochs', _is_count),

@@ -20,7 +20,7 @@ def fill_image_size(cfg: Config) -> None:
     for transform in _transforms(cfg._cfg_dict):
         for key in ('scale', 'crop_size'):
             if transform.get(key, ...) is None:
-                transform[key] = _size_for(transform.type, _image_size(cfg.model.backbone))
+                transform[key] = _size_for(transform.type, image_size(cfg.model.backbone))
 
 
 def _size_for(transform: str, size: tuple[int, int]) -> int | tuple[int, int]:
@@ -33,7 +33,7 @@ def _size_for(transform: str, size: tuple[int, int]) -> int | tuple[int, int]:
     return (width, height) if transform in ('Resize', 'CenterCrop') else (height, width)
 
 
-def _image_size(backbone: ConfigDict) -> tuple[int, int]:
+def image_size(backbone: ConfigDict) -> tuple[int, int]:
     """Height and width that a backbone expects."""
     size = backbone.get('img_size')
     if size is None and backbone.type == 'TIMMBackbone':

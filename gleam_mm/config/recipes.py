@@ -169,6 +169,21 @@ def compose(name: str) -> Config:
     return Config(cfg.to_dict(), cfg_text=cfg.text, filename=f'{recipe}.py')
 
 
+def method_preset(name: str) -> dict[str, Any]:
+    """The config of a method that has a file in ``configs/_base_/methods``.
+
+    Raises:
+        RecipeError: There is no such file. The message has the closest matches.
+    """
+    presets = families()['methods']
+    if name not in presets:
+        raise RecipeError(
+            f'method={name}: unknown method{_closest(str(name), presets)}; {LIST_COMMAND!r} lists '
+            'all names'
+        )
+    return _read(presets[name]).method.to_dict()
+
+
 def export(name: str, file: str | Path) -> Path:
     """Writes a recipe as a short ``_base_`` config to edit.
 
@@ -300,19 +315,14 @@ def _recipe_name(config: str | Path) -> str:
 
 def _with_method(cfg: Config, method: Any) -> Config:
     """The config with another preset for its method, under a name of its own."""
-    presets = families()['methods']
-    if method not in presets:
-        raise RecipeError(
-            f'option method={method}: unknown method{_closest(str(method), presets)}; '
-            f'{LIST_COMMAND!r} lists all names'
-        )
+    preset = method_preset(method)
     path = Path(cfg.filename)
     try:
         name = str(parse(path.stem)._replace(method=method))
     except RecipeError:
         name = f'{path.stem}-{method}'
     changed = cfg.to_dict()
-    changed['method'] = changed['model']['petl'] = _read(presets[method]).method
+    changed['method'] = changed['model']['petl'] = preset
     return Config(changed, cfg_text=cfg.text, filename=str(path.with_stem(name)))
 
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mmengine
-import mmpretrain
 import numpy as np
 import torch
 from mmengine.dist import all_reduce_dict, is_main_process
@@ -21,10 +19,11 @@ from gleam_mm import checkpoint as checkpoints
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.fileio import remove_unfinished, write_bytes
+from gleam_mm.inference import preprocessing
 from gleam_mm.interrupts import uninterrupted
 from gleam_mm.models import PETLClassifier
+from gleam_mm.models.description import versions
 from gleam_mm.registry import HOOKS
-from gleam_mm.version import __version__
 
 ADAPTER = 'adapter.safetensors'
 
@@ -251,12 +250,8 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
         **model.description,
         'classes': list(classes) if isinstance(classes, Sequence) else None,
         'backbone_fingerprint': model.backbone_fingerprint(),
-        'versions': {
-            'gleam_mm': __version__,
-            'torch': torch.__version__,
-            'mmengine': mmengine.__version__,
-            'mmpretrain': mmpretrain.__version__,
-        },
+        'pipeline': preprocessing.of_config(runner.cfg),
+        'versions': versions(),
     }
 
 

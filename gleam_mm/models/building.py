@@ -190,7 +190,7 @@ def config_of(checkpoint: str | Path) -> Config:
             'well'
         )
     try:
-        parts = {part: _checked_part(part, metadata.get(part)) for part in _KINDS}
+        parts = {part: checked_part(part, metadata.get(part)) for part in _KINDS}
     except (CheckpointError, RecursionError) as error:
         reason = 'nested too deeply' if isinstance(error, RecursionError) else error
         raise _refusal(checkpoint, reason) from error
@@ -210,10 +210,18 @@ def _refusal(checkpoint: str | Path, reason: object) -> CheckpointError:
     )
 
 
-def _checked_part(part: str, config: Any) -> Any:
-    """The config of a part of a model, with bare names of types."""
+def checked_part(part: str, config: Any) -> Any:
+    """The config of a part of a model, as it may be built: with bare names of types.
+
+    Args:
+        part: Its name, one of :data:`~gleam_mm.checkpoint.DESCRIBED`.
+        config: What JSON gave.
+
+    Raises:
+        CheckpointError: It is not built from a file. The message names the key.
+    """
     if isinstance(config, list):  # several methods
-        return [_checked_part(part, item) for item in config]
+        return [checked_part(part, item) for item in config]
     if config is None:
         return None
     if part == 'data_preprocessor':

@@ -10,8 +10,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import mmengine
+import mmpretrain
+import torch
+
 from gleam_mm.checkpoint import describe
 from gleam_mm.registry import MODELS, registered
+from gleam_mm.version import __version__
 
 _KEYS = {
     'method': 'model.petl',
@@ -65,6 +70,16 @@ def of_parts(**parts: Any) -> dict[str, Any]:
     if described.get('data_preprocessor') is None:  # the images come prepared by somebody else
         described.pop('data_preprocessor', None)
     return described
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that a model is made of."""
+    return {
+        'gleam_mm': __version__,
+        'torch': torch.__version__,
+        'mmengine': mmengine.__version__,
+        'mmpretrain': mmpretrain.__version__,
+    }
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Difference]:

@@ -9,7 +9,7 @@ import torch
 from state_dicts import assert_equal
 from torch import nn
 
-from gleam_mm.checkpoint import CheckpointError, load_adapter, read_adapter, save_adapter
+from gleam_mm.checkpoint import CheckpointError, load_adapter, read_adapter, save_adapter, schema
 
 
 def test_adapter_round_trip(weights, tmp_path):
@@ -30,7 +30,7 @@ def test_adapter_round_trip(weights, tmp_path):
     assert_equal(read, tensors)
     assert document == {
         'method': {'type': 'GLEAM', 'scales': [1, 2]},
-        'schema': 1,
+        'schema': schema.VERSION,
         'metrics': {'val': {'top1': 0.5, 'loss': 2.0, 'each': [1.0, 1.0]}},
         'sites': ['proj', 'qkv'],
         'path': 'a/b',
@@ -55,7 +55,7 @@ def test_failed_write_leaves_the_old_adapter(weights, tmp_path, monkeypatch):
     monkeypatch.setattr('os.fsync', full)
     with pytest.raises(OSError, match='No space'):
         save_adapter(path, weights, {'epoch': 2})
-    assert read_adapter(path)[1] == {'epoch': 1, 'schema': 1}
+    assert read_adapter(path)[1] == {'epoch': 1, 'schema': schema.VERSION}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -192,8 +192,8 @@ def test_metadata_of_another_shape_are_one_line(document, weights, tmp_path):
 
 def test_metadata_of_a_newer_release_ask_for_it(weights, tmp_path):
     path = tmp_path / 'x.safetensors'
-    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 2}'})
-    with pytest.raises(CheckpointError, match=r'have the schema 2.*update GLEAM-MM'):
+    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 3}'})
+    with pytest.raises(CheckpointError, match=r'have the schema 3.*update GLEAM-MM'):
         read_adapter(path)
 
 

@@ -206,7 +206,7 @@ def test_another_method_by_an_option(elsewhere):
     assert recipes.name_of(cfg) == 'own-lora'  # so that their work directories differ
     assert recipes.name_of(recipes.load('own.py')) == 'own'
     assert recipes.name_of(recipes.load('vit-b_slora_vtab-dtd', options)) == 'vit-b_lora_vtab-dtd'
-    with pytest.raises(RecipeError, match=r'option method=lroa: unknown method .*lora'):
+    with pytest.raises(RecipeError, match=r'method=lroa: unknown method .*lora'):
         recipes.load('own.py', {'method': 'lroa'})
 
 

@@ -1,0 +1,263 @@
+"""Methods on models that are no :class:`~gleam_mm.models.PETLClassifier`, for any training loop."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
+from gleam_mm.config import recipes
+from gleam_mm.models import description, timm_models
+from gleam_mm.models.building import checked_part
+from gleam_mm.petl import PETLMethod
+from gleam_mm.registry import MODELS, own_scope
+
+NAME = 'petl'
+"""The child of a model that its method is: an optimizer over the model's parameters trains it."""
+
+_CONFIG = '_petl_config'
+
+Method = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+
+
+def attach(model: nn.Module, method: Method, **options: Any) -> PETLMethod:
+    """Attaches a method to a model, and freezes all else but the model's own classifier.
+
+    The method becomes the child ``petl`` of the model, so that ``model.parameters()``,
+    ``model.to()`` and ``model.state_dict()`` have it. What is to be trained has ``requires_grad``.
+
+    Args:
+        model: A transformer of timm, or a backbone of any class that has a layout.
+        method: The name of a preset, such as ``'gleam-l'``, or a config, such as
+            ``dict(type='LoRA', rank=4)``; or a list of them, which act together.
+        **options: Options of the method instead of the preset's: ``rank=8``.
+
+    Returns:
+        The method.
+
+    Raises:
+        RecipeError: There is no such preset.
+        RuntimeError: The model has a method already.
+        TypeError: ``options`` are given for several methods.
+        ValueError: The method does not fit the model. The model is as it was.
+
+    Examples:
+        >>> model = timm.create_model('vit_base_patch16_224', pretrained=True, num_classes=37)
+        >>> gleam_mm.attach(model, 'gleam-l')
+        >>> trained = [p for p in model.parameters() if p.requires_grad]
+        >>> optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    """
+    if hasattr(model, NAME):
+        raise RuntimeError(
+            f'this {type(model).__name__} has a method already: attach several in one call, as a '
+            'list, or call gleam_mm.detach(model) first'
+        )
+    config = _config_of(method, options)
+    with own_scope():
+        petl = MODELS.build(config)
+    if not isinstance(petl, PETLMethod):
+        raise ValueError(f'{config["type"]} is no PETL method')
+    petl.attach(model)
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        petl.to(parameter.device)
+    model.requires_grad_(False)
+    for head in _heads(model):
+        head.requires_grad_(True)
+    for _, trained in petl.trainable_parameters():
+        trained.requires_grad_(True)
+    setattr(model, NAME, petl)
+    setattr(model, _CONFIG, config)
+    return petl
+
+
+def detach(model: nn.Module) -> None:
+    """Takes the method off a model, and lets all of the model's parameters be trained again.
+
+    Raises:
+        RuntimeError: :func:`attach` has attached none.
+    """
+    _method_of(model).detach()
+    delattr(model, NAME)
+    delattr(model, _CONFIG)
+    model.requires_grad_(True)
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    classes: Sequence[str] | None = None,
+    data_config: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Saves what was trained of a model with a method, and what it belongs to.
+
+    The file has every parameter with ``requires_grad``: the method's, the classifier's, and
+    whatever else you let be trained; the fingerprint of all others, which it does not have; the
+    method's config; and of a model of timm, the name and the preprocessing, so that
+    :class:`gleam_mm.Predictor` needs nothing else but the published weights.
+
+    Args:
+        model: The model.
+        path: The ``.safetensors`` file; replaced if it exists.
+        classes: Names of the classes.
+        data_config: How pictures were prepared, in timm's words, where it was not as
+            ``timm.data.resolve_model_data_config(model)`` says: ``dict(crop_pct=1.0)``.
+        options: Further options that ``timm.create_model`` was called with.
+
+    Raises:
+        RuntimeError: The model has no method, or the method is merged.
+        ValueError: The number of classes is not that of the classifier.
+    """
+    petl = _method_of(model)
+    if petl.merged:
+        raise RuntimeError('the method is merged into the model: call petl.unmerge() before saving')
+    outputs = getattr(model, 'num_classes', None)
+    if classes is not None and outputs is not None and len(classes) != outputs:
+        raise ValueError(f'classes has {len(classes)} names, but the model has {outputs} outputs')
+    state = model.state_dict()
+    trained = _trained_names(model)
+    metadata: dict[str, Any] = {
+        'method': getattr(model, _CONFIG),
+        'model': None,
+        'classes': None if classes is None else list(classes),
+        'backbone_fingerprint': fingerprint(_without(state, trained)),
+        'versions': description.versions(),
+    }
+    try:
+        metadata['model'] = timm_models.describe(model, options or {})
+    except (CheckpointError, ValueError) as error:
+        warnings.warn(
+            f'{path} will not say how to build its model, so that it can only be loaded into one: '
+            f'{error}. Where options of timm.create_model are missing, give them as options=',
+            stacklevel=2,
+        )
+    else:
+        metadata |= timm_models.preprocessing(model, data_config or {})
+    save_adapter(path, {name: state[name] for name in state if name in trained}, metadata)
+
+
+def load(model: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Loads what :func:`save` has written, strictly, and attaches the method where none is.
+
+    Args:
+        model: A model like the one that was saved, with the same weights where they were frozen.
+        path: The file.
+
+    Returns:
+        The metadata of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is damaged, is of another kind, or does not belong to this model. The
+            model is as it was.
+    """
+    tensors, metadata = read_adapter(path)
+    load_parts(model, tensors, metadata, path)
+    return metadata
+
+
+def load_parts(
+    model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: str | Path
+) -> None:
+    """Loads what was read from a file already; see :func:`load`."""
+    if 'model' not in metadata:
+        raise CheckpointError(
+            f'{path}: an adapter of a PETLClassifier, whose names are not those of other models; '
+            'gleam_mm.Predictor and the tools take it'
+        )
+    attached = hasattr(model, NAME)
+    try:
+        config = checked_part('method', metadata.get('method'))
+        if not attached:
+            before = {name: p.requires_grad for name, p in model.named_parameters()}
+            attach(model, config)
+        _load(model, tensors, metadata, config)
+    except (CheckpointError, RuntimeError, ValueError) as error:
+        if not attached and hasattr(model, NAME):
+            detach(model)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(before[name])
+        raise CheckpointError(f'{path}: {error}') from error
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in tensors)
+
+
+def _load(
+    model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], config: Any
+) -> None:
+    ours = getattr(model, _CONFIG)
+    if differing := description.differences({'method': config}, {'method': ours}):
+        raise CheckpointError('; '.join(map(str, differing)))
+    state = model.state_dict()
+    wanted = {name for name in state if name.startswith(f'{NAME}.')}
+    for what, names in (
+        ('the file lacks', wanted - tensors.keys()),
+        ('the model has no', tensors.keys() - state.keys()),
+    ):
+        if names:
+            raise CheckpointError(f'{what} {min(names)}: it belongs to another model or method')
+    for name, tensor in tensors.items():
+        if tensor.shape != state[name].shape:
+            hint = ''
+            if not name.startswith(f'{NAME}.') and metadata['model']:
+                told = metadata['model']
+                hint = f'; the file is of {told["name"]} with {told["options"]}'
+            raise CheckpointError(
+                f'{name} has the shape {tuple(tensor.shape)} in the file but '
+                f'{tuple(state[name].shape)} in the model{hint}'
+            )
+    theirs = metadata.get('backbone_fingerprint')
+    if theirs != (found := fingerprint(_without(state, tensors))):
+        raise CheckpointError(
+            f'it was trained on weights with the fingerprint {theirs}, but those of this model '
+            f'have {found}: load the weights that it was trained on first'
+        )
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(method, str):
+        return {**recipes.method_preset(method), **options}
+    if isinstance(method, Mapping):
+        return {**method, **options}
+    if isinstance(method, PETLMethod):
+        raise TypeError('give the config of the method, which is saved with it')
+    if options:
+        raise TypeError(
+            f'{", ".join(options)}: the options of several methods go into their configs'
+        )
+    return dict(type='Compose', methods=[_config_of(part, {}) for part in method])
+
+
+def _heads(model: nn.Module) -> tuple[nn.Module, ...]:
+    """What timm calls the classifier of a model; those of a distilled one are two."""
+    if not hasattr(model, 'get_classifier'):
+        return ()
+    heads = model.get_classifier()
+    return tuple(heads) if isinstance(heads, tuple | list) else (heads,)
+
+
+def _method_of(model: nn.Module) -> PETLMethod:
+    petl = getattr(model, NAME, None)
+    if not isinstance(petl, PETLMethod) or _CONFIG not in vars(model):
+        raise RuntimeError(
+            f'this {type(model).__name__} has no method: call gleam_mm.attach(model, ...) first'
+        )
+    return petl
+
+
+def _trained_names(model: nn.Module) -> set[str]:
+    """The names of a model's state dict that a file has: what is trained, and the method."""
+    parameters = dict(model.named_parameters())
+    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+    buffers = model.state_dict().keys() - parameters.keys()
+    if trained >= parameters.keys():  # then statistics, too, are not those of frozen weights
+        return trained | buffers
+    return trained | {name for name in buffers if name.startswith(f'{NAME}.')}
+
+
+def _without(state: Mapping[str, Tensor], names: Any) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name not in names}

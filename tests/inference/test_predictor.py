@@ -1,0 +1,301 @@
+"""A picture, classified by an adapter file alone, against the training's own test."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from backbones import CONFIGS, WIDTH
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torch import nn
+
+import gleam_mm
+from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
+from gleam_mm.datasets import UnreadableImageError
+from gleam_mm.engine.checkpoint_hook import adapter_metadata
+from gleam_mm.inference import Prediction, preprocessing
+from gleam_mm.models import build_model
+from gleam_mm.registry import DATASETS, MODELS
+
+CLASSES = ['cat', 'dog']
+FOLDER_PIPELINE = [
+    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
+    dict(type='ResizeEdge', scale=37, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=32),
+    dict(type='PackInputs'),
+]
+TIMM_VIT = dict(patch_size=8, embed_dim=32, depth=2, num_heads=2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of several shapes, kinds and modes; as data of two classes."""
+    generator = np.random.default_rng(0)
+    for name, shape in (
+        ('cat/a.png', (40, 60, 3)),
+        ('cat/b.jpg', (91, 47, 3)),
+        ('dog/c.png', (32, 32, 3)),
+        ('dog/d.png', (50, 50)),
+    ):
+        file = tmp_path / 'pictures' / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(file)
+    return tmp_path / 'pictures'
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Writes the adapter of a training with some data; gives its path, model and test data."""
+
+    def build(dataset, preprocessor, classes=2):
+        weights = tmp_path / 'weights.pth'
+        torch.save(MODELS.build(copy.deepcopy(CONFIGS['vit'])).state_dict(), weights)
+        pretrained = dict(type='Pretrained', checkpoint=str(weights))
+        cfg = Config(
+            dict(
+                default_scope='gleam_mm',
+                model=dict(
+                    type='PETLClassifier',
+                    backbone={**copy.deepcopy(CONFIGS['vit']), 'init_cfg': pretrained},
+                    head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=classes),
+                    petl=dict(type='LoRA', rank=2),
+                ),
+                data_preprocessor=preprocessor,
+                test_dataloader=dict(dataset=dataset),
+            )
+        )
+        model = build_model(cfg)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter)
+        data = DATASETS.build(cfg.test_dataloader.dataset)
+        tensors = {key: value for key, value in model.state_dict().items() if key != FINGERPRINT}
+        metadata = adapter_metadata(SimpleNamespace(model=model, cfg=cfg), data)
+        save_adapter(tmp_path / 'adapter.safetensors', tensors, metadata)
+        return tmp_path / 'adapter.safetensors', model, data
+
+    return build
+
+
+@pytest.fixture
+def trained(train, folder):
+    """A training on the folder."""
+    dataset = dict(
+        type='CustomDataset', data_root=str(folder), pipeline=FOLDER_PIPELINE, test_mode=True
+    )
+    return train(dataset, dict(mean=[120.0, 110, 100], std=[60.0, 50, 40], to_rgb=True))
+
+
+def scores_of_test(model, data):
+    """What the test of a training gives: classes x scores."""
+    samples = model.test_step(pseudo_collate([data[i] for i in range(len(data))]))
+    return torch.stack([sample.pred_score for sample in samples])
+
+
+def scores(predictions, classes):
+    """Predictions of all classes in the order of the classes."""
+    rows = [{best.label: best.score for best in row} for row in predictions]
+    return torch.tensor([[row[name] for name in classes] for row in rows])
+
+
+def test_files_as_in_the_test_of_the_training(trained, folder):
+    path, model, data = trained
+    predictor = gleam_mm.Predictor(path, device='cpu')
+    assert predictor.classes == CLASSES
+    found = predictor(folder, top_k=2)
+    assert list(found) == [data.get_data_info(i)['img_path'] for i in range(4)]
+    expected = scores_of_test(model, data)
+    assert torch.allclose(scores(found.values(), CLASSES), expected, atol=1e-6)
+    for file, row in zip(found, expected, strict=True):
+        best = predictor(file)
+        assert isinstance(best, Prediction)
+        assert best.label == CLASSES[row.argmax()]
+        assert best.score == pytest.approx(row.max().item())
+        assert predictor([file], top_k=1) == [[best]]
+
+
+def test_pictures_in_memory_are_as_in_files(trained, folder):
+    path, *_ = trained
+    predictor = gleam_mm.Predictor(path, device='cpu')
+    for file in ('cat/a.png', 'dog/d.png'):
+        picture = Image.open(folder / file)
+        array = np.array(picture)
+        tensor = torch.from_numpy(np.array(picture.convert('RGB'))).permute(2, 0, 1)
+        expected = predictor(folder / file, top_k=2)
+        for given in (picture, array, array / 255, tensor, tensor / 255):
+            assert predictor(given, top_k=2) == expected
+    for wrong, error, message in (
+        (np.zeros((2, 2, 4), np.uint8), ValueError, r'shape \(2, 2, 4\)'),
+        (torch.full((3, 2, 2), -1.0), ValueError, 'without normalising them'),
+        (np.zeros((2, 2), np.int64), ValueError, 'a picture of int64'),
+        (7, TypeError, 'int is no picture'),
+    ):
+        with pytest.raises(error, match=message):
+            predictor(wrong)
+
+
+@pytest.mark.parametrize('to_rgb', [False, True])
+def test_a_dataset_in_memory(train, tmp_path, to_rgb):
+    """Its pipeline neither loads nor resizes; files do, to the size of the backbone."""
+    dataset = dict(type='MiniVTAB', split='test', indices=12, pipeline=[dict(type='PackInputs')])
+    preprocessor = dict(mean=[120.0, 110, 100], std=[60.0, 50, 40], to_rgb=to_rgb)
+    path, model, data = train(dataset, preprocessor, classes=10)
+    files = []
+    for i in range(len(data)):
+        array = data[i]['inputs'].permute(1, 2, 0).numpy()
+        files.append(str(tmp_path / f'{i:02}.png'))
+        Image.fromarray(array[..., ::-1].copy() if to_rgb else array).save(files[-1])
+    predictor = gleam_mm.Predictor(path, device='cpu')
+    found = scores(predictor(files, top_k=10), predictor.classes)
+    assert torch.allclose(found, scores_of_test(model, data), atol=1e-6)
+    large = Image.open(files[0]).resize((64, 96), Image.Resampling.NEAREST)
+    assert 0 < predictor(large).score <= 1
+
+
+def test_pictures_that_cannot_be_read(trained, folder, monkeypatch):
+    monkeypatch.setattr('gleam_mm.inference.predictor._BATCH', 2)
+    path, *_ = trained
+    predictor = gleam_mm.Predictor(path, device='cpu')
+    good = str(folder / 'cat/a.png')
+    (folder / 'broken.png').write_bytes(b'no picture')
+    files = [good, str(folder / 'broken.png'), good, str(folder / 'none.png'), good]
+    outcomes = list(predictor.each(files))
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [
+        *(Prediction, UnreadableImageError, Prediction, UnreadableImageError, Prediction)
+    ]
+    assert str(outcomes[1]).startswith(f'{files[1]}: cannot be read')
+    with pytest.raises(UnreadableImageError, match=r'broken\.png'):
+        predictor(files)
+    (folder / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='no pictures in this folder'):
+        predictor(folder / 'empty')
+
+
+def test_weights_that_moved(trained, folder, tmp_path, monkeypatch):
+    path, *_ = trained
+    expected = gleam_mm.Predictor(path, device='cpu')(folder)
+    moved = tmp_path / 'elsewhere' / 'weights.pth'
+    moved.parent.mkdir()
+    (tmp_path / 'weights.pth').rename(moved)
+    with pytest.raises(FileNotFoundError, match=r'weights are not there .*weights\.pth.*GLEAM_W'):
+        gleam_mm.Predictor(path)
+    assert gleam_mm.Predictor(path, weights=moved, device='cpu')(folder) == expected
+    for place in (moved, moved.parent):
+        monkeypatch.setenv('GLEAM_WEIGHTS', str(place))
+        assert gleam_mm.Predictor(path, device='cpu')(folder) == expected
+    monkeypatch.setenv('GLEAM_WEIGHTS', str(folder))
+    with pytest.raises(FileNotFoundError, match='weights are not there'):
+        gleam_mm.Predictor(path)
+    torch.manual_seed(7)
+    torch.save(MODELS.build(copy.deepcopy(CONFIGS['vit'])).state_dict(), moved)
+    with pytest.raises(CheckpointError, match=r'adapter\.safetensors: .*fingerprint'):
+        gleam_mm.Predictor(path, weights=moved)
+
+
+@pytest.mark.parametrize(
+    ('step', 'message'),
+    [
+        (dict(type='Lambda'), r'pipeline\.0\.type=.Lambda. is none of the transforms'),
+        (dict(type='Resize', scale=4, backend='a/b'), r'pipeline\.0\.backend=.a/b. is no option'),
+        (
+            dict(type='LoadImageFromFile', backend_args=dict(backend='http')),
+            r'pipeline\.0\.backend_args=.* is no option of LoadImageFromFile',
+        ),
+    ],
+)
+def test_a_pipeline_that_is_not_built(step, message):
+    with pytest.raises(CheckpointError, match=message):
+        preprocessing.build([step])
+
+
+def test_an_adapter_without_preprocessing(trained, folder, tmp_path):
+    """As those of release 0.1.0: the config of the training has it."""
+    path, *_ = trained
+    tensors, metadata = gleam_mm.checkpoint.read_adapter(path)
+    del metadata['pipeline']
+    old = tmp_path / 'old.safetensors'
+    save_adapter(old, tensors, metadata)
+    with pytest.raises(CheckpointError, match='how its pictures were prepared; give the config'):
+        gleam_mm.Predictor(old)
+    parts = {key: metadata[key] for key in ('backbone', 'head')}
+    config = tmp_path / 'training.py'
+    config.write_text(
+        f'model = dict(type="PETLClassifier", petl={metadata["method"]}, '
+        f'**{json.loads(json.dumps(parts))})\n'
+        f'data_preprocessor = {metadata["data_preprocessor"]}\n'
+        f'test_dataloader = dict(dataset=dict(pipeline={FOLDER_PIPELINE}))\n'
+    )
+    expected = gleam_mm.Predictor(path, device='cpu')(folder)
+    assert gleam_mm.Predictor(old, config=config, device='cpu')(folder) == expected
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A model of timm that is saved in a plain loop; and a file with weights as timm's are."""
+    torch.manual_seed(0)
+    name = 'vit_tiny_patch16_224.augreg_in21k'
+    model = timm.create_model(name, img_size=32, num_classes=5, **TIMM_VIT)
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    model = timm.create_model(name, img_size=32, num_classes=2, **TIMM_VIT)
+    state = torch.load(tmp_path / 'weights.pth')
+    model.load_state_dict({k: v for k, v in state.items() if 'head' not in k}, strict=False)
+    gleam_mm.attach(model, 'gleam-l')
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter)
+    gleam_mm.save(model, tmp_path / 'pets.safetensors', classes=CLASSES, options=TIMM_VIT)
+    return tmp_path / 'pets.safetensors', model.eval()
+
+
+def test_a_model_of_timm_as_timm_prepares_pictures(pets, folder, tmp_path):
+    path, model = pets
+    predictor = gleam_mm.Predictor(path, weights=tmp_path / 'weights.pth', device='cpu')
+    told = resolve_data_config({'input_size': (3, 32, 32)}, pretrained_cfg=model.pretrained_cfg)
+    transform = create_transform(**told)
+    found = predictor(folder, top_k=2)
+    with torch.no_grad():
+        expected = [
+            model(transform(Image.open(file).convert('RGB'))[None])[0].softmax(-1) for file in found
+        ]
+    assert torch.allclose(scores(found.values(), CLASSES), torch.stack(expected), atol=1e-5)
+
+
+def test_a_model_of_timm_needs_its_weights(pets, tmp_path, monkeypatch):
+    path, _ = pets
+    monkeypatch.setattr('gleam_mm.models.timm_models.try_to_load_from_cache', lambda *_: None)
+    with pytest.raises(FileNotFoundError, match=r'the weights of vit_tiny_patch16_224\.augreg'):
+        gleam_mm.Predictor(path)
+    # Where timm has downloaded them
+    asked = []
+    monkeypatch.setattr(
+        'gleam_mm.models.timm_models.try_to_load_from_cache',
+        lambda *names: asked.append(names) or str(tmp_path / 'weights.pth'),
+    )
+    gleam_mm.Predictor(path, device='cpu')
+    assert asked == [('timm/vit_tiny_patch16_224.augreg_in21k', 'model.safetensors')]
+    torch.save({'x': torch.ones(1)}, tmp_path / 'other.pth')
+    with pytest.raises(CheckpointError, match=r'pets\.safetensors: '):
+        gleam_mm.Predictor(path, weights=tmp_path / 'other.pth')
+
+
+def test_squashed_pictures(pets, folder, tmp_path):
+    _, model = pets
+    config = dict(crop_mode='squash', crop_pct=1.0, mean=(0.1, 0.2, 0.3))
+    path = tmp_path / 'squash.safetensors'
+    gleam_mm.save(model, path, classes=CLASSES, options=TIMM_VIT, data_config=config)
+    predictor = gleam_mm.Predictor(path, weights=tmp_path / 'weights.pth', device='cpu')
+    own = {**model.pretrained_cfg, **config, 'input_size': (3, 32, 32)}
+    transform = create_transform(**resolve_data_config({}, pretrained_cfg=own))
+    file = folder / 'cat/a.png'
+    with torch.no_grad():
+        expected = model(transform(Image.open(file))[None]).softmax(-1)
+    assert torch.allclose(scores([predictor(file, top_k=2)], CLASSES), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="crop_mode='border'"):
+        gleam_mm.save(model, path, options=TIMM_VIT, data_config=dict(crop_mode='border'))

@@ -1,0 +1,203 @@
+"""Methods on models of timm, in a loop of the user's own."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import gleam_mm
+from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
+from gleam_mm.config import RecipeError
+from gleam_mm.models import timm_models
+
+VIT = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
+SWIN = dict(img_size=32, patch_size=2, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4)
+OPTIONS = {
+    key: value for key, value in VIT.items() if key != 'img_size'
+}  # which a model does not tell
+
+
+def vit(seed=0, **options):
+    torch.manual_seed(seed)
+    name = 'vit_tiny_patch16_224.augreg_in21k'
+    return timm.create_model(name, **{'num_classes': 3, **VIT, **options}).eval()
+
+
+def swin(seed=0):
+    torch.manual_seed(seed)
+    return timm.create_model('swin_tiny_patch4_window7_224', num_classes=3, **SWIN).eval()
+
+
+def train(model, images, steps=3):
+    """A plain loop."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    model.train()
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(images), torch.tensor([0, 1]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    return losses
+
+
+@pytest.mark.parametrize('build', [vit, swin])
+@pytest.mark.parametrize(
+    'method', ['gleam-l', 'bitfit', dict(type='LoRA', rank=2), ['vpt-deep', dict(type='SSF')]]
+)
+def test_a_plain_loop_trains_the_method_and_the_head(build, method, images, tmp_path):
+    model = build()
+    before = copy.deepcopy(model.state_dict())
+    petl = gleam_mm.attach(model, method)
+    adopted = {name.removeprefix('backbone.') for name, _ in petl.trainable_parameters()}
+    losses = train(model, images)
+    assert losses[-1] < losses[0]
+    head = 'head.' if build is vit else 'head.fc.'
+    for name, tensor in before.items():
+        changed = not torch.equal(tensor, model.state_dict()[name])
+        assert changed == (name in adopted or name in (f'{head}weight', f'{head}bias')), name
+
+    gleam_mm.save(model, tmp_path / 'a.safetensors', options=OPTIONS if build is vit else SWIN)
+    tensors, _ = read_adapter(tmp_path / 'a.safetensors')
+    assert tensors.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    again = build()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert torch.equal(again(images), model(images))
+    trained = {name for name, p in again.named_parameters() if p.requires_grad}
+    assert trained == tensors.keys()
+
+
+def test_detach_gives_the_model_back(images):
+    model = vit()
+    before, outputs = copy.deepcopy(model.state_dict()), model(images)
+    gleam_mm.attach(model, 'lora', rank=2)
+    for _, parameter in model.petl.trainable_parameters():
+        nn.init.normal_(parameter)
+    assert not torch.equal(model(images), outputs)
+    gleam_mm.detach(model)
+    assert model.state_dict().keys() == before.keys()
+    assert torch.equal(model(images), outputs)
+    assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises(RuntimeError, match=r'has no method: call gleam_mm\.attach'):
+        gleam_mm.detach(model)
+
+
+def test_options_go_over_those_of_a_preset():
+    model = vit()
+    assert gleam_mm.attach(model, 'gleam-l', rank=4).rank == 4
+    with pytest.raises(RuntimeError, match='has a method already'):
+        gleam_mm.attach(model, 'lora')
+
+
+def test_attach_refuses():
+    model = vit()
+    with pytest.raises(RecipeError, match=r'method=gleam-m: unknown method .*gleam-l'):
+        gleam_mm.attach(model, 'gleam-m')
+    with pytest.raises(TypeError, match='rank: the options of several methods'):
+        gleam_mm.attach(model, ['lora', 'ssf'], rank=2)
+    with pytest.raises(TypeError, match='give the config of the method'):
+        gleam_mm.attach(model, gleam_mm.petl.LoRA())
+    with pytest.raises(ValueError, match='no layout supports the backbone Linear'):
+        gleam_mm.attach(nn.Linear(2, 2), 'lora')
+    with pytest.raises(ValueError, match='is no PETL method'):
+        gleam_mm.attach(model, dict(type='LinearClsHead', num_classes=2, in_channels=2))
+    assert all(p.requires_grad for p in model.parameters())
+    assert not hasattr(model, 'petl')
+
+
+def test_what_else_is_trained_is_saved(images, tmp_path):
+    model = vit()
+    gleam_mm.attach(model, 'lora', rank=2)
+    model.norm.requires_grad_(True)
+    train(model, images)
+    gleam_mm.save(model, tmp_path / 'a.safetensors', options=OPTIONS)
+    again = vit()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert again.norm.weight.requires_grad
+    assert torch.equal(again(images), model(images))
+
+
+def test_load_refuses_and_leaves_the_model_as_it_was(images, tmp_path):
+    model = vit()
+    gleam_mm.attach(model, 'lora', rank=2)
+    path = tmp_path / 'a.safetensors'
+    gleam_mm.save(model, path, options=OPTIONS)
+    for other, message in (
+        (vit(seed=1), r'a\.safetensors: it was trained on weights with the fingerprint'),
+        (vit(num_classes=4), r'head\.bias has the shape \(3,\) in the file but \(4,\)'),
+        (vit(depth=3), 'the file lacks petl.local.blocks/2'),
+        (swin(), 'the file lacks petl.local.layers/0'),
+    ):
+        before = other.state_dict()
+        with pytest.raises(CheckpointError, match=message):
+            gleam_mm.load(other, path)
+        assert not hasattr(other, 'petl')
+        assert other.state_dict().keys() == before.keys()
+        assert all(p.requires_grad for p in other.parameters())
+    other = vit()
+    gleam_mm.attach(other, 'lora', rank=2, alpha=3)
+    with pytest.raises(CheckpointError, match=r'model\.petl\.alpha is .* but 3 in the model'):
+        gleam_mm.load(other, path)
+    assert other.petl.attached
+
+
+def test_files_of_other_kinds(make_classifier, tmp_path):
+    metadata = {'method': {'type': 'LoRA'}, 'backbone': {}, 'head': {}}
+    save_adapter(tmp_path / 'a.safetensors', {'x': torch.ones(1)}, metadata)
+    with pytest.raises(CheckpointError, match='an adapter of a PETLClassifier'):
+        gleam_mm.load(vit(), tmp_path / 'a.safetensors')
+    metadata = {'method': {'type': 'LinearClsHead'}, 'model': None}
+    save_adapter(tmp_path / 'a.safetensors', {'x': torch.ones(1)}, metadata)
+    with pytest.raises(CheckpointError, match='is no PETLMethod'):
+        gleam_mm.load(vit(), tmp_path / 'a.safetensors')
+    model = vit()
+    gleam_mm.attach(model, 'lora')
+    gleam_mm.save(model, tmp_path / 'a.safetensors', options=OPTIONS)
+    with pytest.raises(CheckpointError, match='of a model of another library'):
+        gleam_mm.checkpoint.load_adapter(make_classifier(), tmp_path / 'a.safetensors')
+
+
+def test_save_refuses(tmp_path):
+    model = vit()
+    with pytest.raises(RuntimeError, match='has no method'):
+        gleam_mm.save(model, tmp_path / 'a.safetensors')
+    petl = gleam_mm.attach(model, 'lora')
+    with pytest.raises(ValueError, match='classes has 2 names, but the model has 3 outputs'):
+        gleam_mm.save(model, tmp_path / 'a.safetensors', classes=['a', 'b'])
+    petl.merge()
+    with pytest.raises(RuntimeError, match='unmerge'):
+        gleam_mm.save(model, tmp_path / 'a.safetensors')
+    petl.unmerge()
+    with pytest.warns(UserWarning, match='can only be loaded into one: .*options='):
+        gleam_mm.save(model, tmp_path / 'a.safetensors')
+    gleam_mm.load(vit(), tmp_path / 'a.safetensors')
+
+
+@pytest.mark.parametrize(
+    ('described', 'message'),
+    [
+        (dict(library='timm', name='hf-hub:a/b', options={}), 'is no model of this release'),
+        (dict(library='os', name='vit_tiny_patch16_224', options={}), 'is no model of this'),
+        (dict(library='timm', name='no_such_vit', options={}), 'is no model of this release'),
+        (
+            dict(library='timm', name='vit_tiny_patch16_224', options={'checkpoint_path': 'x'}),
+            'checkpoint_path=.* is no option in a file',
+        ),
+        (
+            dict(library='timm', name='vit_tiny_patch16_224', options={'global_pool': 'a/b.c'}),
+            'is no option in a file',
+        ),
+        (
+            dict(library='timm', name='vit_tiny_patch16_224', options={'embed_dim': 'wide'}),
+            'timm builds no vit_tiny_patch16_224 of its options',
+        ),
+    ],
+)
+def test_a_file_builds_nothing_else(described, message):
+    with pytest.raises(CheckpointError, match=message):
+        timm_models.build(described)
