@@ -12,6 +12,7 @@ from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.consolidator import Consolidator
 from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.dtl import DTL
+from gleam_mm.petl.dylora import DyLoRA
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
@@ -21,7 +22,9 @@ from gleam_mm.petl.hydra import Hydra
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
+from gleam_mm.petl.mlae import MLAE
 from gleam_mm.petl.moe import ConvMoE
+from gleam_mm.petl.msplora import MSPLoRA
 from gleam_mm.petl.noah import NOAH
 from gleam_mm.petl.repadapter import RepAdapter
 from gleam_mm.petl.rlrr import RLRR
@@ -35,6 +38,7 @@ __all__ = [
     'ARC',
     'DTL',
     'GLEAM',
+    'MLAE',
     'NOAH',
     'RLRR',
     'SSF',
@@ -48,6 +52,7 @@ __all__ = [
     'Consolidator',
     'ConvMoE',
     'Convpass',
+    'DyLoRA',
     'FacT',
     'ForwardReplacement',
     'FullTuning',
@@ -58,6 +63,7 @@ __all__ = [
     'LinearProbe',
     'LoRA',
     'LossOfBatch',
+    'MSPLoRA',
     'MergeError',
     'PETLMethod',
     'RepAdapter',

@@ -27,7 +27,7 @@ class TokenShift(nn.Module):
 
 @MODELS.register_module()
 class AdapterBias(PETLMethod):
-    r"""AdapterBias (Fu et al., NAACL 2022 Findings, section 3).
+    r"""AdapterBias (Fu et al., NAACL 2022 Findings).
 
     .. math::
         h = y + (a^T y + c) \, v

@@ -7,8 +7,9 @@ from mmcv.cnn.bricks.drop import drop_path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -30,7 +31,7 @@ class ScaledBottleneck(Bottleneck):
 
 @MODELS.register_module()
 class AdapterPlus(PETLMethod):
-    r"""Adapter+ (Steitz and Roth, CVPR 2024, section 3).
+    r"""Adapter+ (Steitz and Roth, CVPR 2024).
 
     .. math::
         x' = x + s \odot (U \, \mathrm{GELU}(D x + b_D) + b_U)
@@ -44,9 +45,6 @@ class AdapterPlus(PETLMethod):
         bottleneck: Inner width r.
         drop_path_rate: Probability that an image passes by an adapter, in training.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
-
-    Raises:
-        ValueError: ``bottleneck`` is out of range.
     """
 
     obstacle = (
@@ -56,12 +54,12 @@ class AdapterPlus(PETLMethod):
 
     def __init__(
         self,
-        bottleneck: int = 8,
-        drop_path_rate: float = 0.1,
+        bottleneck: Positive = 8,
+        drop_path_rate: Probability = 0.1,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(('block',), blocks)
-        self.bottleneck = check_rank(bottleneck, 'bottleneck')
+        self.bottleneck = bottleneck
         self.drop_path_rate = drop_path_rate
 
     def build(self, sites: list[Site]) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
 
@@ -27,7 +28,7 @@ class Rescaling(nn.Module):
 
 @MODELS.register_module()
 class ARC(PETLMethod):
-    r"""Adaptation by re-composing (Dong, Yan, Lin and Wang, NeurIPS 2023, equations 4 and 5).
+    r"""Adaptation by re-composing (Dong, Yan, Lin and Wang, NeurIPS 2023).
 
     .. math::
         x' = x + D \, \mathrm{diag}(s) \, D^T x + b
@@ -43,20 +44,17 @@ class ARC(PETLMethod):
         drop_rate: Dropout of what D reads.
         sites: Roles to adapt; each has a D of its own.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
-
-    Raises:
-        ValueError: ``rank`` is out of range.
     """
 
     def __init__(
         self,
-        rank: int = 50,
-        drop_rate: float = 0.1,
+        rank: Positive = 50,
+        drop_rate: Probability = 0.1,
         sites: Sequence[str] = ('qkv', 'fc1'),
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.rank = check_rank(rank)
+        self.rank = rank
         self.drop_rate = drop_rate
 
     def build(self, sites: list[Site]) -> None:

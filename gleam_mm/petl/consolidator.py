@@ -6,8 +6,9 @@ import torch
 from mmcv.cnn.bricks.drop import drop_path
 from torch import Tensor, nn
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
 
@@ -30,7 +31,7 @@ class GroupedLinear(nn.Module):
 
 @MODELS.register_module()
 class Consolidator(PETLMethod):
-    r"""Consolidator (Hao et al., ICLR 2023, section 3.3).
+    r"""Consolidator (Hao et al., ICLR 2023).
 
     .. math::
         h = y + G \, \mathrm{shuffle}(x) + c
@@ -47,18 +48,18 @@ class Consolidator(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: ``groups`` is out of range, or does not divide the width of a site.
+        ValueError: ``groups`` does not divide the width of a site.
     """
 
     def __init__(
         self,
-        groups: int = 384,
-        drop_path_rate: float = 0.0,
+        groups: Positive = 384,
+        drop_path_rate: Probability = 0.0,
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.groups = check_rank(groups, 'groups')
+        self.groups = groups
         self.drop_path_rate = drop_path_rate
 
     def build(self, sites: list[Site]) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Natural, Positive
 from gleam_mm.layouts import Layout, PassState, Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.lora import LowRankPair
 from gleam_mm.registry import MODELS
 
@@ -47,7 +48,7 @@ class DTL(PETLMethod):
         blocks: Transformer blocks to read and to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: ``rank`` or ``kernel`` is out of range, or no block would be adapted.
+        ValueError: ``kernel`` is even, or no block would be adapted.
     """
 
     obstacle = (
@@ -57,15 +58,15 @@ class DTL(PETLMethod):
 
     def __init__(
         self,
-        rank: int = 2,
-        start: int | None = None,
-        kernel: int | None = None,
+        rank: Positive = 2,
+        start: Natural | None = None,
+        kernel: Positive | None = None,
         beta: float = 100.0,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(('block',), blocks)
-        self.rank = check_rank(rank)
-        if kernel is not None and check_rank(kernel, 'kernel') % 2 == 0:
+        self.rank = rank
+        if kernel is not None and kernel % 2 == 0:
             raise ValueError(f'kernel={kernel}: choose an odd number')
         self.start = start
         self.kernel = kernel
@@ -80,7 +81,7 @@ class DTL(PETLMethod):
         start = number // 2 if self.start is None else self.start
         sites = super().select(layout)
         adding = {site.stage for site in sites if site.block >= start}
-        if start < 0 or not adding:
+        if not adding:
             raise ValueError(
                 f'start={self.start}: none of the adapted blocks is behind it; choose a number '
                 f'from 0 to {max(site.block for site in sites)}'

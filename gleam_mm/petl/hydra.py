@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
-from gleam_mm.petl.base import PETLMethod, check_rank
+from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -31,7 +32,7 @@ class Branches(nn.Module):
 
 @MODELS.register_module()
 class Hydra(PETLMethod):
-    r"""Multi-head low-rank adaptation (Kim et al., 2023, section 3.2).
+    r"""Multi-head low-rank adaptation (Kim et al., 2023).
 
     .. math::
         h = y + s \, (U_p (D_p x + b_p) + b'_p) + s \, (U_s (D_s y + b_s) + b'_s)
@@ -53,21 +54,18 @@ class Hydra(PETLMethod):
         drop_rate: Dropout between D and U.
         sites: Roles to adapt.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
-
-    Raises:
-        ValueError: ``rank`` is out of range.
     """
 
     def __init__(
         self,
-        rank: int = 2,
+        rank: Positive = 2,
         scale: float = 1.0,
-        drop_rate: float = 0.0,
+        drop_rate: Probability = 0.0,
         sites: Sequence[str] = ('proj', 'fc2'),
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.rank = check_rank(rank)
+        self.rank = rank
         self.scale = scale
         self.drop_rate = drop_rate
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import STARTS, add_update
 from gleam_mm.registry import MODELS
 
 
@@ -27,7 +28,28 @@ class LowRankPair(nn.Module):
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, in_features))
         self.up = nn.Parameter(torch.zeros(out_features, rank))
+        self.register_buffer('first_down', None)
+        self.register_buffer('first_up', None)
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    @torch.no_grad()
+    def start_from(self, down: Tensor, up: Tensor) -> None:
+        """Lets the pair start from A0 and B0, of which copies are kept to be taken off again."""
+        self.down.copy_(down)
+        self.up.copy_(up)
+        self.first_down, self.first_up = self.down.detach().clone(), self.up.detach().clone()
+
+    def freeze_down(self) -> None:
+        """Makes a buffer of A."""
+        down = self.down.detach()
+        del self.down
+        self.register_buffer('down', down)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A and B; with a start of its own, those of the difference B A - B0 A0, twice as many."""
+        if self.first_up is None:
+            return self.down, self.up
+        return torch.cat((self.down, self.first_down)), torch.cat((self.up, -self.first_up), dim=1)
 
 
 @MODELS.register_module()
@@ -40,12 +62,28 @@ class LoRA(PETLMethod):
     with both matrices local to the site. A fused qkv Linear has one A and a B of 3 d rows, as in
     MMPretrain's and HF PEFT's LoRA.
 
+    A starts at random and B at zero. Other starts come from the weight: from its largest singular
+    values (PiSSA, Meng et al., NeurIPS 2024) or its smallest (MiLoRA, Wang et al., NAACL 2025), or
+    from its QR decomposition (OLoRA, Büyükakyüz, 2024). They write :math:`B_0 A_0` into the pair
+    and take it off the frozen weight, which stays as it is here:
+
+    .. math::
+        h = W_0 x + \tfrac{\alpha}{r} (B A - B_0 A_0) x
+
+    so that the model starts as the pretrained one and a file holds :math:`A_0` and :math:`B_0` too.
+
     Args:
         rank: Inner width r.
         alpha: The update is scaled by ``alpha / rank``.
         drop_rate: Dropout of the input of A.
         sites: Roles to adapt.
+        init: How A starts: ``'uniform'``, ``'orthogonal'``, or with B, ``'pissa'``, ``'milora'`` or
+            ``'olora'``.
+        train_down: Whether A is trained. Frozen, it is best orthogonal (Zhu et al., ICML 2024).
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+
+    Raises:
+        ValueError: A site is no Linear, or has too few singular values for the rank.
     """
 
     def __init__(
@@ -54,31 +92,58 @@ class LoRA(PETLMethod):
         alpha: float = 8.0,
         drop_rate: Probability = 0.0,
         sites: Sequence[str] = ('qkv',),
+        init: Literal['uniform', 'orthogonal', 'pissa', 'milora', 'olora'] = 'uniform',
+        train_down: bool = True,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
         self.rank = rank
         self.scale = alpha / rank
         self.drop_rate = drop_rate
+        self.init = init
+        self.train_down = train_down
 
     def build(self, sites: list[Site]) -> None:
         """Creates one pair of matrices a site."""
         for site in sites:
-            linear = site.module
-            if not isinstance(linear, nn.Linear):
-                raise ValueError(
-                    f'LoRA adapts Linears; {site.name!r} (role {site.role!r}) is a '
-                    f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
-                )
-            self.local[site.key] = LowRankPair(linear.in_features, linear.out_features, self.rank)
+            self.local[site.key] = pair = self.build_pair(site, self.rank)
+            if self.init == 'orthogonal':
+                nn.init.orthogonal_(pair.down)
+            elif self.init in STARTS:
+                if self.rank > min(site.weight.shape):
+                    raise ValueError(
+                        f'rank={self.rank} exceeds the {min(site.weight.shape)} singular values of '
+                        f'{site.name!r}, from which init={self.init!r} starts'
+                    )
+                pair.start_from(*STARTS[self.init](site.weight, self.rank, self.scale))
+            if not self.train_down:
+                pair.freeze_down()
+
+    def build_pair(self, site: Site, rank: int) -> LowRankPair:
+        """A pair of matrices for one site.
+
+        Raises:
+            ValueError: The site is no Linear.
+        """
+        linear = site.module
+        if not isinstance(linear, nn.Linear):
+            raise ValueError(
+                f'{type(self).__name__} adapts Linears; {site.name!r} (role {site.role!r}) is a '
+                f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
+            )
+        return LowRankPair(linear.in_features, linear.out_features, rank)
+
+    def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
+        """The matrices whose product is the update of a site's weight, but for the scale."""
+        return self.local[site.key].factors()
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update to the frozen Linear's output."""
-        pair = self.local[site.key]
-        z = F.linear(F.dropout(x, self.drop_rate, self.training), pair.down)
-        return add_update(y, z, pair.up, self.scale)
+        down, up = self.factors(site, self.training)
+        z = F.linear(F.dropout(x, self.drop_rate, self.training), down)
+        return add_update(y, z, up, self.scale)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds the low-rank update to the site's weight."""
-        pair = self.local[site.key]
-        return torch.addmm(weight, pair.up, pair.down, alpha=self.scale), bias
+        down, up = self.factors(site)
+        return torch.addmm(weight, up, down, alpha=self.scale), bias

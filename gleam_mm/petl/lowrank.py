@@ -1,4 +1,7 @@
-"""How a low-rank update is added to the output of a frozen Linear."""
+"""How a low-rank update starts, and how it is added to the output of a frozen Linear."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,3 +34,27 @@ def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
     if target is None or target.shape != (len(z), width):
         return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
     return target.addmm_(z, up.T, alpha=scale).view_as(y)
+
+
+def from_singular_values(
+    weight: Tensor, rank: int, scale: float, largest: bool
+) -> tuple[Tensor, Tensor]:
+    """A0 (r, n) and B0 (m, r), whose scaled product is a part of a weight's singular values."""
+    left, values, right = torch.linalg.svd(weight.float(), full_matrices=False)
+    part = slice(rank) if largest else slice(len(values) - rank, None)
+    root = (values[part] / scale).sqrt()
+    return root[:, None] * right[part], left[:, part] * root
+
+
+def from_qr(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """A0 (r, n), the first rows of R, and B0 (m, r), the first columns of Q."""
+    q, r = torch.linalg.qr(weight.float())
+    return r[:rank], q[:, :rank]
+
+
+STARTS: dict[str, Callable[[Tensor, int, float], tuple[Tensor, Tensor]]] = {
+    'pissa': partial(from_singular_values, largest=True),
+    'milora': partial(from_singular_values, largest=False),
+    'olora': from_qr,
+}
+"""Where the matrices of a low-rank update start that come from the weight."""

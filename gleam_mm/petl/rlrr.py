@@ -33,7 +33,7 @@ class RowsAndColumns(nn.Module):
 
 @MODELS.register_module()
 class RLRR(PETLMethod):
-    r"""Low-rank rescaling with a residual (Dong et al., CVPR 2024, equations 9 and 10).
+    r"""Low-rank rescaling with a residual (Dong et al., CVPR 2024).
 
     .. math::
         W' = W + W \odot (r c^T), \qquad b' = b + s

@@ -344,6 +344,41 @@ CASES = [
         merges=True,
     ),
     Case(
+        'LoRA with a frozen A',
+        dict(type='LoRA', rank=4, init='orthogonal', train_down=False),
+        lambda shape: shape.each_block(lambda d: 4 * 3 * d),
+        merges=True,
+    ),
+    Case(
+        'LoRA from PiSSA',
+        dict(type='LoRA', rank=4, init='pissa'),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d)),
+        merges=True,
+    ),
+    Case(
+        'MLAE',
+        dict(type='MLAE', rank=4, expert_drop_rate=0.25, sites=['qkv']),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d) + 4),
+        merges=True,
+    ),
+    Case(
+        'DyLoRA',
+        dict(type='DyLoRA', rank=4),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d)),
+        merges=True,
+    ),
+    Case(
+        'MSPLoRA',
+        dict(type='MSPLoRA', ranks=[3, 2, 1], groups=2),
+        # Either part of a ViT is one block, of a Swin one stage.
+        lambda shape: (
+            shape.each_stage(lambda d: 3 * 4 * d)
+            + 2 * 4 * (shape.first + shape.last)
+            + shape.each_block(lambda d: 4 * d)
+        ),
+        merges=True,
+    ),
+    Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(
             type='Compose',

@@ -114,5 +114,5 @@ def test_bad_numbers_are_named(vit):
         DTL(kernel=4)
     with pytest.raises(ValueError, match=r'start=2: none of the adapted blocks .* from 0 to 1'):
         DTL(start=2).attach(vit)
-    with pytest.raises(ValueError, match='start=-1: '):
+    with pytest.raises(ValueError, match='start=-1: choose a whole number of at least 0'):
         DTL(start=-1).attach(vit)
