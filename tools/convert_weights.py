@@ -16,10 +16,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('destination', help='where to write: a .safetensors or .pth file')
     parser.add_argument(
         '--target',
-        choices=['mmpretrain', 'timm'],
+        choices=['mmpretrain', 'timm', 'timm-pooled'],
         default='mmpretrain',
         help="MMPretrain's own classes (vit-b, swin-b), or timm's inside its TIMMBackbone "
-        '(timm-vit-b, timm-swin-b)',
+        '(timm-vit-b, timm-swin-b), or in our PooledTIMMBackbone',
     )
     parser.add_argument('--force', action='store_true', help='replace the destination if it exists')
     return parser.parse_args()

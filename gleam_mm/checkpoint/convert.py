@@ -23,8 +23,8 @@ from gleam_mm.checkpoint import CheckpointError, load_from_local, resolve_path
 from gleam_mm.fileio import write_bytes
 from gleam_mm.output import escape
 
-TARGETS = ('mmpretrain', 'timm')
-"""MMPretrain's own classes, or timm's inside MMPretrain's ``TIMMBackbone``."""
+TARGETS = ('mmpretrain', 'timm', 'timm-pooled')
+"""MMPretrain's own classes, or timm's in its ``TIMMBackbone``, or in our ``PooledTIMMBackbone``."""
 
 SUFFIXES = ('.safetensors', '.pth')
 
@@ -150,7 +150,8 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
     if target not in TARGETS:
         raise ConversionError(f'target={target!r}: choose one of {", ".join(TARGETS)}')
     dropped = {key: _HEAD for key in tensors if _HEAD_KEYS.fullmatch(key)}
-    dropped |= {key: _POOL for key in tensors if _POOL_KEYS.fullmatch(key)}
+    if target != 'timm-pooled':
+        dropped |= {key: _POOL for key in tensors if _POOL_KEYS.fullmatch(key)}
     weights = {key: value for key, value in tensors.items() if key not in dropped}
     if 'embedding/kernel' in weights:
         source, keys, weights = "ViT of Google's .npz format", _VIT_KEYS, _google_to_timm(weights)
@@ -167,7 +168,7 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
             dropped[key] = _MASK
         else:
             _check_index(key, value)
-            if target == 'timm':
+            if target != 'mmpretrain':
                 dropped[key] = _INDEX
     if keys is _SWIN_KEYS:
         last = max(int(key.split('.')[1]) for key in weights if key.startswith('layers.'))
@@ -180,7 +181,7 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
     # timm's own names of a ViT need no place in MMPretrain; loading is strict.
     if keys is not _VIT_KEYS or target == 'mmpretrain':
         renamed = {key: _rename(key, keys) for key in weights}
-    if target == 'timm':
+    if target != 'mmpretrain':
         converted = {_TIMM_PREFIX + key: value for key, value in weights.items()}
     else:
         converted = {renamed[key]: _reorder(key, value) for key, value in weights.items()}

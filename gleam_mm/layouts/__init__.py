@@ -11,6 +11,7 @@ from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import LINEAR_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
 from gleam_mm.layouts.timm import TIMMSwinLayout, TIMMViTLayout
+from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone
 from gleam_mm.layouts.vit import ViTLayout
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     'Layout',
     'OwnClassifier',
     'PassState',
+    'PooledTIMMBackbone',
     'Site',
     'SwinLayout',
     'TIMMSwinLayout',

@@ -31,11 +31,13 @@ class OwnClassifier(NamedTuple):
         config: Its config, without the number of classes.
         model: The module that it is, as far as the backbone goes.
         head: The path of its Linear.
+        neck: The config of the neck that it stands for; empty where the backbone pools by itself.
     """
 
     config: dict[str, Any]
     model: nn.Module
     head: str
+    neck: Mapping[str, Any]
 
 
 class Layout:

@@ -14,6 +14,7 @@ from gleam_mm.layouts.attention import TIMMAttention
 from gleam_mm.layouts.base import Layout, OwnClassifier
 from gleam_mm.layouts.site import Block, Grid, Site
 from gleam_mm.layouts.swin import Partition, WindowedLayout
+from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone
 from gleam_mm.registry import LAYOUTS
 
 _OF_TIMM_BACKBONE = ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path')
@@ -57,8 +58,11 @@ class TIMMLayout(Layout):
         options = {key: value for key, value in config.items() if key not in _OF_TIMM_BACKBONE}
         if 'in_channels' in options:
             options['in_chans'] = options.pop('in_channels')
-        described = {'type': 'TimmClassifier', **options, 'global_pool': self.own_pooling}
-        return OwnClassifier(described, self.model, self.own_head)
+        described = {'type': 'TimmClassifier', **options}
+        if isinstance(self.backbone, PooledTIMMBackbone):
+            return OwnClassifier(described, self.model, self.own_head, neck={})
+        described['global_pool'] = self.own_pooling
+        return OwnClassifier(described, self.model, self.own_head, self.neck)
 
 
 @LAYOUTS.register_module()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.models import description
+from gleam_mm.models.necks import TokenPool
 from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.registry import MODELS, own_scope
 
@@ -100,6 +101,7 @@ class PETLClassifier(ImageClassifier):
             )
         self.backbone.requires_grad_(False)
         self.petl.attach(self.backbone)
+        self._check_class_token()
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
         self._frozen = self._frozen_names()
@@ -155,6 +157,15 @@ class PETLClassifier(ImageClassifier):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Does nothing: it was compared before anything was loaded."""
+
+    def _check_class_token(self) -> None:
+        first = isinstance(self.neck, TokenPool) and self.neck.mode == 'cls'
+        if first and not self.petl.layout.num_prefix_tokens:
+            raise ValueError(
+                "model.neck.mode='cls': this backbone has no class token, and its first token is "
+                "a patch like others: choose mode='mean', or, where timm pools otherwise (SigLIP), "
+                "backbone=dict(type='PooledTIMMBackbone', ...) without a neck"
+            )
 
     def _frozen_names(self) -> frozenset[str]:
         parameters = dict(self.backbone.named_parameters())

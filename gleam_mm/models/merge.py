@@ -100,11 +100,10 @@ def _as_own(
 ) -> tuple[dict, dict[str, Tensor]]:
     """The library pools and classifies by itself: its model takes the place of neck and head."""
     neck, head = cfg.model.get('neck') or {}, cfg.model.get('head') or {}
-    pooling = model.petl.layout.neck
-    if neck.get('mode') != pooling['mode'] or head.get('type') != 'LinearClsHead':
+    if neck.get('mode') != own.neck.get('mode') or head.get('type') != 'LinearClsHead':
         raise ValueError(
             f"model.neck={dict(neck)}, model.head.type={head.get('type')!r}: MMPretrain's "
-            f'{own.config["type"]} can only express neck={dict(pooling)} and a LinearClsHead'
+            f'{own.config["type"]} can only express neck={dict(own.neck)} and a LinearClsHead'
         )
     state_dict = own.model.state_dict()
     for key, tensor in model.head.fc.state_dict().items():
