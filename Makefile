@@ -17,7 +17,7 @@ help:
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
 	@echo 'make campaign    kill trainings at random moments, and compare what they come to'
-	@echo 'make lint        ruff, as CI runs it'
+	@echo 'make lint        ruff and mypy, as CI runs them'
 	@echo 'make pretrain    make the embedded backbones again (long)'
 	@echo 'make clean       remove the virtual environments'
 
@@ -68,6 +68,7 @@ campaign: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 pretrain: $(VENV)/.runtime
 	$(BIN)/python tools/pretrain.py configs/pretrain/vit-mini_procedural.py

@@ -13,7 +13,8 @@ ROOT = Path(gleam_mm.__file__).parent
 FLOORS = (  # from the lowest; the folders and loose files of one floor do not import each other
     ('version', 'errors', 'arguments', 'shapes', 'interrupts', 'fileio', 'compat', 'registry'),
     ('output', 'config', 'datasets', 'layouts'),
-    ('checkpoint', 'petl', 'minivtab', 'prepare'),
+    ('checkpoint', 'minivtab', 'prepare'),
+    ('petl',),
     ('models',),
     ('inference',),
     ('engine',),

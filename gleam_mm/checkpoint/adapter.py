@@ -1,8 +1,9 @@
 """Adapter files: what was trained, and what it belongs to, in one ``.safetensors`` file.
 
 The header has a JSON document of metadata (:mod:`gleam_mm.checkpoint.schema`) and, since schema 1,
-a SHA-256 over it and the tensors, which safetensors itself does not have. The bytes of a file
-follow from what it says: the same training writes the same file.
+a SHA-256 over it and the tensors, which safetensors itself does not have. Matrices that the
+metadata call packed have few bits (:mod:`gleam_mm.checkpoint.packing`, since schema 2). The bytes
+of a file follow from what it says: the same training writes the same file.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import schema
+from gleam_mm.checkpoint import packing, schema
 from gleam_mm.checkpoint.files import CheckpointError, require_file, resolve_path
 from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT, pack
@@ -32,7 +33,7 @@ def save_adapter(
 
     Args:
         path: The ``.safetensors`` file; replaced if it exists.
-        tensors: What was trained, by name.
+        tensors: What was trained, by name. Those of ``metadata['packed']`` are packed.
         metadata: What :mod:`gleam_mm.checkpoint.schema` has words for, and whatever else JSON can
             say.
 
@@ -41,7 +42,9 @@ def save_adapter(
         TypeError: JSON has no word for something in the metadata.
     """
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    forms = metadata.get('packed') or {}
     document = describe({**metadata, 'schema': schema.VERSION})
+    tensors = packing.pack(tensors, forms)
     header = {'format': 'pt', _METADATA: document, DIGEST: _digest(tensors, document)}
     write_bytes(path, _canonical(safetensors.save(tensors, metadata=header)))
 
@@ -143,7 +146,10 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
             f'{path}: damaged: what it holds is not what its SHA-256 was made of. Copy or download '
             'it again, or use another checkpoint'
         )
-    return tensors, metadata
+    try:
+        return packing.unpack(tensors, metadata.get('packed') or {}), metadata
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from error
 
 
 def to_plain(value: Any) -> Any:

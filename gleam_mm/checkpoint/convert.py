@@ -43,7 +43,9 @@ _POOL_KEYS = re.compile(r'attn_pool\..*')
 _BUFFER_KEYS = re.compile(r'layers\.\d+\.blocks\.\d+\.(attn_mask|attn\.relative_position_index)')
 
 _MLP = {'fc1': 'ffn.layers.0.0', 'fc2': 'ffn.layers.1'}
-_VIT_KEYS = [
+_Keys = list[tuple[str, str | Callable[[re.Match], str]]]
+
+_VIT_KEYS: _Keys = [
     (r'(cls_token|pos_embed)', r'\1'),
     (r'patch_embed\.proj\.(weight|bias)', r'patch_embed.projection.\1'),
     (r'blocks\.(\d+)\.norm([12])\.(weight|bias)', r'layers.\1.ln\2.\3'),
@@ -57,7 +59,7 @@ _VIT_KEYS = [
     (r'norm_pre\.(weight|bias)', r'pre_norm.\1'),
     (r'norm\.(weight|bias)', r'ln1.\1'),
 ]
-_SWIN_KEYS = [
+_SWIN_KEYS: _Keys = [
     (r'patch_embed\.proj\.(weight|bias)', r'patch_embed.projection.\1'),
     (r'patch_embed\.norm\.(weight|bias)', r'patch_embed.norm.\1'),
     (r'layers\.(\d+)\.blocks\.(\d+)\.(norm[12]\.(?:weight|bias))', r'stages.\1.blocks.\2.\3'),
@@ -284,7 +286,7 @@ def _unknown(weights: Mapping[str, Tensor]) -> str:
     )
 
 
-def _rename(key: str, keys: list[tuple[str, str | Callable[[re.Match], str]]]) -> str:
+def _rename(key: str, keys: _Keys) -> str:
     for pattern, name in keys:
         if found := re.fullmatch(pattern, key):
             return name(found) if callable(name) else found.expand(name)
@@ -370,7 +372,8 @@ def _google_to_timm(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     A Dense kernel is (in, out) there and (out, in) here; heads have an axis of their own there;
     convolutions are (height, width, in, out) there and (out, in, height, width) here.
     """
-    converted, parts = {}, {}
+    converted: dict[str, Tensor] = {}
+    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, value in arrays.items():
         for pattern, name, change in _GOOGLE_KEYS:
             if found := re.fullmatch(pattern, key):
@@ -386,13 +389,13 @@ def _google_to_timm(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 raise ConversionError(f"the key {key!r} is none of a ViT in Google's format")
             block, part, kind = found.groups()
             parts.setdefault((block, kind), {})[part] = value
-    for (block, kind), found in parts.items():
-        lacking = [part for part in ('query', 'key', 'value') if part not in found]
+    for (block, kind), there in parts.items():
+        lacking = [part for part in ('query', 'key', 'value') if part not in there]
         if lacking:
             raise ConversionError(
                 f'encoderblock_{block} lacks the {kind} of its {" and ".join(lacking)}'
             )
-        stack = [found[part] for part in ('query', 'key', 'value')]
+        stack = [there[part] for part in ('query', 'key', 'value')]
         if kind == 'kernel':  # (d, heads, d / heads) each
             converted[f'blocks.{block}.attn.qkv.weight'] = torch.cat(
                 [value.flatten(1).T for value in stack]

@@ -28,7 +28,9 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
             for header, plain in _parts(name, tensors[name].detach()):
                 digest.update(f'{header}\n'.encode())
                 if plain is not None:
-                    digest.update(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                    digest.update(
+                        plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                    )
         except (NotImplementedError, RuntimeError) as error:
             raise TypeError(
                 f'{name}: a {type(tensors[name]).__name__} hides its numbers, so that they have no '

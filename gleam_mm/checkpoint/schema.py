@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gleam_mm.checkpoint.files import CheckpointError, kind
+from gleam_mm.checkpoint.packing import BITS
 
 VERSION = 2
 """The version that is written.
 
-Files of release 0.1.0 have none. Since 2 there are the preprocessing of pictures, and the names of
-models that are no :class:`~gleam_mm.models.PETLClassifier`. All of them are read.
+Files of release 0.1.0 have none. Since 2 there are the preprocessing of pictures, packed matrices,
+and the names of models that are no :class:`~gleam_mm.models.PETLClassifier`. All of them are read.
 """
 
 
@@ -87,6 +88,11 @@ def _is_mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, Mapping) and all(map(fits, value.values()))
 
 
+def _is_form(value: Any) -> bool:
+    shape = value.get('shape') if isinstance(value, Mapping) else None
+    return isinstance(shape, list) and all(map(_is_count, shape)) and value.get('bits') in BITS
+
+
 def _is_metric(value: Any) -> bool:
     if isinstance(value, list):  # one number a class, or a matrix of them
         return all(map(_is_metric, value))
@@ -104,6 +110,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'model': ("a mapping with the library, the model's name there and its options", _is_model),
     'backbone_fingerprint': ('a SHA-256 in hexadecimal', _is_fingerprint),
     'classes': ('a list of names, or null', _is_classes),
+    'packed': ('a mapping of matrices to their bits and shapes', _is_mapping_of(_is_form)),
     'epoch': ('a number of epochs', _is_count),
     'iter': ('a number of iterations', _is_count),
     'metrics': (

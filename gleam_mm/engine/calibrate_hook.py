@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.petl import PETLMethod, overrides
 from gleam_mm.registry import HOOKS
 
@@ -35,7 +36,7 @@ class CalibrateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Calibrates."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         method = getattr(model, 'petl', None)
         if not isinstance(method, PETLMethod) or runner.iter or runner._load_from:
             return
@@ -47,7 +48,7 @@ class CalibrateHook(Hook):
         for tensor in (*method.parameters(), *method.buffers()):
             dist.broadcast(tensor.data)
 
-    def _calibrate(self, runner: Runner, model: nn.Module, members: list[PETLMethod]) -> None:
+    def _calibrate(self, runner: Runner, model: BaseModel, members: list[PETLMethod]) -> None:
         images = runner.train_dataloader
         loader = DataLoader(
             images.dataset,
@@ -65,7 +66,7 @@ class CalibrateHook(Hook):
         model.zero_grad(set_to_none=True)
 
 
-def _loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+def _loss(model: BaseModel, batch: Mapping[str, Any]) -> Tensor:
     data = model.data_preprocessor(batch, training=False)
     loss, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
     return loss

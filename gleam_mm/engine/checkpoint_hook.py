@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.dist import all_reduce_dict, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.fileio import remove_unfinished, write_bytes
@@ -23,6 +22,7 @@ from gleam_mm.inference import preprocessing
 from gleam_mm.interrupts import uninterrupted
 from gleam_mm.models import PETLClassifier
 from gleam_mm.models.description import versions
+from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import HOOKS
 
 ADAPTER = 'adapter.safetensors'
@@ -79,7 +79,7 @@ class AdapterCheckpointHook(CheckpointHook):
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             runner.message_hub.update_info(EPOCH_LENGTH, len(loop.dataloader))
-        parameters = dict(_model(runner).named_parameters())
+        parameters = dict(unwrapped(runner.model).named_parameters())
         for name, gradient in self._gradients.items():
             parameters[name].grad = gradient.to(parameters[name].device)
         if runner.param_schedulers is None:
@@ -105,7 +105,7 @@ class AdapterCheckpointHook(CheckpointHook):
         """Exports the adapter, after an ``EMAHook`` has put in the averaged weights."""
         if self._gradients and 'optimizer' in checkpoint:
             checkpoint[_GRADIENTS] = self._gradients
-        if not isinstance(_model(runner), PETLClassifier):
+        if not isinstance(unwrapped(runner.model), PETLClassifier):
             return
         progress = {key: checkpoint['meta'][key] for key in ('epoch', 'iter')}
         epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -243,11 +243,13 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
         runner: The runner, with a :class:`~gleam_mm.models.PETLClassifier`.
         dataset: The dataset that knows the names of the classes.
     """
-    model = _model(runner)
+    model = unwrapped(runner.model)
     metainfo = getattr(dataset, 'metainfo', None) or {}
     classes = metainfo.get('classes')
+    packed = packed_matrices(model)
     return {
         **model.description,
+        **({'packed': packed} if packed else {}),
         'classes': list(classes) if isinstance(classes, Sequence) else None,
         'backbone_fingerprint': model.backbone_fingerprint(),
         'pipeline': preprocessing.of_config(runner.cfg),
@@ -284,7 +286,7 @@ def _accumulated(runner: Runner) -> dict[str, Tensor]:
         return {}
     gradients = {
         name: parameter.grad.detach().clone()
-        for name, parameter in _model(runner).named_parameters()
+        for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
     all_reduce_dict(gradients, op='mean')
@@ -302,7 +304,7 @@ def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     Mappings become one metric a key, ``name/key``. What is no number is left out.
     """
-    plain = {}
+    plain: dict[str, Any] = {}
     for name, value in metrics.items():
         if isinstance(value, Mapping):
             plain |= {f'{name}/{key}': part for key, part in plain_metrics(value).items()}
@@ -321,7 +323,3 @@ def _plain(value: Any) -> Any:
         parts = [_plain(part) for part in value]
         return _NO_NUMBER if any(part is _NO_NUMBER for part in parts) else parts
     return value if value is None or isinstance(value, int | float) else _NO_NUMBER
-
-
-def _model(runner: Runner) -> torch.nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

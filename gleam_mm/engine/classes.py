@@ -1,15 +1,16 @@
 """The head has as many outputs as the dataset has classes: filled in, and checked."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mmengine import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.registry import DATASETS, HOOKS, scope_of
 
 
@@ -78,7 +79,9 @@ class CheckClassesHook(Hook):
             return
         validation = runner.val_dataloader.dataset
         self._check(runner, validation, 'val_dataloader')
-        names = [getattr(dataset, 'metainfo', {}).get('classes') for dataset in (train, validation)]
+        names: list[Any] = [
+            getattr(dataset, 'metainfo', {}).get('classes') for dataset in (train, validation)
+        ]
         if all(names) and tuple(names[0]) != tuple(names[1]):
             ours, theirs = next(pair for pair in zip(*names, strict=True) if pair[0] != pair[1])
             raise ValueError(
@@ -95,7 +98,7 @@ class CheckClassesHook(Hook):
         self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
 
     def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
         classes = getattr(dataset, 'metainfo', {}).get('classes')
         if outputs is not None and classes and outputs != len(classes):

@@ -189,8 +189,7 @@ class ConsoleHook(Hook):
         atexit.register(self._stop)  # other runners may not call after_everything
 
     def _describe(self, description: str) -> None:
-        if self._progress is not None:
-            self._update(description=description, force=True)
+        self._update(description=description, force=True)
 
     def _advance(self, completed: int) -> None:
         if self._progress is not None:
@@ -198,6 +197,8 @@ class ConsoleHook(Hook):
             self._update(completed=completed, force=completed == total)
 
     def _update(self, force: bool, **fields: Any) -> None:
+        if self._progress is None:
+            return
         self._progress.update(
             self._progress.task_ids[0], status='  '.join(self._status.values()), **fields
         )

@@ -1,12 +1,14 @@
-"""Several processes where there is no GPU: gloo instead of NCCL."""
+"""Several processes: gloo instead of NCCL where there is no GPU, and the model they share."""
 
 import os
 import subprocess
 from datetime import timedelta
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
-from torch import distributed
+from mmengine.model import is_model_wrapper
+from torch import distributed, nn
 
 DEFAULT_PORT = '29500'  # torch.distributed's own
 
@@ -60,6 +62,11 @@ def init_dist(cfg: Config) -> None:
         **(cfg.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model inside of what distributes it among processes, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def _set_environment(launcher: str, port: int | None) -> None:

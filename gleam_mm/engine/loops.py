@@ -117,7 +117,8 @@ class IterTrainLoop(IterBasedTrainLoop):
 def _check(loader: DataLoader) -> None:
     if len(loader) > 0:
         return
-    images = len(loader.dataset)
+    dataset: Any = loader.dataset  # has a length, for the loader has one
+    images = len(dataset)
     if images == 0:
         raise ValueError('train_dataloader.dataset has no images')
     raise ValueError(

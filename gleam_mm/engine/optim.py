@@ -29,7 +29,7 @@ class TrainableOptimWrapperConstructor(_MMEngineConstructor):
         if next(_trainable(model), None) is None:
             raise ValueError(f'{type(model).__name__} has no trainable parameter to optimize')
         if not self.paramwise_cfg:
-            model = SimpleNamespace(parameters=partial(_trainable, model))
+            return super().__call__(SimpleNamespace(parameters=partial(_trainable, model)))
         return super().__call__(model)
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:

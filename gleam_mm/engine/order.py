@@ -6,9 +6,9 @@ whether they live on between epochs, and whatever validation has drawn in betwee
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ class SeededBatchSampler(Sampler):
         self._runner = runner
 
     @property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> Sampler | Iterable[int]:
         """The sampler of single indices."""
         return self.batches.sampler
 
@@ -152,7 +152,7 @@ def make_reproducible(loader: DataLoader, runner: Runner) -> None:
     if loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
         # DataLoader lets nobody set this attribute after its construction, because a running
         # iterator would not notice. There is none yet.
-        batches = SeededBatchSampler(loader.batch_sampler, runner)
+        batches = SeededBatchSampler(cast(BatchSampler, loader.batch_sampler), runner)
         object.__setattr__(loader, 'batch_sampler', batches)
 
 
@@ -166,7 +166,7 @@ def batches_from(loader: DataLoader, epoch: int, start: int) -> Iterator[Any]:
     """
     # Every epoch takes one number from the generator of the model's noise, whether workers are
     # started for it, live on or are none at all.
-    number = torch.empty((), dtype=torch.int64).random_().item()
+    number = int(torch.empty((), dtype=torch.int64).random_())
     loader.generator = torch.Generator().manual_seed(number)
     if isinstance(loader.batch_sampler, SeededBatchSampler):
         loader.batch_sampler.epoch, loader.batch_sampler.start = epoch, start
@@ -179,7 +179,7 @@ def stop_workers(loader: DataLoader) -> None:
 
     Left to the garbage collector, which ends the queue to them first, each takes five seconds.
     """
-    iterator = getattr(loader, '_iterator', None)
+    iterator: Any = getattr(loader, '_iterator', None)
     if hasattr(iterator, '_shutdown_workers'):
         iterator._shutdown_workers()
         loader._iterator = None

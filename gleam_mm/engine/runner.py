@@ -32,7 +32,7 @@ class PETLRunner(Runner):
 
     _running = False
     _ran = False  # before_run
-    _loaded: dict | None = None  # the checkpoint that is being resumed
+    _loaded: Any = None  # the checkpoint that is being resumed
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds the logger, and keeps its console readable from the first line on."""
@@ -96,7 +96,7 @@ class PETLRunner(Runner):
                 f'{filename}: was trained with the seed {self.seed}, not {asked}; resume with '
                 f'--seed {self.seed}, or train anew in another folder'
             )
-        sampler = getattr(self.train_dataloader.batch_sampler, 'sampler', None)
+        sampler: Any = getattr(self.train_dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == drawn:
             sampler.seed = self.seed
         if resume_optimizer:

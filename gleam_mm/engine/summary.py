@@ -9,12 +9,12 @@ from pathlib import Path
 import mmengine
 from mmengine.dist import get_rank
 from mmengine.evaluator import DumpResults
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from gleam_mm.config import recipes
 from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.console_hook import headline
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.models import PETLClassifier, params
 from gleam_mm.output import tables
 from gleam_mm.petl import Supernet
@@ -55,7 +55,7 @@ def of_training(runner: Runner, metrics: Mapping[str, float] | None, seconds: fl
     Returns:
         Lines of text.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     lines = []
     if metrics is not None:
         lines.append(('accuracy', f'{headline(metrics)} on test, with the final weights'))
@@ -101,14 +101,14 @@ def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
         python = Path('python')
     config = Path(runner.cfg.filename)
     tools = Path(sys.argv[0]).parent
-    commands = []
+    commands: list[list[object]] = []
     if adapter.is_file():
         commands.append([python, tools / 'test.py', work_dir / config.name, adapter])
     try:
         recipe = recipes.parse(config.stem)
     except recipes.RecipeError:
         recipe = None
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     petl = getattr(model, 'petl', None)
     if adapter.is_file() and isinstance(petl, Supernet) and petl.is_supernet:
         commands.append([python, tools / 'search.py', recipe or config, adapter])

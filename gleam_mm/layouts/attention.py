@@ -1,5 +1,7 @@
 """An attention module by the steps of its arithmetic, whichever library it comes from."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +18,7 @@ class Attention:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module: Any = module  # whose attributes are those of its library's class
 
     @property
     def scale(self) -> float:

@@ -64,7 +64,7 @@ class Layout:
     """The config of the neck that pools what such a backbone returns, unless it does so itself."""
 
     def __init__(self, backbone: nn.Module) -> None:
-        self.backbone = backbone
+        self.backbone: Any = backbone  # whose attributes only its layout knows
         self._tokens = _Tokens()
         self._last_sizes: dict[int, tuple[int, int]] = {}
         self._blocks: dict[int | None, Site] = {}
@@ -219,7 +219,7 @@ class Layout:
             return False
         return True
 
-    def _set_grid(self, stage: int, size: tuple[int, int]) -> None:
+    def _set_grid(self, stage: int, size: Sequence[int]) -> None:
         self._last_sizes[stage] = self._tokens.sizes[stage] = int(size[0]), int(size[1])
 
 

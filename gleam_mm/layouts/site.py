@@ -1,13 +1,16 @@
 """Sites: the places in a backbone where a method plugs in, and the grid of the tokens there."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
 ROLES = ('patch_embed', 'block', 'norm', 'attn', 'ffn', *LINEAR_ROLES, 'downsample')
+
+Affine = nn.Linear | nn.LayerNorm | nn.Conv2d
+"""What has a weight and a bias that a method may act on."""
 
 
 class Grid(NamedTuple):
@@ -49,7 +52,7 @@ class Site:
     Attributes:
         name: The module's path inside the backbone, such as ``layers.0.attn.qkv``.
         role: What the module does, one of :data:`ROLES`.
-        module: The module itself. A site does not own it.
+        module: The module itself, of whatever class. A site does not own it.
         block: Index of the transformer block over the whole network; None outside of the blocks.
         stage: Index of the stage; 0 everywhere in a backbone without stages.
         width: The token width d of the stage.
@@ -57,7 +60,7 @@ class Site:
 
     name: str
     role: str
-    module: nn.Module
+    module: Any
     block: int | None
     stage: int
     width: int
@@ -68,7 +71,18 @@ class Site:
         return self.name.replace('.', '/')
 
     @property
-    def affine(self) -> nn.Module | None:
+    def index(self) -> int:
+        """The index of the transformer block that the site is in.
+
+        Raises:
+            ValueError: It is outside of the blocks.
+        """
+        if self.block is None:
+            raise ValueError(f'site {self.name!r} (role {self.role!r}) is outside of the blocks')
+        return self.block
+
+    @property
+    def affine(self) -> Affine | None:
         """The module whose weight and bias have the last word on the site's output.
 
         That is the site's own module for a Linear or a norm, and the norm or else the convolution
@@ -76,22 +90,30 @@ class Site:
         """
         if self.role not in ('patch_embed', 'norm', *LINEAR_ROLES):
             return None
-        affine = [
-            module
-            for module in self.module.modules()
-            if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d))
-        ]
+        affine = [module for module in self.module.modules() if isinstance(module, Affine)]
         return affine[-1] if affine else None
 
     @property
-    def weight(self) -> Tensor | None:
-        """The weight of :attr:`affine` in floating point, whatever it is stored as, or None."""
-        return None if self.affine is None else dequantized(self.affine.weight)
+    def weight(self) -> Tensor:
+        """The weight of :attr:`affine` in floating point, whatever it is stored as.
 
-    @property
-    def bias(self) -> Tensor | None:
-        """The bias of :attr:`affine`, or None."""
-        return None if self.affine is None else self.affine.bias
+        Raises:
+            ValueError: There is none.
+        """
+        return dequantized(self.require_affine().weight)
+
+    def require_affine(self) -> Affine:
+        """:attr:`affine`, where a method cannot do without.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if (affine := self.affine) is None:
+            raise ValueError(
+                f'site {self.name!r} (role {self.role!r}) has no weight of its own; choose among '
+                f'the roles patch_embed, norm, {", ".join(LINEAR_ROLES)}'
+            )
+        return affine
 
     @property
     def blocks_in(self) -> int:

@@ -31,10 +31,14 @@ class WindowedLayout(Layout):
     """The layout of a Swin: attention sites see windows, and there the window is the grid."""
 
     windowed = True
-    attention_class = WindowAttention
+    attention_class: ClassVar[type[WindowAttention]] = WindowAttention
 
     shifts_before_padding: ClassVar[bool] = False
     """Whether a grid that windows do not fill is shifted first and padded then."""
+
+    def attention(self, site: Site) -> WindowAttention:
+        """The arithmetic of the attention at a site with the role ``attn``."""
+        return self.attention_class(site.module)
 
     @abstractmethod
     def partition(self, block: Site, grid: Grid) -> Partition:

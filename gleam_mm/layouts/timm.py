@@ -47,7 +47,7 @@ class TIMMLayout(Layout):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
-        self.model = timm_model(backbone)
+        self.model: Any = timm_model(backbone)
         self.root = '' if self.model is backbone else 'timm_model.'
 
     @property
@@ -127,7 +127,8 @@ class TIMMSwinLayout(TIMMLayout, WindowedLayout):
         ]
 
     def partition(self, block: Site, grid: Grid) -> Partition:
-        return Partition(*block.module.window_size, tuple(block.module.shift_size))
+        rows, columns = block.module.window_size
+        return Partition(rows, columns, tuple(block.module.shift_size))
 
     def merge_tokens(self, downsample: Site, tokens: Tensor) -> Tensor:
         merging = downsample.module

@@ -88,12 +88,12 @@ def load_model(
         ValueError: The config has no :class:`~gleam_mm.models.PETLClassifier`, or neither config
             nor checkpoint is given.
     """
-    if config is None and checkpoint is None:
-        raise ValueError('give a config, an adapter file, or both')
-    if config is None:
+    if config is not None:
+        cfg = config if isinstance(config, Config) else recipes.load(config)
+    elif checkpoint is not None:
         cfg = config_of(checkpoint)
     else:
-        cfg = config if isinstance(config, Config) else recipes.load(config)
+        raise ValueError('give a config, an adapter file, or both')
     if options:
         cfg = cfg.copy()
         cfg.merge_from_dict(dict(options))
@@ -226,7 +226,7 @@ def checked_part(part: str, config: Any) -> Any:
         return None
     if part == 'data_preprocessor':
         config = {'type': 'ClsDataPreprocessor', **config}
-    weights = config.get('init_cfg') if part == 'backbone' else None
+    weights: Any = config.get('init_cfg') if part == 'backbone' else None
     if not _is_pretrained(weights):
         return _checked(part, config, MODELS, _KINDS[part])
     _check_weights(weights)

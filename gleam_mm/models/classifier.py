@@ -1,6 +1,6 @@
 """The image classifier that trains a PETL method and a head on a frozen backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmengine.model import BaseModule
@@ -196,7 +196,11 @@ class PETLClassifier(ImageClassifier):
                 'with'
             )
         own = self.state_dict()
-        _require_equal(given - self._frozen, own.keys(), 'keys')
+        # Of a matrix that was packed afterwards, which is no matter to the model.
+        scales = {f'{key}_scales' for key in own} & given - own.keys()
+        for key in scales:
+            del state_dict[prefix + key]
+        _require_equal(given - scales - self._frozen, own.keys(), 'keys')
         own.pop(FINGERPRINT)
         for key, ours in own.items():
             theirs = state_dict[prefix + key]
@@ -247,7 +251,7 @@ def _drop_frozen(
         state_dict.pop(prefix + name, None)
 
 
-def _require_equal(given: Sequence[str], expected: Sequence[str], what: str) -> None:
+def _require_equal(given: Iterable[str], expected: Iterable[str], what: str) -> None:
     missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unexpected:
         raise CheckpointError(

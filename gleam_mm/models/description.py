@@ -89,7 +89,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
         theirs: That of a checkpoint.
         ours: That of a model.
     """
-    found = []
+    found: list[Difference] = []
     for part, key in _KEYS.items():
         if part in theirs and part in ours:
             pair = [_complete(part, described[part]) for described in (theirs, ours)]

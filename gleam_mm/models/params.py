@@ -11,7 +11,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
+from gleam_mm.checkpoint.packing import pack
 from gleam_mm.models.classifier import PETLClassifier
+from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import MODELS, scope_of
 
 
@@ -73,7 +75,7 @@ def count(model: PETLClassifier) -> ParameterCount:
         local=_trained([model.petl.local]),
         head=head,
         frozen=total - trainable - head,
-        adapter_bytes=_file_size(model.state_dict()),
+        adapter_bytes=_file_size(pack(model.state_dict(), packed_matrices(model))),
     )
 
 

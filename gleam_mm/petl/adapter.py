@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import check_bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -21,12 +22,18 @@ class Adapter(PETLMethod):
 
     where y is what a sublayer adds to the residual stream: the output of fc2, and with
     ``sites=('proj', 'fc2')``, as in the paper, that of the attention's projection as well. U starts
-    at zero. An adapter has :math:`2 d r + r + d` parameters.
+    at zero. An adapter has :math:`2 d r + r + d` parameters, without biases :math:`2 d r`.
 
     Args:
         bottleneck: Inner width r.
         sites: Roles to adapt.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
+        bias: Whether the bottleneck has biases.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
     """
 
     obstacle = 'its two Linears have a GELU between them, which no weight of a Linear can hold'
@@ -36,14 +43,20 @@ class Adapter(PETLMethod):
         bottleneck: Positive = 8,
         sites: Sequence[str] = ('fc2',),
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__(sites, blocks)
+        self.bits = check_bits(bits)
+        self.bias = bias
         self.bottleneck = bottleneck
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a site."""
         for site in sites:
-            self.local[site.key] = Bottleneck(site.blocks_out * site.width, self.bottleneck)
+            self.local[site.key] = Bottleneck(
+                site.blocks_out * site.width, self.bottleneck, bits=self.bits, bias=self.bias
+            )
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bottleneck makes of the sublayer's output."""

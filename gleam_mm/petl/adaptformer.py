@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import PassState, Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import check_bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -29,13 +30,19 @@ class AdaptFormer(PETLMethod):
 
     with x' the residual stream between attention and FFN. As in the official code the bottleneck
     reads x' without a norm, has dropout behind its ReLU and is not under drop path. U starts at
-    zero. A block has :math:`2 d r + r + d` parameters.
+    zero. A block has :math:`2 d r + r + d` parameters, without biases :math:`2 d r`.
 
     Args:
         bottleneck: Inner width r.
         scale: Factor s.
         drop_rate: Dropout behind the ReLU.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
+        bias: Whether the bottleneck has biases.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
     """
 
     obstacle = (
@@ -51,8 +58,12 @@ class AdaptFormer(PETLMethod):
         scale: float = 0.1,
         drop_rate: Probability = 0.1,
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__(('block', 'norm'), blocks)
+        self.bits = check_bits(bits)
+        self.bias = bias
         self.bottleneck = bottleneck
         self.scale = scale
         self.drop_rate = drop_rate
@@ -62,7 +73,9 @@ class AdaptFormer(PETLMethod):
         """Creates one bottleneck a block."""
         for site in sites:
             if site.role == 'block':
-                self.local[site.key] = Bottleneck(site.width, self.bottleneck)
+                self.local[site.key] = Bottleneck(
+                    site.width, self.bottleneck, bits=self.bits, bias=self.bias
+                )
 
     def before(self, site: Site, x: Tensor) -> Tensor:
         """Keeps the residual stream where a block reads it for its FFN, at its last norm."""

@@ -64,7 +64,7 @@ class Attachments:
         self._methods: list[Member] = []
         self._merged: list[Member] = []
         self._active: list[Member] = []
-        self._originals: dict[tuple[nn.Module, str], nn.Parameter] = {}
+        self._originals: dict[tuple[Any, str], nn.Parameter] = {}
         self._handles = [
             backbone.register_forward_pre_hook(self._begin),
             *self.layout.track_grid(),
@@ -160,13 +160,13 @@ class Attachments:
         self._merged = merged
         self._plug()
 
-    def _fold(self, merged: Sequence[Member]) -> dict[tuple[nn.Module, str], Tensor]:
+    def _fold(self, merged: Sequence[Member]) -> dict[tuple[Any, str], Tensor]:
         """What these methods make of the backbone's original weights."""
         for whole in merged:
             for member in whole.members():
                 if member.sites and not member.folds():
                     raise member.refusal(member.obstacle)
-        folded: dict[tuple[nn.Module, str], Tensor] = {}
+        folded: dict[tuple[Any, str], Tensor] = {}
         for module, acting in self._by_module().items():
             inside = [(member, site) for whole, member, site in acting if whole in merged]
             if not inside:
@@ -189,9 +189,9 @@ class Attachments:
                     folded[module, name] = value
         return folded
 
-    def _by_module(self) -> dict[nn.Module, list[tuple[Member, Member, Site]]]:
+    def _by_module(self) -> dict[Any, list[tuple[Member, Member, Site]]]:
         """Module -> what acts there, from the inside outwards: method, its member, and the site."""
-        acting: dict[nn.Module, list[tuple[Member, Member, Site]]] = {}
+        acting: dict[Any, list[tuple[Member, Member, Site]]] = {}
         for whole in self._methods:
             for member in whole.members():
                 for site in member.sites.values():

@@ -132,8 +132,9 @@ class PETLMethod(Checked, BaseModule):
             )
         self.roles = tuple(sites)
         self.blocks = None if blocks is None else tuple(blocks)
-        self.shared = nn.ModuleDict()
-        self.local = nn.ModuleDict()
+        # Only the method knows the classes of what it puts there, and a type checker does not.
+        self.shared: Any = nn.ModuleDict()
+        self.local: Any = nn.ModuleDict()
         self.sites: dict[str, Site] = {}
         self._attachments: Attachments | None = None
         self._place = ''  # in the method that this one is a part of
@@ -325,7 +326,7 @@ class PETLMethod(Checked, BaseModule):
             backbone's with ``backbone.`` in front.
         """
         yield from self.own_parameters()
-        adopted = {}
+        adopted: dict[str, nn.Parameter] = {}
         for member in self.members():
             adopted.update(member.adopted_parameters())
         for name, parameter in adopted.items():
@@ -365,7 +366,7 @@ class PETLMethod(Checked, BaseModule):
     def plug(self) -> None:
         """Sets the method's hooks, not those of its parts."""
         for site in self.sites.values():
-            module = site.affine if self.at_affine else site.module
+            module = site.require_affine() if self.at_affine else site.module
             if self._acts('before', site):
                 self._handles.append(
                     module.register_forward_pre_hook(

@@ -26,7 +26,7 @@ class ConvBottleneck(Bottleneck):
         self.conv = nn.Conv2d(bottleneck, bottleneck, 3, padding=1)
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.dirac_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(self.conv.get_parameter('bias'))
 
     def mix(self, z: Tensor, grid: Grid) -> Tensor:
         """Convolves tokens (B, N, r) over their grid, each that stands outside of it on its own."""

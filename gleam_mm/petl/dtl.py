@@ -80,14 +80,14 @@ class DTL(PETLMethod):
         number = len(layout.sites(('block',)))
         start = number // 2 if self.start is None else self.start
         sites = super().select(layout)
-        adding = {site.stage for site in sites if site.block >= start}
+        adding = {site.stage for site in sites if site.index >= start}
         if not adding:
             raise ValueError(
                 f'start={self.start}: none of the adapted blocks is behind it; choose a number '
-                f'from 0 to {max(site.block for site in sites)}'
+                f'from 0 to {max(site.index for site in sites)}'
             )
         sites = [site for site in sites if site.stage in adding]
-        firsts = {site.stage: site.block for site in reversed(sites)}
+        firsts = {site.stage: site.index for site in reversed(sites)}
         self._start, self._beginnings = start, set(firsts.values())
         return sites
 
@@ -115,7 +115,7 @@ class DTL(PETLMethod):
         """
         pair, h = self.local[site.key], self._side.h
         z = F.linear(F.linear(x, pair.down), pair.up)
-        if site.block not in self._beginnings:
+        if site.index not in self._beginnings:
             if h is None:
                 raise RuntimeError(
                     f'the side path of DTL is not known at {site.name!r}: call the backbone '
@@ -123,7 +123,7 @@ class DTL(PETLMethod):
                 )
             z = h + z
         self._side.h = z
-        return y if site.block < self._start else y + self._return(site, z)
+        return y if site.index < self._start else y + self._return(site, z)
 
     def end(self, output: Any) -> Any:
         """Forgets the side path."""

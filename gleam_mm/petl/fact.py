@@ -9,35 +9,48 @@ from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
+from gleam_mm.petl.bits import Rounded
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.registry import MODELS
 
 
-class Core(nn.Module):
+class Core(Rounded):
     """The core tensor of a Tucker decomposition, indexed (channel out, channel in, k).
 
     Args:
         rank: Inner width r of all three dimensions.
+        bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, rank: int) -> None:
+    matrices = ('weight',)
+
+    def __init__(self, rank: int, bits: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rank, rank, rank))
         nn.init.xavier_uniform_(self.weight)
+        self.round_to(bits)
 
 
-class Columns(nn.Module):
+class Columns(Rounded):
     """A site's columns of the third factor, indexed (block out, block in, k).
 
     Args:
         blocks_in: Number of d-wide blocks that the site reads.
         blocks_out: Number of d-wide blocks that the site writes.
         rank: Inner width r.
+        bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, blocks_in: int, blocks_out: int, rank: int) -> None:
+    matrices = ('weight',)
+
+    def __init__(self, blocks_in: int, blocks_out: int, rank: int, bits: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(blocks_out, blocks_in, rank))
+        self.round_to(bits)
+
+    def transform(self) -> Tensor:
+        """The columns."""
+        return self.matrix('weight')
 
 
 @MODELS.register_module()
@@ -67,6 +80,11 @@ class FacT(LadderMethod):
             FacT-TK's factors start as in the official code.
         drop_rate: Dropout of what B reads.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of all factors, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
     """
 
     def __init__(
@@ -78,9 +96,10 @@ class FacT(LadderMethod):
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
     ) -> None:
         super().__init__(
-            rank, alpha, sites, local_init=local_init, drop_rate=drop_rate, blocks=blocks
+            rank, alpha, sites, local_init=local_init, drop_rate=drop_rate, blocks=blocks, bits=bits
         )
         self.form = form
 
@@ -92,7 +111,9 @@ class FacT(LadderMethod):
         matrices: dict[str, list[Tensor]] = {}
         for site in sites:
             matrices.setdefault(str(site.stage), []).append(self.local[site.key].weight)
-        self.shared['cores'] = nn.ModuleDict({stage: Core(self.rank) for stage in matrices})
+        self.shared['cores'] = nn.ModuleDict(
+            {stage: Core(self.rank, self.bits) for stage in matrices}
+        )
         for columns in matrices.values():
             # As Xavier's initialisation of the whole factor P, r x (number of matrices).
             number = sum(weight.shape[:2].numel() for weight in columns)
@@ -104,12 +125,12 @@ class FacT(LadderMethod):
         """Creates a site's transform or its columns of P."""
         if self.form == 'tt':
             return super().build_local(site)
-        return Columns(site.blocks_in, site.blocks_out, self.rank)
+        return Columns(site.blocks_in, site.blocks_out, self.rank, self.bits)
 
     def local_weight(self, site: Site) -> Tensor:
         """A site's transform: the core's slices, combined by the site's columns of P."""
         weight = super().local_weight(site)
         if self.form == 'tt':
             return weight
-        core = self.shared['cores'][str(site.stage)].weight
+        core = self.shared['cores'][str(site.stage)].matrix('weight')
         return torch.einsum('oik,abk->oiab', weight, core)

@@ -61,10 +61,12 @@ class GLEAM(LadderMethod):
         local_init: How local transforms start: as the ``'identity'``, or ``'uniform'`` as in FacT.
         drop_rate: Dropout of what B reads: 0.1 in FacT.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of projections and local transforms, 1, 2, 4 or 8, instead of full
+            precision; see :class:`~gleam_mm.petl.bits.Rounded`. The mixture keeps full precision.
 
     Raises:
-        ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor`` or ``balance``
-            is out of range, or ``gate``, ``moe_side`` or a start is unknown.
+        ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor``, ``balance``
+            or ``bits`` is out of range, or ``gate``, ``moe_side`` or a start is unknown.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class GLEAM(LadderMethod):
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
     ) -> None:
         mixer = None
         if moe:
@@ -108,7 +111,9 @@ class GLEAM(LadderMethod):
                 renormalize=renormalize,
                 balance=balance,
             )
-        super().__init__(rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks)
+        super().__init__(
+            rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks, bits
+        )
 
     def begin(self) -> None:
         """Forgets the balance losses of a pass whose losses nobody took."""

@@ -139,7 +139,7 @@ class GLoRA(Supernet):
                     f'GLoRA adapts Linears; {site.name!r} (role {site.role!r}) is a '
                     f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
                 )
-        if not self.is_supernet:
+        if self.subnet is not None:
             self.subnet = _checked(self.subnet, sites)
         for site in sites:
             forms = self.subnet[site.name] if self.subnet else _largest(site)

@@ -55,6 +55,8 @@ class BaseLinear(nn.Linear):
         key: The key of the site.
     """
 
+    _method: PETLMethod
+
     def __init__(self, method: PETLMethod, key: str) -> None:
         nn.Module.__init__(self)
         self.__dict__['_method'] = method
@@ -65,24 +67,25 @@ class BaseLinear(nn.Linear):
         """The Linear of the backbone that the method is attached to at present."""
         return self._method.sites[self._key].module
 
+    # torch declares plain attributes where these are properties.
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # type: ignore[override]
         """The weight of the site's module."""
         return dequantized(self._linear.weight).detach()
 
     @property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Tensor | None:  # type: ignore[override]
         """The bias of the site's module."""
         bias = self._linear.bias
         return None if bias is None else bias.detach()
 
     @property
-    def in_features(self) -> int:
+    def in_features(self) -> int:  # type: ignore[override]
         """The width that the site reads."""
         return self._linear.in_features
 
     @property
-    def out_features(self) -> int:
+    def out_features(self) -> int:  # type: ignore[override]
         """The width that the site writes."""
         return self._linear.out_features
 
@@ -199,7 +202,7 @@ class HFPeft(PETLMethod):
             changed = [
                 _restore(weight, *data) for weight, data in zip(weights, before, strict=True)
             ]
-        layers = [stand_in.get_submodule(site.name) for site in sites]
+        layers: list[Any] = [stand_in.get_submodule(site.name) for site in sites]
         for site, layer in zip(sites, layers, strict=True):
             if not hasattr(layer, 'base_layer'):
                 raise ValueError(f'config of HFPeft: {peft_type} leaves {site.name!r} as it is')
@@ -269,7 +272,7 @@ def _stand_in(sites: list[Site]) -> nn.Module:
         for name in path:
             if name not in parent._modules:
                 parent.add_module(name, nn.Module())
-            parent = parent._modules[name]
+            parent = parent.get_submodule(name)
         weight, bias = site.module.weight, site.module.bias
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device='meta')
         linear.weight, linear.bias = weight, bias

@@ -23,11 +23,12 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import Rounded, check_bits
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE
 
 
-class SharedProjection(nn.Module):
+class SharedProjection(Rounded):
     """The pair A (d -> r) and B (r -> d) that all sites of one token width share.
 
     B starts at zero, so that the model starts as the pretrained one.
@@ -35,17 +36,24 @@ class SharedProjection(nn.Module):
     Args:
         width: Token width d.
         rank: Inner width r.
+        bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, width: int, rank: int) -> None:
+    matrices = ('down', 'up')
+
+    def __init__(self, width: int, rank: int, bits: int | None = None) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, width))
         self.up = nn.Parameter(torch.zeros(width, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.round_to(bits)
 
 
-class LocalTransform(nn.Module):
+class LocalTransform(Rounded):
     """The 1x1 convolution L_s of one site, from ``blocks_in * r`` to ``blocks_out * r`` channels.
+
+    With few bits and the start as the identity, what is trained and rounded is the difference from
+    the identity.
 
     Args:
         blocks_in: Number of d-wide blocks that the site reads.
@@ -53,9 +61,19 @@ class LocalTransform(nn.Module):
         rank: Inner width r.
         init: How it starts: as the ``'identity'`` between blocks, where SLoRA stands all along, or
             ``'uniform'`` as PyTorch's Linears do, which is how FacT's official code starts it.
+        bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, blocks_in: int, blocks_out: int, rank: int, init: str = 'identity') -> None:
+    matrices = ('weight',)
+
+    def __init__(
+        self,
+        blocks_in: int,
+        blocks_out: int,
+        rank: int,
+        init: str = 'identity',
+        bits: int | None = None,
+    ) -> None:
         super().__init__()
         # Indexed (block out, block in, channel out, channel in).
         identity = torch.eye(rank).expand(blocks_out, blocks_in, rank, rank)
@@ -63,6 +81,17 @@ class LocalTransform(nn.Module):
         if init == 'uniform':
             bound = 1 / math.sqrt(rank * blocks_in)
             nn.init.uniform_(self.weight, -bound, bound)
+        self.adds_identity = init == 'identity' and bits is not None
+        if self.adds_identity:
+            nn.init.zeros_(self.weight)
+        self.round_to(bits)
+
+    def transform(self) -> Tensor:
+        """L_s."""
+        weight = self.matrix('weight')
+        if not self.adds_identity:
+            return weight
+        return weight + torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device)
 
 
 class LadderMethod(PETLMethod):
@@ -99,6 +128,11 @@ class LadderMethod(PETLMethod):
         local_init: How local transforms start, see :class:`LocalTransform`.
         drop_rate: Dropout of what B reads, in training.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of projections and local transforms, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
     """
 
     def __init__(
@@ -112,8 +146,10 @@ class LadderMethod(PETLMethod):
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
     ) -> None:
         super().__init__(sites, blocks)
+        self.bits = check_bits(bits)
         self.rank = rank
         self.alpha = alpha
         self.has_local = local
@@ -127,7 +163,7 @@ class LadderMethod(PETLMethod):
         """Creates one projection a stage and, where wanted, one local transform a site."""
         self.shared['projections'] = nn.ModuleDict(
             {
-                str(stage): SharedProjection(width, self.rank)
+                str(stage): SharedProjection(width, self.rank, self.bits)
                 for stage, width in sorted({(site.stage, site.width) for site in sites})
             }
         )
@@ -147,12 +183,14 @@ class LadderMethod(PETLMethod):
 
     def build_local(self, site: Site) -> nn.Module:
         """Creates what is a site's own in its local transform."""
-        return LocalTransform(site.blocks_in, site.blocks_out, self.rank, self.local_init)
+        return LocalTransform(
+            site.blocks_in, site.blocks_out, self.rank, self.local_init, self.bits
+        )
 
     def local_weight(self, site: Site) -> Tensor:
         """The local transform of one site, of shape (c_o, c_i, r, r)."""
         if self.has_local:
-            return self.local[site.key].weight
+            return self.local[site.key].transform()
         down = self.projection(site).down
         identity = torch.eye(self.rank, dtype=down.dtype, device=down.device)
         return identity.expand(site.blocks_out, site.blocks_in, -1, -1)
@@ -170,7 +208,7 @@ class LadderMethod(PETLMethod):
             (d, r) for each block or, at a site that narrows, ``down`` of shape (r, d) for each
             block and ``up`` of shape (d, c_i r).
         """
-        down, up = self.projection(site).down, self.projection(site).up
+        down, up = (self.projection(site).matrix(name) for name in ('down', 'up'))
         local = self.local_weight(site).flatten(0, 1)  # (blocks, r, r)
         if self._transforms_first(site):
             return _join(local @ down, site), up
@@ -188,7 +226,7 @@ class LadderMethod(PETLMethod):
         if self.training and self.drop_rate:
             if not self._transforms_first(site):  # dropout, between L_s and B, keeps them apart
                 z = F.linear(z, _join(self.local_weight(site).flatten(0, 1), site))
-                up = self.projection(site).up
+                up = self.projection(site).matrix('up')
             z = F.dropout(z, self.drop_rate)
         return add_update(y, z, up, self.alpha)
 

@@ -11,26 +11,33 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import Rounded, check_bits
 from gleam_mm.petl.lowrank import STARTS, add_update
 from gleam_mm.registry import MODELS
 
 
-class LowRankPair(nn.Module):
+class LowRankPair(Rounded):
     """The matrices of one site: A as ``down`` (r, n) and B as ``up`` (m, r), which starts at zero.
 
     Args:
         in_features: Width n that the site reads.
         out_features: Width m that the site writes.
         rank: Inner width r.
+        bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+    matrices = ('down', 'up')
+
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, bits: int | None = None
+    ) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, in_features))
         self.up = nn.Parameter(torch.zeros(out_features, rank))
         self.register_buffer('first_down', None)
         self.register_buffer('first_up', None)
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.round_to(bits)
 
     @torch.no_grad()
     def start_from(self, down: Tensor, up: Tensor) -> None:
@@ -48,7 +55,7 @@ class LowRankPair(nn.Module):
     def factors(self) -> tuple[Tensor, Tensor]:
         """A and B; with a start of its own, those of the difference B A - B0 A0, twice as many."""
         if self.first_up is None:
-            return self.down, self.up
+            return self.matrix('down'), self.matrix('up')
         return torch.cat((self.down, self.first_down)), torch.cat((self.up, -self.first_up), dim=1)
 
 
@@ -81,9 +88,12 @@ class LoRA(PETLMethod):
             ``'olora'``.
         train_down: Whether A is trained. Frozen, it is best orthogonal (Zhu et al., ICML 2024).
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
 
     Raises:
-        ValueError: A site is no Linear, or has too few singular values for the rank.
+        ValueError: ``bits`` is out of range, or meets a frozen A or a start from the weight; a site
+            is no Linear, or has too few singular values for the rank.
     """
 
     def __init__(
@@ -95,8 +105,15 @@ class LoRA(PETLMethod):
         init: Literal['uniform', 'orthogonal', 'pissa', 'milora', 'olora'] = 'uniform',
         train_down: bool = True,
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
     ) -> None:
         super().__init__(sites, blocks)
+        self.bits = check_bits(bits)
+        if bits is not None and (init in STARTS or not train_down):
+            raise ValueError(
+                f'bits={bits}: choose train_down=True and an init that is none of '
+                f'{", ".join(STARTS)}, whose matrices keep full precision'
+            )
         self.rank = rank
         self.scale = alpha / rank
         self.drop_rate = drop_rate
@@ -131,7 +148,7 @@ class LoRA(PETLMethod):
                 f'{type(self).__name__} adapts Linears; {site.name!r} (role {site.role!r}) is a '
                 f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
             )
-        return LowRankPair(linear.in_features, linear.out_features, rank)
+        return LowRankPair(linear.in_features, linear.out_features, rank, self.bits)
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices whose product is the update of a site's weight, but for the scale."""

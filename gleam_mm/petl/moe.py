@@ -83,6 +83,9 @@ class ConvMoE(Checked, nn.Module):
         ValueError: ``num_experts``, ``top_k`` and ``scales`` do not fit each other.
     """
 
+    _fold: Tensor
+    _areas: Tensor
+
     def __init__(
         self,
         channels: Positive,
@@ -196,7 +199,7 @@ class ConvMoE(Checked, nn.Module):
     def take_loss(self) -> Tensor:
         """The balance loss of all calls since the last time, a number; then forgets them."""
         taken, self._pass.of_calls = self._pass.of_calls, []
-        return self.balance * (sum(taken) if taken else self.gate.new_zeros(()))
+        return self.balance * sum(taken, self.gate.new_zeros(()))
 
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""

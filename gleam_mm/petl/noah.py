@@ -1,7 +1,7 @@
 """NOAH: neural prompt search, over adapters, LoRA and visual prompts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -38,7 +38,7 @@ class SlicedPrompts(VPT):
 
     def prompts(self, site: Site) -> Tensor:
         """The prompts that enter at a block."""
-        return super().prompts(site)[: self.sizes[site.block]]
+        return super().prompts(site)[: self.sizes[site.index]]
 
     def slices(self, site: Site, size: int) -> dict[str, Tensor]:
         """The parameters of a block with a smaller size."""
@@ -57,13 +57,13 @@ class SlicedLoRA(LoRA):
         super().build(sites)  # refuses what is no Linear
         self.local.clear()
         for site in sites:
-            if rank := self.sizes[site.block]:
+            if rank := self.sizes[site.index]:
                 linear = site.module
                 self.local[site.key] = LowRankPair(linear.in_features, linear.out_features, rank)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update, if the block has one."""
-        if not (size := self.sizes[site.block]):
+        if not (size := self.sizes[site.index]):
             return y
         pair = self.slices(site, size)
         return add_update(y, F.linear(x, pair['down']), pair['up'], 1.0)
@@ -84,12 +84,12 @@ class SlicedAdapter(Adapter):
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a block that has one."""
         for site in sites:
-            if size := self.sizes[site.block]:
+            if size := self.sizes[site.index]:
                 self.local[site.key] = Bottleneck(site.width, size)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bottleneck makes of the FFN's output, if the block has one."""
-        if not (size := self.sizes[site.block]):
+        if not (size := self.sizes[site.index]):
             return y
         part = self.slices(site, size)
         hidden = F.gelu(F.linear(y, part['down.weight'], part['down.bias']))
@@ -106,7 +106,7 @@ class SlicedAdapter(Adapter):
         }
 
 
-MODULES: dict[str, type[PETLMethod]] = {
+MODULES: dict[str, Callable[[Sizes], PETLMethod]] = {
     'prompts': SlicedPrompts,
     'lora': SlicedLoRA,
     'adapter': SlicedAdapter,
@@ -166,11 +166,11 @@ class NOAH(Supernet):
     def build(self, sites: list[Site]) -> None:
         """Creates what the blocks have at most."""
         blocks = len(sites)
-        if self.is_supernet:
+        if self.subnet is None:
             deepest = self.depths[0] if self.depths else blocks
             if deepest > blocks:
                 raise ValueError(
-                    f'depths={sorted(self.depths)}: the backbone has {blocks} blocks only'
+                    f'depths={sorted(self.depths or ())}: the backbone has {blocks} blocks only'
                 )
             largest = [self.sizes[0]] * deepest + [0] * (blocks - deepest)
             subnet = dict.fromkeys(MODULES, largest)
@@ -229,7 +229,7 @@ class NOAH(Supernet):
             f'local.{name}.local.{site.key}.{parameter}': tensor
             for name, part in self.local.items()
             for site in part.sites.values()
-            if (size := subnet[name][site.block]) and site.key in part.local
+            if (size := subnet[name][site.index]) and site.key in part.local
             for parameter, tensor in part.slices(site, size).items()
         }
 

@@ -21,6 +21,8 @@ class SLoRA(LadderMethod):
         alpha: Scale of the update.
         sites: Roles to adapt. The paper's experiment adapts ``('proj',)`` alone.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
     def __init__(
@@ -29,5 +31,6 @@ class SLoRA(LadderMethod):
         alpha: float = 1.0,
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
+        bits: int | None = None,
     ) -> None:
-        super().__init__(rank, alpha, sites, local=False, blocks=blocks)
+        super().__init__(rank, alpha, sites, local=False, blocks=blocks, bits=bits)

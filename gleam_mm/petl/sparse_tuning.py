@@ -22,6 +22,8 @@ class SparseRows(nn.Module):
         width: The number n of columns that there are.
     """
 
+    columns: Tensor
+
     def __init__(self, columns: Tensor, width: int) -> None:
         super().__init__()
         self.width = width

@@ -113,7 +113,7 @@ class Supernet(PETLMethod):
 
     def current(self) -> dict:
         """The complete subnet of this pass."""
-        if not self.is_supernet:
+        if self.subnet is not None:
             return self.subnet
         if self._current is None:
             self.activate(None)

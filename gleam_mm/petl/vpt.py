@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Natural, Positive, Probability
-from gleam_mm.layouts import Layout, PassState, Site, join_sequences
+from gleam_mm.layouts import Layout, PassState, Site, WindowedLayout, join_sequences
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
@@ -99,7 +100,7 @@ class VPT(PETLMethod):
         if layout.windowed:
             roles += ['attn'] if self.deep else ['attn', 'downsample']
         sites = layout.sites(roles, self.blocks)
-        self._last_block = max(site.block for site in sites if site.role == 'block')
+        self._last_block = max(site.index for site in sites if site.role == 'block')
         return sites
 
     def build(self, sites: list[Site]) -> None:
@@ -108,12 +109,12 @@ class VPT(PETLMethod):
         projection = [m for m in embedding.module.modules() if isinstance(m, nn.Conv2d)][-1]
         bound = math.sqrt(6 / (projection.weight[0].numel() + projection.out_channels))
         blocks = [site for site in sites if site.role == 'block']
-        if not self.deep:
-            self.shared['prompts'] = Prompts(self.num_prompts, blocks[0].width, bound)
-            return
         numbers = self.num_prompts
         if isinstance(numbers, int):
-            numbers = [numbers] * len(blocks)
+            numbers = (numbers,) * len(blocks)
+        if not self.deep:
+            self.shared['prompts'] = Prompts(numbers[0], blocks[0].width, bound)
+            return
         if len(numbers) != len(blocks):
             raise ValueError(
                 f'num_prompts has {len(numbers)} numbers, but {len(blocks)} blocks are adapted'
@@ -157,9 +158,9 @@ class VPT(PETLMethod):
         prompts, attended = self._entered(site), self._passing.attended
         self._forget()
         if self.layout.windowed:
-            if self._carries(site):
+            if attended is not None:  # the next block reads them
                 with self.layout.off_grid(prompts.shape[1]):
-                    prompts = self.layout.finish_block(site, prompts, attended)
+                    prompts = self._windows.finish_block(site, prompts, attended)
                 self._passing.tokens = prompts
             return y
         self.layout.extend(-prompts.shape[1])
@@ -176,7 +177,7 @@ class VPT(PETLMethod):
             x: The tokens of all windows, image by image, of the shape (B W, N, C).
             mask: The mask of shifted windows, of the shape (W, N, N).
         """
-        layout, attention = self.layout, self.layout.attention(site)
+        layout, attention = self._windows, self._windows.attention(site)
         prompts, carries = self._entered(site), self._carries(site)
         number = prompts.shape[1]
         # Prompts are normalised and projected once an image, or once for all, not once a window.
@@ -196,6 +197,10 @@ class VPT(PETLMethod):
             out = out[:, :, number:]
         return attention.project(out)
 
+    @property
+    def _windows(self) -> WindowedLayout:
+        return cast(WindowedLayout, self.layout)
+
     def _entered(self, site: Site) -> Tensor:
         if self._passing.tokens is None:
             raise RuntimeError(
@@ -206,7 +211,7 @@ class VPT(PETLMethod):
 
     def _carries(self, site: Site) -> bool:
         """Whether the next block needs what this one makes of the prompts."""
-        return not self.deep and site.block < self._last_block
+        return not self.deep and site.index < self._last_block
 
     def _forget(self) -> None:
         self._passing.tokens = self._passing.attended = None
@@ -214,7 +219,7 @@ class VPT(PETLMethod):
     def _merge(self, site: Site) -> None:
         if self._passing.tokens is not None:
             with self.layout.off_grid(self._passing.tokens.shape[1]):
-                self._passing.tokens = self.layout.merge_tokens(site, self._passing.tokens)
+                self._passing.tokens = self._windows.merge_tokens(site, self._passing.tokens)
 
 
 def _check_number(num_prompts: int | Sequence[int], deep: bool) -> int | tuple[int, ...]:

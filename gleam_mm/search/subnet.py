@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner.amp import autocast
 
 from gleam_mm import checkpoint as checkpoints
 from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes, launch, summary
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.petl import Supernet
@@ -72,8 +72,7 @@ class SubnetSearch:
         with self._protected():
             self.runner = launch.build_runner(evaluated, launcher)
             self.runner.call_hook('before_run')
-            model = self.runner.model
-            self._model = model.module if is_model_wrapper(model) else model
+            self._model = unwrapped(self.runner.model)
             self.supernet = getattr(self._model, 'petl', None)
             if not isinstance(self.supernet, Supernet) or not self.supernet.is_supernet:
                 raise ValueError(

@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -22,6 +21,7 @@ from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import launch
 from gleam_mm.engine.checkpoint_hook import ADAPTER
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.resume import LAST
 from gleam_mm.fileio import write_bytes
 from gleam_mm.models import params
@@ -174,8 +174,7 @@ class _JobHook(Hook):
 
 
 def _fingerprint(model: nn.Module) -> str:
-    model = model.module if is_model_wrapper(model) else model
-    return fingerprint(model.backbone.state_dict())
+    return fingerprint(unwrapped(model).backbone.state_dict())
 
 
 def _own(folder: Path, mark: dict) -> None:

@@ -409,6 +409,17 @@ CASES = [
         identity=False,
     ),
     Case(
+        'LoRA, 1 bit',
+        dict(type='LoRA', rank=4, bits=1),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d)),
+        merges=True,
+    ),
+    Case(
+        'GLEAM, 4 bits',
+        dict(type='GLEAM', rank=4, alpha=0.5, bits=4),
+        ladder(4, local=True, experts=4),
+    ),
+    Case(
         'NeuroAda',
         dict(type='SparseTuning', k=2),
         lambda shape: shape.each_block(lambda d: 2 * 9 * d),

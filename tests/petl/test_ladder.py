@@ -160,6 +160,7 @@ def test_local_transforms_start_like_linears(backbone):
 def test_balance_is_a_loss_of_the_method(vit, images):
     gleam = GLEAM(4, top_k=1, balance=0.01, noise_floor=0.01)
     gleam.attach(vit)
+    vit.train()
     vit(images)
     losses = gleam.losses()
     losses['balance'].backward()
