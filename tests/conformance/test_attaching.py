@@ -57,7 +57,7 @@ def test_detach(case, kind, images):
         adapted = features(backbone, images)
         assert not torch.equal(adapted, original)
     method.detach()
-    assert not method.attached
+    assert not method.attached and not method.sites
     assert torch.equal(features(backbone, images), original)
     state = backbone.state_dict()
     assert all(torch.equal(state[key], weights[key]) for key in weights)
@@ -77,6 +77,7 @@ def test_merge(case, attached, images, record_property):
     backbone, method = attached
     randomize(method)
     adapted, weights = features(backbone, images), copy.deepcopy(backbone.state_dict())
+    trained = [parameter.requires_grad for parameter in backbone.parameters()]
     if not case.merges:
         with pytest.raises(MergeError, match='cannot be merged: ') as refusal:
             method.merge()
@@ -86,6 +87,7 @@ def test_merge(case, attached, images, record_property):
         return
     method.merge()
     assert method.merged
+    assert [parameter.requires_grad for parameter in backbone.parameters()] == trained
     torch.testing.assert_close(features(backbone, images), adapted, rtol=1e-5, atol=1e-5)
     twin_backbone, twin = copy.deepcopy((backbone, method))
     twin.unmerge()

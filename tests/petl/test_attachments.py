@@ -56,6 +56,14 @@ def test_merged_methods_may_be_unmerged_in_any_order_that_keeps_the_outputs(vit,
 
 
 @torch.no_grad()
+def test_with_blocks_what_is_outside_of_them_stays_as_it_is(backbone):
+    (method,) = attach(backbone, SSF(blocks=[-1]))
+    assert {site.block for site in method.sites.values()} == {
+        max(site.block for site in method.layout.sites(['block']))
+    }
+
+
+@torch.no_grad()
 def test_methods_at_different_modules_are_merged_and_unmerged_in_any_order(vit, images):
     before = state(vit)
     first, second = attach(vit, LoRA(2, sites=['qkv']), LoRA(2, sites=['fc1']))
@@ -123,6 +131,49 @@ def test_an_attach_that_fails_leaves_nothing_behind(build_fails, vit, images):
     method.build_fails = False
     method.attach(vit)  # it can still be used elsewhere, or here when the other one has gone
     assert not torch.equal(vit(images)[0], plain)
+
+
+class Watching(PETLMethod):
+    """Notes when it was called, and how many tokens a block had, by their shape and their grid."""
+
+    def __init__(self, notes):
+        super().__init__(['block'])
+        self.notes = notes
+
+    def begin(self):
+        self.notes.append(('begin', self))
+
+    def before(self, site, x):
+        self.notes.append((x.shape[1], self.layout.grid(site).tokens))
+        return x
+
+    def adapt(self, site, x, y):
+        self.notes.append((y.shape[1], self.layout.grid(site).tokens))
+        return y
+
+    def end(self, output):
+        self.notes.append(('end', self))
+        return output
+
+
+@torch.no_grad()
+def test_passes_are_framed_from_the_outside_inwards_and_back(vit, images):
+    notes = []
+    first, second = attach(vit, Watching(notes), Watching(notes))
+    vit(images)
+    framing = [('begin', first), ('begin', second), ('end', second), ('end', first)]
+    assert [note for note in notes if note != (17, 17)] == framing
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('first', [0, 1])
+def test_prompts_enclose_what_others_do_to_a_block(first, vit, images):
+    """Others see as many tokens on its one side as on its other, whoever was attached first."""
+    notes = []
+    methods = [Watching(notes), MODELS.build(dict(type='VPT', num_prompts=3))]
+    attach(vit, methods[first], methods[1 - first])
+    vit(images)
+    assert [note for note in notes if 'begin' not in note and 'end' not in note] == [(20, 20)] * 4
 
 
 @torch.no_grad()

@@ -126,8 +126,8 @@ def test_parts_have_names_and_rates_of_their_own(make_classifier):
 
 
 def test_a_list_names_its_parts(vit):
-    method = Compose([dict(type='LoRA'), BitFit(), dict(type='LoRA', sites=['fc1'])])
-    assert list(method.parts) == ['lora', 'bitfit', 'lora2']
+    method = Compose([dict(type='LoRA'), BitFit(), dict(type='LoRA', sites=['fc1']), LoRA()])
+    assert list(method.parts) == ['lora', 'bitfit', 'lora2', 'lora3']
 
 
 def test_a_part_is_not_merged_or_detached_alone(vit):

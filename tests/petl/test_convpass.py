@@ -14,13 +14,13 @@ def quick_gelu(x):
     return x * torch.sigmoid(1.702 * x)
 
 
-def literal_bypass(own, x, prefix, side):
+def literal_bypass(own, x, prefix, size):
     """The bypass image by image, each prefix token as an image of 1x1."""
     z = quick_gelu(x @ own.down.weight.T + own.down.bias)
     rows = []
     for tokens in z:
         images = [token.view(-1, 1, 1) for token in tokens[:prefix]]
-        images.append(tokens[prefix:].T.reshape(-1, side, side))
+        images.append(tokens[prefix:].T.reshape(-1, *size))
         mixed = [
             F.conv2d(image[None], own.conv.weight, own.conv.bias, padding=1)[0].flatten(1).T
             for image in images
@@ -46,15 +46,21 @@ def test_every_site_follows_the_formula(backbone, images):
             lambda module, args, output, site=site: adapted.update({site: (args[0], output)})
         )
     swin = 'Swin' in type(method.layout).__name__
+    height = (
+        32 if hasattr(backbone, 'timm_model') else 24
+    )  # timm's take the size they are built for
+    images = images[..., :height, :]
     with torch.no_grad():
         backbone(images)
         assert len(adapted) == len(sites) > 0
         for site in sites:
-            # Windows of 4 x 4; feature maps of 16 x 16 and 8 x 8 in Swin, and of 4 x 4 in ViT.
-            side = 16 // 2**site.stage if swin and site.role == 'ffn' else 4
+            # Patches of 2 x 2 in Swin, doubled by the second stage, and of 8 x 8 in ViT.
+            patch = 2 * 2**site.stage if swin else 8
+            window = swin and site.role == 'attn'
+            size = (4, 4) if window else (height // patch, 32 // patch)
             x, output = adapted[site]
             expected = plain[site] + 0.5 * literal_bypass(
-                method.local[site.key], x, 0 if swin else 1, side
+                method.local[site.key], x, 0 if swin else 1, size
             )
             torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
 
