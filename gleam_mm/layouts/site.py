@@ -102,6 +102,15 @@ class Site:
         """
         return dequantized(self.require_affine().weight)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of :attr:`affine`, or None if that has none.
+
+        Raises:
+            ValueError: There is no :attr:`affine`.
+        """
+        return self.require_affine().bias
+
     def require_affine(self) -> Affine:
         """:attr:`affine`, where a method cannot do without.
 

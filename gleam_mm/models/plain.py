@@ -232,7 +232,7 @@ def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(type='Compose', methods=[_config_of(part, {}) for part in method])
 
 
-def _heads(model: nn.Module) -> tuple[nn.Module, ...]:
+def _heads(model: Any) -> tuple[nn.Module, ...]:
     """What timm calls the classifier of a model; those of a distilled one are two."""
     if not hasattr(model, 'get_classifier'):
         return ()

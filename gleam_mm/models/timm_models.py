@@ -81,7 +81,7 @@ def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn
     for key, value in options.items():
         if key not in _OPTIONS or not _is_plain(value):
             raise CheckpointError(f'model.options.{key}={value!r} is no option in a file')
-    loading = {}
+    loading: dict[str, Any] = {}
     if weights is not None:
         overlay = dict(state_dict=read_state_dict(weights))
         loading = dict(pretrained=True, pretrained_cfg_overlay=overlay)

@@ -40,6 +40,7 @@ class Rounded(nn.Module):
     """Names of the parameters that are rounded."""
 
     bits: int | None = None
+    _levels: Tensor
 
     def round_to(self, bits: int | None) -> None:
         """Gives the module's matrices so many bits, or leaves them in full precision.

@@ -67,7 +67,7 @@ class MSPLoRA(LoRA):
     def levels(self, site: Site) -> tuple[str, str]:
         """The names in :attr:`shared` of the pairs that a site shares with others."""
         whole = f'{site.role}/{site.stage}'
-        return whole, f'{whole}/{site.block * self.groups // self._number}'
+        return whole, f'{whole}/{site.index * self.groups // self._number}'
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices of the three levels, side by side."""

@@ -59,7 +59,7 @@ class RLRR(PETLMethod):
             rows, columns = site.blocks_out * site.width, site.blocks_in * site.width
             parts = 3 if site.role == 'qkv' else 1
             self.local[site.key] = RowsAndColumns(rows, columns, parts)
-        self.local['norms'] = SSF(0.0, ('norm',), sorted({site.block for site in sites}))
+        self.local['norms'] = SSF(0.0, ('norm',), sorted({site.index for site in sites}))
 
     def compute(self, site: Site, x: Tensor) -> Tensor:
         """Multiplies by the rescaled weight."""
