@@ -43,6 +43,21 @@ _UNFIT = {
     'XLORA': 'it mixes finished adapters, by the hidden states of a language model',
 }
 
+_BEFORE_TRAINING = 'nothing here takes the step before training that finds its start'
+_UNFIT_OPTIONS = {
+    ('LORA', 'init_lora_weights', 'eva'): _BEFORE_TRAINING,
+    ('LORA', 'init_lora_weights', 'corda'): _BEFORE_TRAINING,
+    ('LORA', 'init_lora_weights', 'lora_ga'): _BEFORE_TRAINING,
+    ('LORA', 'eva_config'): _BEFORE_TRAINING,
+    ('LORA', 'corda_config'): _BEFORE_TRAINING,
+    ('LORA', 'lora_ga_config'): _BEFORE_TRAINING,
+    ('LORA', 'alora_invocation_tokens'): 'images have no tokens that invoke it',
+    ('LORA', 'arrow_config'): 'it routes between finished adapters',
+    ('LORA', 'monteclora_config'): 'its loss would have to be added to that of the training',
+    ('ADAMSS', 'use_asa'): 'the training loop would have to tell it when to drop subspaces',
+}
+"""Tuner, option and, if not all of them, the value that PEFT takes and that does not work here."""
+
 
 class BaseLinear(nn.Linear):
     """The frozen Linear of a site as the base layer of a tuner: it computes, and owns nothing.
@@ -142,6 +157,13 @@ class HFPeft(PETLMethod):
                     f'HFPeft adapts Linears; {site.name!r} (role {site.role!r}) is a '
                     f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
                 )
+        widths = sorted({site.width for site in sites})
+        if self.config['peft_type'] == 'FROD' and len(widths) > 1:
+            raise ValueError(
+                'config of HFPeft: FROD decomposes the weights of all blocks together, which needs '
+                f'one token width; this backbone has {", ".join(map(str, widths))}. Name the '
+                '`blocks` of one stage'
+            )
         layers, shared = self._inject(sites)
         for name, module in shared.items():
             self.shared[name] = module
@@ -329,6 +351,13 @@ def _check_config(config: dict[str, Any], roles: tuple[str, ...]) -> dict[str, A
             f'config of HFPeft: {peft_type} has no option {", ".join(map(repr, unknown))}; it has '
             f'{", ".join(sorted(known))}'
         )
+    for (tuner, option, *values), reason in _UNFIT_OPTIONS.items():
+        value = config.get(option)
+        if tuner == peft_type and (value in values if values else value):
+            raise ValueError(
+                f'config of HFPeft: {peft_type} with {option}={value!r} does not work here: '
+                f'{reason}; leave it out'
+            )
     if config.get('bias', 'none') != 'none':
         raise ValueError(
             f"config of HFPeft: bias={config['bias']!r} would train the backbone's biases; leave "

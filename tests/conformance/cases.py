@@ -272,6 +272,36 @@ CASES = [
         identity=False,
         merges=True,
     ),
+    Case(
+        'HF PEFT: RoAd',
+        hf_peft(peft_type='ROAD', group_size=8),
+        lambda shape: shape.each_block(lambda d: 3 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: C3A',
+        hf_peft(peft_type='C3A', block_size=16, init_weights=True),
+        lambda shape: shape.each_block(lambda d: 3 * d * d // 16),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: HRA',
+        hf_peft(peft_type='HRA', r=2),
+        lambda shape: shape.each_block(lambda d: 2 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: FourierFT',
+        hf_peft(peft_type='FOURIERFT', n_frequency=20, scaling=10.0, init_weights=True),
+        lambda shape: shape.each_block(lambda d: 20),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: SHiRA',
+        hf_peft(peft_type='SHIRA', r=2, random_seed=0),
+        lambda shape: shape.each_block(lambda d: 2 * (d + 3 * d)),
+        merges=True,
+    ),
     Case('SLoRA', dict(type='SLoRA', rank=4, alpha=0.5), ladder(4), merges=True),
     Case('FacT-TT', dict(type='FacT', rank=4, alpha=0.5), ladder(4, local=True), merges=True),
     Case(

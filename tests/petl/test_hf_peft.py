@@ -7,6 +7,7 @@ import sys
 import peft
 import pytest
 import torch
+from backbones import BACKBONES, evaluating
 from mmpretrain.models import VisionTransformer
 
 from gleam_mm.petl import HFPeft, MergeError
@@ -226,6 +227,20 @@ def test_options_name_modules_as_the_backbone_does(vit):
         (dict(peft_type='LORRA'), "peft_type='LORRA' is no tuner"),
         (dict(peft_type='PREFIX_TUNING'), "peft_type='PREFIX_TUNING' is no tuner"),
         (dict(peft_type='ADALORA'), 'ADALORA.*the training loop would have to tell it'),
+        *(
+            (
+                dict(peft_type='LORA', init_lora_weights=start),
+                f"LORA with init_lora_weights='{start}' does not work here: nothing here takes the",
+            )
+            for start in ('eva', 'corda', 'lora_ga')
+        ),
+        (
+            dict(peft_type='LORA', alora_invocation_tokens=[1]),
+            r'alora_invocation_tokens=\[1\] does not work here: images have no tokens',
+        ),
+        (dict(peft_type='LORA', monteclora_config=dict(k=1)), 'monteclora_config=.* its loss'),
+        (dict(peft_type='LORA', arrow_config=dict(top_k=1)), 'arrow_config=.* finished adapters'),
+        (dict(peft_type='ADAMSS', use_asa=True), 'use_asa=True does not work here: the training'),
         (dict(peft_type='LORA', rank=4), "LORA has no option 'rank'; it has .*, r, "),
         (dict(peft_type='LORA', target_modules=['qkv']), "leave out 'target_modules': name roles"),
         (dict(peft_type='LORA', bias='all'), "bias='all' would train the backbone's biases"),
@@ -235,6 +250,18 @@ def test_options_name_modules_as_the_backbone_does(vit):
 def test_bad_configs_are_named(config, message):
     with pytest.raises(ValueError, match=f'config of HFPeft: .*{message}'):
         HFPeft(config)
+
+
+def test_options_that_only_say_what_is_so_are_taken():
+    HFPeft(dict(peft_type='LORA', init_lora_weights='gaussian', eva_config=None))
+    HFPeft(dict(peft_type='ADAMSS', use_asa=False))
+
+
+def test_frod_needs_one_width():
+    swin = evaluating(BACKBONES['swin']())
+    with pytest.raises(ValueError, match=r'one token width; this backbone has 16, 32\. Name the'):
+        HFPeft(dict(peft_type='FROD')).attach(swin)
+    HFPeft(dict(peft_type='FROD'), blocks=[0, 1]).attach(swin)
 
 
 def test_what_does_not_fit_the_backbone_is_named(vit, images):
