@@ -7,7 +7,7 @@ mean and the standard deviation.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -120,6 +120,19 @@ def unpack(tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping]) -> dict
         numbers = _from_bytes(codes, bits)[: math.prod(shape)].view(shape)
         tensors[name] = decode(numbers, scales, levels(bits).to(scales.dtype))
     return tensors
+
+
+def without_scales(tensors: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Leaves out the scales of matrices that were packed after the training.
+
+    The model knows nothing of them, and has the rounded matrices like any others.
+
+    Args:
+        tensors: What a file has, by name.
+        known: The names that the model has.
+    """
+    strange = {f'{name}_scales' for name in known} - set(known)
+    return {name: tensor for name, tensor in tensors.items() if name not in strange}
 
 
 def forms_of(bits: Mapping[str, int], tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.checkpoint.identity import pack, unpack
+from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.models import description
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.petl import Compose, PETLMethod
@@ -196,11 +197,11 @@ class PETLClassifier(ImageClassifier):
                 'with'
             )
         own = self.state_dict()
-        # Of a matrix that was packed afterwards, which is no matter to the model.
-        scales = {f'{key}_scales' for key in own} & given - own.keys()
-        for key in scales:
+        known = dict.fromkeys(given)
+        for key in known.keys() - without_scales(known, own).keys():
             del state_dict[prefix + key]
-        _require_equal(given - scales - self._frozen, own.keys(), 'keys')
+            given.remove(key)
+        _require_equal(given - self._frozen, own.keys(), 'keys')
         own.pop(FINGERPRINT)
         for key, ours in own.items():
             theirs = state_dict[prefix + key]

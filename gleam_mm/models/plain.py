@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
+from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
 from gleam_mm.models import description, timm_models
 from gleam_mm.models.building import checked_part
 from gleam_mm.petl import PETLMethod
+from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import MODELS, own_scope
 
 NAME = 'petl'
@@ -136,6 +138,8 @@ def save(
         )
     else:
         metadata |= timm_models.preprocessing(model, data_config or {})
+    if packed := packed_matrices(model):
+        metadata['packed'] = packed
     save_adapter(path, {name: state[name] for name in state if name in trained}, metadata)
 
 
@@ -193,6 +197,7 @@ def _load(
         raise CheckpointError('; '.join(map(str, differing)))
     state = model.state_dict()
     wanted = {name for name in state if name.startswith(f'{NAME}.')}
+    tensors = without_scales(tensors, state)
     for what, names in (
         ('the file lacks', wanted - tensors.keys()),
         ('the model has no', tensors.keys() - state.keys()),

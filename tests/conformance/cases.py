@@ -296,12 +296,6 @@ CASES = [
         lambda shape: shape.each_block(lambda d: 20),
         merges=True,
     ),
-    Case(
-        'HF PEFT: SHiRA',
-        hf_peft(peft_type='SHIRA', r=2, random_seed=0),
-        lambda shape: shape.each_block(lambda d: 2 * (d + 3 * d)),
-        merges=True,
-    ),
     Case('SLoRA', dict(type='SLoRA', rank=4, alpha=0.5), ladder(4), merges=True),
     Case('FacT-TT', dict(type='FacT', rank=4, alpha=0.5), ladder(4, local=True), merges=True),
     Case(

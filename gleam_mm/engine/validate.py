@@ -1,0 +1,45 @@
+"""Files of weights, measured on the validation split of their config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmengine.config import Config
+
+from gleam_mm import errors
+from gleam_mm.engine import launch
+from gleam_mm.models.building import load_trained, read_trained
+from gleam_mm.models.classifier import PETLClassifier
+
+
+def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, float]]:
+    """Measures checkpoints or adapter files of one config. No test split is read.
+
+    Args:
+        cfg: The config; left as it is.
+        checkpoints: The files.
+
+    Returns:
+        The metrics of each, without times.
+
+    Raises:
+        UserError: Config, data and files do not fit each other.
+    """
+    cfg = cfg.copy()
+    found = []
+    # The work directory of the training keeps its own config and logs.
+    with TemporaryDirectory() as folder, errors.setup():
+        if cfg.get('val_dataloader') is None:
+            raise ValueError(f"{cfg.filename}: the config has no 'val_dataloader' to measure on")
+        cfg.work_dir, cfg.load_from, cfg.resume = folder, None, False
+        for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+            cfg[key] = None
+        runner = launch.build_runner(cfg, 'none')
+        model = runner.model
+        if not isinstance(model, PETLClassifier):
+            raise ValueError(f'{cfg.filename}: model.type is no PETLClassifier')
+        for checkpoint in checkpoints:
+            load_trained(model, read_trained(checkpoint), checkpoint)
+            metrics = runner.val()
+            found.append({k: v for k, v in metrics.items() if not k.endswith('time')})
+    return found
