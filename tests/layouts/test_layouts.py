@@ -7,6 +7,7 @@ from mmpretrain.models import BEiTViT, SwinTransformerV2, VisionTransformer
 from torch import nn
 
 from gleam_mm.layouts import LINEAR_ROLES, ROLES, Block, Grid, Layout, find_layout
+from gleam_mm.petl import SSF
 from gleam_mm.registry import LAYOUTS, MODELS
 
 
@@ -171,3 +172,11 @@ def test_its_neck_pools_what_the_backbone_returns(kind, images):
     backbone = BACKBONES[kind]()
     neck = MODELS.build(dict(find_layout(backbone).neck))
     assert neck(backbone(images))[-1].shape == (len(images), WIDTH)
+
+
+def test_a_site_without_weight_or_block_says_so(vit):
+    with pytest.raises(ValueError, match=r"'layers\.0' \(role 'block'\) has no weight of its own"):
+        SSF(sites=['block']).attach(vit)
+    (embedding,) = find_layout(vit).sites(('patch_embed',))
+    with pytest.raises(ValueError, match=r"'patch_embed' .* is outside of the blocks"):
+        embedding.index  # noqa: B018
