@@ -13,21 +13,26 @@ from gleam_mm.petl.consolidator import Consolidator
 from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.dtl import DTL
 from gleam_mm.petl.dylora import DyLoRA
+from gleam_mm.petl.ether_plus import ETHERPlus
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
 from gleam_mm.petl.gleam import GLEAM
 from gleam_mm.petl.glora import GLoRA
 from gleam_mm.petl.hf_peft import HFPeft
 from gleam_mm.petl.hydra import Hydra
+from gleam_mm.petl.kadaptation import KAdaptation
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
+from gleam_mm.petl.loreft import LoReFT
 from gleam_mm.petl.mlae import MLAE
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.petl.msplora import MSPLoRA
 from gleam_mm.petl.noah import NOAH
+from gleam_mm.petl.r_adapter import RAdapter
 from gleam_mm.petl.repadapter import RepAdapter
 from gleam_mm.petl.rlrr import RLRR
+from gleam_mm.petl.sct import SCT
 from gleam_mm.petl.slora import SLoRA
 from gleam_mm.petl.sparse_tuning import SparseTuning
 from gleam_mm.petl.ssf import SSF
@@ -41,6 +46,7 @@ __all__ = [
     'MLAE',
     'NOAH',
     'RLRR',
+    'SCT',
     'SSF',
     'VPT',
     'AdaptFormer',
@@ -53,19 +59,23 @@ __all__ = [
     'ConvMoE',
     'Convpass',
     'DyLoRA',
+    'ETHERPlus',
     'FacT',
     'ForwardReplacement',
     'FullTuning',
     'GLoRA',
     'HFPeft',
     'Hydra',
+    'KAdaptation',
     'LadderMethod',
     'LinearProbe',
     'LoRA',
+    'LoReFT',
     'LossOfBatch',
     'MSPLoRA',
     'MergeError',
     'PETLMethod',
+    'RAdapter',
     'RepAdapter',
     'SLoRA',
     'SparseTuning',

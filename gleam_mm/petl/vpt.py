@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.arguments import Natural, Positive, Probability
+from gleam_mm.arguments import Natural, NonNegative, Positive, Probability
 from gleam_mm.layouts import Layout, PassState, Site, WindowedLayout, join_sequences
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
@@ -65,11 +65,13 @@ class VPT(PETLMethod):
             leaves a block without prompts.
         deep: Whether every block has its own prompts.
         drop_rate: Dropout of the prompts where they enter.
+        fourier: Share of a block's prompts, its first ones, that enter as the real part of their
+            two-dimensional Fourier transform (VFPT, Zeng et al., NeurIPS 2024).
         blocks: Transformer blocks that have prompts, in the deep form.
 
     Raises:
-        ValueError: ``num_prompts`` has only zeros, or is a list in the shallow form; or
-            ``blocks`` is given there.
+        ValueError: ``num_prompts`` has only zeros, or is a list in the shallow form; ``blocks`` is
+            given there; or ``fourier`` exceeds 1.
     """
 
     obstacle = 'its prompts take part in the attention, which no weight can stand for'
@@ -81,9 +83,13 @@ class VPT(PETLMethod):
         num_prompts: Positive | Sequence[Natural] = 50,
         deep: bool = True,
         drop_rate: Probability = 0.0,
+        fourier: NonNegative = 0.0,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(('block',), blocks)
+        if fourier > 1:
+            raise ValueError(f'fourier={fourier}: choose a share from 0 to 1')
+        self.fourier = fourier
         self.num_prompts = _check_number(num_prompts, deep)
         if blocks is not None and not deep:
             raise ValueError(
@@ -126,9 +132,9 @@ class VPT(PETLMethod):
     def prompts(self, site: Site) -> Tensor:
         """The prompts, of the shape (p, d), that enter at a block."""
         if not self.deep:
-            return self.shared['prompts'].tokens
+            return self._transformed(self.shared['prompts'].tokens)
         if site.key in self.local:
-            return self.local[site.key].tokens
+            return self._transformed(self.local[site.key].tokens)
         return next(self.parameters()).new_empty(0, site.width)
 
     def begin(self) -> None:
@@ -200,6 +206,11 @@ class VPT(PETLMethod):
     @property
     def _windows(self) -> WindowedLayout:
         return cast(WindowedLayout, self.layout)
+
+    def _transformed(self, tokens: Tensor) -> Tensor:
+        if not (number := round(self.fourier * len(tokens))):
+            return tokens
+        return torch.cat((torch.fft.fft2(tokens[:number]).real, tokens[number:]))
 
     def _entered(self, site: Site) -> Tensor:
         if self._passing.tokens is None:

@@ -403,6 +403,41 @@ CASES = [
         merges=True,
     ),
     Case(
+        'VFPT',
+        dict(type='VPT', num_prompts=3, fourier=0.5),
+        lambda shape: shape.each_block(lambda d: 3 * d),
+        identity=False,
+    ),
+    Case(
+        'ETHER+',
+        dict(type='ETHERPlus'),
+        lambda shape: shape.each_block(lambda d: 2 * 7 * d + 2 * 9 * d),
+        merges=True,
+    ),
+    Case(
+        'LoReFT',
+        dict(type='LoReFT', rank=4),
+        lambda shape: shape.each_block(lambda d: 8 * d + 4),
+    ),
+    Case(
+        'R-Adapter',
+        dict(type='RAdapter', rank=4),
+        lambda shape: shape.each_block(lambda d: 2 * (8 * d + 1)),
+        merges=True,
+    ),
+    Case(
+        'KAdaptation',
+        dict(type='KAdaptation', number=4),
+        lambda shape: 4 * 4**2 + shape.each_block(lambda d: 5 * d),
+        merges=True,
+    ),
+    Case(
+        'SCT',
+        dict(type='SCT', number=8),
+        lambda shape: shape.each_block(lambda _: 8 * 8 + 8),
+        merges=True,
+    ),
+    Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(
             type='Compose',

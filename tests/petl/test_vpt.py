@@ -308,3 +308,29 @@ def test_bad_numbers_are_named(vit):
         VPT([1, -1])
     with pytest.raises(ValueError, match='3 numbers, but 2 blocks are adapted'):
         attached(vit, [1, 2, 3])
+
+
+@pytest.mark.parametrize('deep', [True, False])
+def test_a_share_of_the_prompts_enters_as_a_fourier_transform(deep, vit, images):
+    method = VPT(4, deep=deep, fourier=0.5)
+    method.attach(vit)
+    (first,) = method.layout.sites(('block',), [0])
+    tokens = next(method.parameters())
+    # As the definition has it: a sum over prompts and channels.
+    p, q = torch.arange(2.0), torch.arange(32.0)
+    phase = torch.einsum('kp,lq->klpq', torch.outer(p, p) / 2, torch.ones(32, 32))
+    phase = phase + (torch.outer(q, q) / 32)[None, :, None]
+    expected = (torch.cos(2 * torch.pi * phase) * tokens[:2]).sum((2, 3))
+    torch.testing.assert_close(method.prompts(first)[:2], expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(method.prompts(first)[2:], tokens[2:])
+    adapted = vit(images)[0]
+    with torch.no_grad():  # the same model as one of plain prompts, which are what entered
+        for own in method.parameters():
+            own[:2] = torch.fft.fft(torch.fft.fft(own[:2], dim=-1), dim=-2).real
+    method.fourier = 0.0
+    torch.testing.assert_close(vit(images)[0], adapted)
+
+
+def test_a_share_beyond_all_prompts_is_refused():
+    with pytest.raises(ValueError, match=r'fourier=1\.5: choose a share from 0 to 1'):
+        VPT(4, fourier=1.5)
