@@ -22,6 +22,7 @@ from mmengine.config import Config
 
 from gleam_mm.config import keys
 from gleam_mm.config.image_size import fill_image_size
+from gleam_mm.config.settings import check_settings
 from gleam_mm.fileio import write_bytes
 
 FAMILIES = ('backbones', 'methods', 'datasets')
@@ -158,6 +159,10 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     _place_loss(cfg)
     _name_normalization(cfg, config)
     fill_image_size(cfg)
+    try:
+        check_settings(cfg)
+    except ValueError as error:
+        raise RecipeError(f'{config}: {error}') from error
     return cfg
 
 

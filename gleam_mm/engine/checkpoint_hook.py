@@ -14,9 +14,11 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
+from gleam_mm.arguments import hint_at
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
+from gleam_mm.errors import UserError
 from gleam_mm.fileio import remove_unfinished, write_bytes
 from gleam_mm.inference import preprocessing
 from gleam_mm.interrupts import uninterrupted
@@ -124,7 +126,19 @@ class AdapterCheckpointHook(CheckpointHook):
         self._exported = progress['iter']
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Keeps the best checkpoint, and writes the last one again, which is validated now."""
+        """Keeps the best checkpoint, and writes the last one again, which is validated now.
+
+        Raises:
+            UserError: There is no metric of the name that ``save_best`` has.
+        """
+        if self._trains and self.save_best:
+            known = {*(metrics or {}), 'auto'}
+            for name in self.key_indicators:
+                if name not in known:
+                    raise UserError(
+                        f'default_hooks.checkpoint.save_best={name!r}: the evaluators give '
+                        f'{", ".join(metrics or ()) or "no metrics"}{hint_at(name, known)}'
+                    )
         if self._trains:
             with uninterrupted():
                 self._keep(runner, metrics or {})

@@ -6,11 +6,12 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from gleam_mm.arguments import hint_at
 from gleam_mm.engine.classes import fill_num_classes
 from gleam_mm.engine.dist import init_dist
 from gleam_mm.engine.resume import find_resumable
 from gleam_mm.engine.runner import PETLRunner
-from gleam_mm.registry import RUNNERS
+from gleam_mm.registry import OPTIMIZERS, RUNNERS
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 TRAINING_KEYS = (
@@ -108,6 +109,37 @@ def check_backbone(cfg: Config) -> None:
     )
 
 
+def check_optimizer(cfg: Config) -> None:
+    """Refuses an optimizer that there is not, of which MMEngine says that None is not callable.
+
+    Raises:
+        ValueError: ``optim_wrapper.optimizer.type`` is unknown; the message names the nearest.
+    """
+    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+        known, registry = set(), OPTIMIZERS
+        while registry is not None:
+            known |= registry.module_dict.keys()
+            registry = registry.parent
+        raise ValueError(
+            f'optim_wrapper.optimizer.type={kind!r}: there is no such optimizer'
+            f'{hint_at(kind, known)}'
+        )
+
+
+def check_head(cfg: Config) -> None:
+    """Refuses to train or test a classifier without a head.
+
+    Raises:
+        ValueError: ``model.head`` is missing.
+    """
+    if cfg.model.get('petl') is not None and cfg.model.get('head') is None:
+        raise ValueError(
+            "model.head is missing: add dict(type='LinearClsHead', in_channels=..., "
+            'num_classes=None), whose in_channels is the width of the backbone'
+        )
+
+
 def scale_learning_rate(cfg: Config) -> None:
     """Switches MMEngine's scaling of the learning rate by the batch size on.
 
@@ -168,6 +200,9 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
         ValueError: Parts of the config do not fit each other.
     """
     cfg.launcher = launcher
+    check_head(cfg)
+    if not test_only:
+        check_optimizer(cfg)
     init_dist(cfg)
     try:
         fill_num_classes(cfg)

@@ -103,12 +103,24 @@ class PETLClassifier(ImageClassifier):
         self.backbone.requires_grad_(False)
         self.petl.attach(self.backbone)
         self._check_class_token()
+        self._check_width()
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
         self._frozen = self._frozen_names()
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
         self._register_state_dict_hook(_drop_frozen)
         self._register_load_state_dict_pre_hook(self._complete_state_dict)
+
+    def _check_width(self) -> None:
+        """Refuses a head that reads another width than the backbone gives."""
+        reads = getattr(self.head, 'in_channels', None) if self.with_head else None
+        if reads is None or (self.with_neck and any(True for _ in self.neck.parameters())):
+            return  # a neck that learns may change the width
+        width = self.petl.layout.sites(('block',))[-1].width
+        if reads != width:
+            raise ValueError(
+                f'model.head.in_channels={reads}: the backbone gives {width} numbers an image'
+            )
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
         """Extracts features, as in MMPretrain.

@@ -56,17 +56,6 @@ def _owner(forward: Callable) -> str:
     return owner.title if isinstance(owner, PETLMethod) else type(owner).__name__
 
 
-def check_rank(rank: int, name: str = 'rank') -> int:
-    """Returns a valid inner width, which the argument ``name`` gave.
-
-    Raises:
-        ValueError: It is no whole number of at least 1.
-    """
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f'{name}={rank!r}: choose a whole number of at least 1')
-    return rank
-
-
 class PETLMethod(Checked, BaseModule):
     """A parameter-efficient transfer learning method.
 

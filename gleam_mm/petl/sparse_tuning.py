@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES, Site, dequantized
-from gleam_mm.petl.base import LossOfBatch, PETLMethod, check_rank
+from gleam_mm.petl.base import LossOfBatch, PETLMethod
 from gleam_mm.registry import MODELS
 
 
@@ -81,13 +82,13 @@ class SparseTuning(PETLMethod):
 
     def __init__(
         self,
-        k: int = 1,
+        k: Positive = 1,
         select: str = 'magnitude',
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.k = check_rank(k, 'k')
+        self.k = k
         if select not in ('magnitude', 'gradient'):
             raise ValueError(f"select={select!r}: choose 'magnitude' or 'gradient'")
         self.select_by = select

@@ -61,6 +61,13 @@ def test_best_of_several_metrics(make_runner, tmp_path):
     assert best == ['best_accuracy_top1_epoch_2.pth', 'best_accuracy_top5_epoch_1.pth']
 
 
+def test_unknown_metric_is_named_with_those_there_are(make_runner):
+    runner = make_runner(script=(1.0, 2.0), checkpoint=dict(save_best='accuracy/top7'))
+    message = "save_best='accuracy/top7': the evaluators give accuracy/top1, did you mean"
+    with pytest.raises(UserError, match=message):
+        runner.train()
+
+
 def test_there_is_a_complete_checkpoint_before_anything_is_removed(make_runner, monkeypatch):
     runner = make_runner(script=(1.0, 2.0, 3.0))
     remove = os.remove

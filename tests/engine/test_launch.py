@@ -6,7 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config, DictAction
 
-from gleam_mm.engine.launch import check_backbone, check_schedule
+from gleam_mm.config import recipes
+from gleam_mm.engine.launch import build_runner, check_backbone, check_schedule
 from gleam_mm.registry import MODELS
 
 
@@ -66,3 +67,19 @@ def test_a_random_backbone_that_is_meant_is_the_same_in_every_run():
         model.init_weights()
         fingerprints.add(model.backbone_fingerprint())
     assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'optim_wrapper.optimizer.type': 'AdamX'},
+            r"optimizer.type='AdamX': there is no such optimizer, did you mean 'Adam\w*'\?",
+        ),
+        ({'model.head': None}, 'model.head is missing: add dict'),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_built(options, message):
+    cfg = recipes.load('vit-mini_gleam-l_mini-digits', options)
+    with pytest.raises(ValueError, match=message):
+        build_runner(cfg, 'none')

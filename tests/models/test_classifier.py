@@ -249,3 +249,10 @@ def test_built_outside_of_its_scope(images, scope, monkeypatch):
             petl=[dict(type='LoRA'), dict(type='SSF')],
         )
     assert model(images).shape == (2, 3)
+
+
+def test_head_of_another_width_is_named():
+    config = dict(type='PETLClassifier', backbone=CONFIGS['vit'], petl=dict(type='LoRA'))
+    config['head'] = dict(type='LinearClsHead', in_channels=5, num_classes=3)
+    with pytest.raises(ValueError, match=r'model.head.in_channels=5: the backbone gives 32'):
+        MODELS.build(copy.deepcopy(config))
