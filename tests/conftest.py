@@ -5,6 +5,7 @@ import gleam_mm  # noqa: F401  (applies the patches that importing mmpretrain ma
 # isort: split
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -27,6 +28,13 @@ def pytest_configure(config):
     if not hasattr(config, 'workerinput'):  # of several processes, the one that hears all reports
         table = ConformanceTable(write=config.getoption('--write-conformance'))
         config.pluginmanager.register(table)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _collected():
+    """Frees the models of a module: hooks tie them into circles, which Python collects too late."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
