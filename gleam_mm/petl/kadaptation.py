@@ -70,11 +70,10 @@ class KAdaptation(LoRA):
                     f'number={self.rank} does not divide the token width {site.width} of '
                     f'{site.name!r}'
                 )
-            own = nn.ModuleDict(
-                {part: Factors(self.rank, site.width // self.rank) for part in self.shared}
-            )
-            for part in own.values():
-                nn.init.zeros_(part.left)
+            factors = {part: Factors(self.rank, site.width // self.rank) for part in self.shared}
+            for pair in factors.values():
+                nn.init.zeros_(pair.left)
+            own = nn.ModuleDict(factors)
             own.register_parameter('bias', nn.Parameter(torch.zeros(site.width)))
             self.local[site.key] = own
 
