@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.bits import check_bits
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -43,11 +43,11 @@ class Adapter(PETLMethod):
         bottleneck: Positive = 8,
         sites: Sequence[str] = ('fc2',),
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
         bias: bool = True,
     ) -> None:
         super().__init__(sites, blocks)
-        self.bits = check_bits(bits)
+        self.bits = bits
         self.bias = bias
         self.bottleneck = bottleneck
 

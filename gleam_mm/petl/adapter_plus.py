@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -20,10 +21,11 @@ class ScaledBottleneck(Bottleneck):
     Args:
         width: Token width d.
         bottleneck: Inner width r.
+        bits: Bits a weight, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, width: int, bottleneck: int) -> None:
-        super().__init__(width, bottleneck)
+    def __init__(self, width: int, bottleneck: int, bits: Bits | None = None) -> None:
+        super().__init__(width, bottleneck, bits=bits)
         self.scale = nn.Parameter(torch.ones(width))
         for linear in (self.down, self.up):
             nn.init.trunc_normal_(linear.weight, std=0.01, a=-0.02, b=0.02)
@@ -45,6 +47,8 @@ class AdapterPlus(PETLMethod):
         bottleneck: Inner width r.
         drop_path_rate: Probability that an image passes by an adapter, in training.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
     obstacle = (
@@ -57,15 +61,17 @@ class AdapterPlus(PETLMethod):
         bottleneck: Positive = 8,
         drop_path_rate: Probability = 0.1,
         blocks: Sequence[int] | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(('block',), blocks)
         self.bottleneck = bottleneck
         self.drop_path_rate = drop_path_rate
+        self.bits = bits
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a block."""
         for site in sites:
-            self.local[site.key] = ScaledBottleneck(site.width, self.bottleneck)
+            self.local[site.key] = ScaledBottleneck(site.width, self.bottleneck, self.bits)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bottleneck makes of the block's output."""

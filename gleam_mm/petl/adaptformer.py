@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import PassState, Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.bits import check_bits
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -58,11 +58,11 @@ class AdaptFormer(PETLMethod):
         scale: float = 0.1,
         drop_rate: Probability = 0.1,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
         bias: bool = True,
     ) -> None:
         super().__init__(('block', 'norm'), blocks)
-        self.bits = check_bits(bits)
+        self.bits = bits
         self.bias = bias
         self.bottleneck = bottleneck
         self.scale = scale

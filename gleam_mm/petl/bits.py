@@ -1,23 +1,15 @@
 """Parameters of few bits: modules that compute with rounded matrices and train what is rounded."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.checkpoint.packing import BITS, decode, encode, forms_of, levels, scales_of
+from gleam_mm.checkpoint.packing import decode, encode, forms_of, levels, scales_of
 
-
-def check_bits(bits: int | None) -> int | None:
-    """Returns a valid number of bits, or None for full precision.
-
-    Raises:
-        ValueError: So many do not pack into bytes.
-    """
-    if bits is not None and bits not in BITS:
-        raise ValueError(f'bits={bits!r}: choose 1, 2, 4 or 8, or None for full precision')
-    return bits
+Bits = Literal[1, 2, 4, 8]
+"""Bits of a number: as many as divide a byte."""
 
 
 class Rounded(nn.Module):
@@ -39,16 +31,12 @@ class Rounded(nn.Module):
     matrices: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that are rounded."""
 
-    bits: int | None = None
+    bits: Bits | None = None
     _levels: Tensor
 
-    def round_to(self, bits: int | None) -> None:
-        """Gives the module's matrices so many bits, or leaves them in full precision.
-
-        Raises:
-            ValueError: See :func:`check_bits`.
-        """
-        self.bits = check_bits(bits)
+    def round_to(self, bits: Bits | None) -> None:
+        """Gives the module's matrices so many bits, or leaves them in full precision."""
+        self.bits = bits
         if bits is None:
             return
         self.register_buffer('_levels', torch.tensor(levels(bits).tolist()), persistent=False)

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from gleam_mm.petl.bits import RoundedLinear
+from gleam_mm.petl.bits import Bits, RoundedLinear
 
 
 class Bottleneck(nn.Module):
@@ -23,7 +23,7 @@ class Bottleneck(nn.Module):
         width: int,
         bottleneck: int,
         width_out: int | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
         bias: bool = True,
     ) -> None:
         super().__init__()

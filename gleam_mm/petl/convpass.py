@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Grid, Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -19,10 +20,11 @@ class ConvBottleneck(Bottleneck):
     Args:
         width: Token width d.
         bottleneck: Inner width r.
+        bits: Bits a weight of the Linears, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, width: int, bottleneck: int) -> None:
-        super().__init__(width, bottleneck)
+    def __init__(self, width: int, bottleneck: int, bits: Bits | None = None) -> None:
+        super().__init__(width, bottleneck, bits=bits)
         self.conv = nn.Conv2d(bottleneck, bottleneck, 3, padding=1)
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.dirac_(self.conv.weight)
@@ -64,6 +66,8 @@ class Convpass(PETLMethod):
         drop_rate: Dropout in front of U.
         sites: Roles to adapt. ``('attn',)`` is the paper's Convpass-attn.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a weight of D and U, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
 
     Raises:
         ValueError: A site is no whole sublayer.
@@ -81,6 +85,7 @@ class Convpass(PETLMethod):
         drop_rate: Probability = 0.1,
         sites: Sequence[str] = ('attn', 'ffn'),
         blocks: Sequence[int] | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(sites, blocks)
         if strange := set(self.roles) - {'attn', 'ffn'}:
@@ -88,11 +93,12 @@ class Convpass(PETLMethod):
         self.bottleneck = bottleneck
         self.scale = scale
         self.drop_rate = drop_rate
+        self.bits = bits
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bypass a site."""
         for site in sites:
-            self.local[site.key] = ConvBottleneck(site.width, self.bottleneck)
+            self.local[site.key] = ConvBottleneck(site.width, self.bottleneck, self.bits)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bypass makes of the sublayer's input."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
-from gleam_mm.petl.bits import Rounded
+from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.registry import MODELS
 
@@ -24,7 +24,7 @@ class Core(Rounded):
 
     matrices = ('weight',)
 
-    def __init__(self, rank: int, bits: int | None = None) -> None:
+    def __init__(self, rank: int, bits: Bits | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rank, rank, rank))
         nn.init.xavier_uniform_(self.weight)
@@ -43,7 +43,9 @@ class Columns(Rounded):
 
     matrices = ('weight',)
 
-    def __init__(self, blocks_in: int, blocks_out: int, rank: int, bits: int | None = None) -> None:
+    def __init__(
+        self, blocks_in: int, blocks_out: int, rank: int, bits: Bits | None = None
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(blocks_out, blocks_in, rank))
         self.round_to(bits)
@@ -96,7 +98,7 @@ class FacT(LadderMethod):
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(
             rank, alpha, sites, local_init=local_init, drop_rate=drop_rate, blocks=blocks, bits=bits

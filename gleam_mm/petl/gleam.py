@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gleam_mm.arguments import NonNegative, Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.registry import MODELS
@@ -92,7 +93,7 @@ class GLEAM(LadderMethod):
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         mixer = None
         if moe:

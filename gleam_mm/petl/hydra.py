@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.registry import MODELS
 
@@ -20,12 +21,15 @@ class Branches(nn.Module):
         in_features: Width n that the Linear reads.
         out_features: Width m that it writes.
         rank: Inner width r.
+        bits: Bits a weight, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, bits: Bits | None = None
+    ) -> None:
         super().__init__()
-        self.parallel = Bottleneck(in_features, rank, out_features)
-        self.sequential = Bottleneck(out_features, rank)
+        self.parallel = Bottleneck(in_features, rank, out_features, bits)
+        self.sequential = Bottleneck(out_features, rank, bits=bits)
         for branch in (self.parallel, self.sequential):
             nn.init.xavier_uniform_(branch.down.weight)
 
@@ -54,6 +58,8 @@ class Hydra(PETLMethod):
         drop_rate: Dropout between D and U.
         sites: Roles to adapt.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
     def __init__(
@@ -63,17 +69,19 @@ class Hydra(PETLMethod):
         drop_rate: Probability = 0.0,
         sites: Sequence[str] = ('proj', 'fc2'),
         blocks: Sequence[int] | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(sites, blocks)
         self.rank = rank
         self.scale = scale
         self.drop_rate = drop_rate
+        self.bits = bits
 
     def build(self, sites: list[Site]) -> None:
         """Creates two branches a site."""
         for site in sites:
             width_in, width_out = site.blocks_in * site.width, site.blocks_out * site.width
-            self.local[site.key] = Branches(width_in, width_out, self.rank)
+            self.local[site.key] = Branches(width_in, width_out, self.rank, self.bits)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds both branches to the frozen Linear's output."""
@@ -84,8 +92,10 @@ class Hydra(PETLMethod):
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Folds both branches into the weight and the bias."""
         parallel, sequential = self.local[site.key].parallel, self.local[site.key].sequential
-        update = parallel.up.weight @ parallel.down.weight
-        update = update + sequential.up.weight @ (sequential.down.weight @ weight)
+        update = parallel.up.matrix('weight') @ parallel.down.matrix('weight')
+        update = update + sequential.up.matrix('weight') @ (
+            sequential.down.matrix('weight') @ weight
+        )
         shift = parallel.up(parallel.down.bias)
         shift = shift + sequential.up(
             sequential.down.bias if bias is None else sequential.down(bias)

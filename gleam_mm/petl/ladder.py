@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.bits import Rounded, check_bits
+from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE
 
@@ -41,7 +41,7 @@ class SharedProjection(Rounded):
 
     matrices = ('down', 'up')
 
-    def __init__(self, width: int, rank: int, bits: int | None = None) -> None:
+    def __init__(self, width: int, rank: int, bits: Bits | None = None) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, width))
         self.up = nn.Parameter(torch.zeros(width, rank))
@@ -72,7 +72,7 @@ class LocalTransform(Rounded):
         blocks_out: int,
         rank: int,
         init: str = 'identity',
-        bits: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__()
         # Indexed (block out, block in, channel out, channel in).
@@ -146,10 +146,10 @@ class LadderMethod(PETLMethod):
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.bits = check_bits(bits)
+        self.bits = bits
         self.rank = rank
         self.alpha = alpha
         self.has_local = local

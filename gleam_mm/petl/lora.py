@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.bits import Rounded, check_bits
+from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.lowrank import STARTS, add_update
 from gleam_mm.registry import MODELS
 
@@ -29,7 +29,7 @@ class LowRankPair(Rounded):
     matrices = ('down', 'up')
 
     def __init__(
-        self, in_features: int, out_features: int, rank: int, bits: int | None = None
+        self, in_features: int, out_features: int, rank: int, bits: Bits | None = None
     ) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, in_features))
@@ -105,10 +105,10 @@ class LoRA(PETLMethod):
         init: Literal['uniform', 'orthogonal', 'pissa', 'milora', 'olora'] = 'uniform',
         train_down: bool = True,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.bits = check_bits(bits)
+        self.bits = bits
         if bits is not None and (init in STARTS or not train_down):
             raise ValueError(
                 f'bits={bits}: choose train_down=True and an init that is none of '

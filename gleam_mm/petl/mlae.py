@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.registry import MODELS
 
@@ -30,6 +31,8 @@ class MLAE(LoRA):
         drop_rate: Dropout of the input.
         sites: Roles to adapt.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
+        bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
+            :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
     def __init__(
@@ -40,8 +43,9 @@ class MLAE(LoRA):
         drop_rate: Probability = 0.0,
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
+        bits: Bits | None = None,
     ) -> None:
-        super().__init__(rank, rank, drop_rate, sites, blocks=blocks)
+        super().__init__(rank, rank, drop_rate, sites, blocks=blocks, bits=bits)
         self.expert_drop_rate = expert_drop_rate
         self.coefficient = coefficient
 
@@ -55,4 +59,4 @@ class MLAE(LoRA):
         """The experts as two matrices, the second multiplied by their coefficients."""
         pair = self.local[site.key]
         kept = F.dropout(pair.coefficients, self.expert_drop_rate, training)
-        return pair.down, pair.up * kept
+        return pair.matrix('down'), pair.matrix('up') * kept

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES
+from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.registry import MODELS
 
@@ -31,6 +32,6 @@ class SLoRA(LadderMethod):
         alpha: float = 1.0,
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
-        bits: int | None = None,
+        bits: Bits | None = None,
     ) -> None:
         super().__init__(rank, alpha, sites, local=False, blocks=blocks, bits=bits)

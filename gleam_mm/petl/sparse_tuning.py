@@ -1,6 +1,7 @@
 """Sparse tuning: a few weights of every row learn, and stay in their place."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,20 +78,18 @@ class SparseTuning(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: ``k`` is out of range, ``select`` is unknown, or a site is no Linear.
+        ValueError: A site is no Linear, or has fewer than ``k`` columns.
     """
 
     def __init__(
         self,
         k: Positive = 1,
-        select: str = 'magnitude',
+        select: Literal['magnitude', 'gradient'] = 'magnitude',
         sites: Sequence[str] = LINEAR_ROLES,
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
         self.k = k
-        if select not in ('magnitude', 'gradient'):
-            raise ValueError(f"select={select!r}: choose 'magnitude' or 'gradient'")
         self.select_by = select
         self._probed: dict[str, Tensor] = {}  # while calibrating: the weights as leaves of autograd
 

@@ -9,6 +9,7 @@ from torch import nn
 
 import gleam_mm
 from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
+from gleam_mm.checkpoint.compress import compress
 from gleam_mm.config import RecipeError
 from gleam_mm.models import timm_models
 
@@ -201,3 +202,28 @@ def test_save_refuses(tmp_path):
 def test_a_file_builds_nothing_else(described, message):
     with pytest.raises(CheckpointError, match=message):
         timm_models.build(described)
+
+
+@torch.no_grad()
+def test_a_method_of_few_bits_is_saved_in_few_bits(images, tmp_path):
+    model, twin = vit(), vit()
+    sizes = {}
+    for bits in (None, 1):
+        petl = gleam_mm.attach(model, dict(type='LoRA', rank=16, bits=bits))
+        for parameter in petl.parameters():
+            nn.init.normal_(parameter)
+        expected = model(images)
+        path = tmp_path / f'{bits}.safetensors'
+        gleam_mm.save(model, path, options=OPTIONS)
+        sizes[bits] = path.stat().st_size
+        if bits:
+            gleam_mm.load(twin, path)
+            assert torch.equal(twin(images), expected)
+        gleam_mm.detach(model)
+    numbers = 2 * 16 * (32 + 96)
+    assert sizes[None] - sizes[1] > numbers * 3.5
+
+    compress(tmp_path / 'None.safetensors', tmp_path / 'small.safetensors', '8')
+    third = vit()
+    gleam_mm.load(third, tmp_path / 'small.safetensors')
+    assert third(images).isfinite().all()
