@@ -1,5 +1,6 @@
 """PETL methods."""
 
+from gleam_mm.petl.adalink import AdaLink
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.adapter_bias import AdapterBias
 from gleam_mm.petl.adapter_plus import AdapterPlus
@@ -49,6 +50,7 @@ __all__ = [
     'SCT',
     'SSF',
     'VPT',
+    'AdaLink',
     'AdaptFormer',
     'Adapter',
     'AdapterBias',

@@ -437,6 +437,7 @@ CASES = [
         lambda shape: shape.each_block(lambda _: 8 * 8 + 8),
         merges=True,
     ),
+    Case('AdaLink', dict(type='AdaLink', rank=4), lambda shape: 2 * 4 * shape.first),
     Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(

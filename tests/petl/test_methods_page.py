@@ -32,6 +32,10 @@ def _vit_b(device):
         return VisionTransformer('b')
 
 
+def test_every_preset_has_one_row():
+    assert sorted(row[0].strip('` ') for row in ROWS) == sorted(recipes.families()['methods'])
+
+
 @pytest.mark.parametrize('row', ROWS, ids=lambda row: row[0].strip('` '))
 def test_counts(row, vit_b):
     name, kind, count = row[0].strip('` '), row[1].strip('`'), int(row[3].replace(',', ''))
