@@ -100,6 +100,21 @@ class Layout:
         """
         return None
 
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image for the backbone; 224 where it has no size."""
+        embedding = next(m for m in self.backbone.modules() if isinstance(m, nn.Conv2d))
+        for module in self.backbone.modules():
+            size = getattr(module, 'img_size', None)
+            if isinstance(size, int | tuple | list):
+                height, width = (size, size) if isinstance(size, int) else size
+                return embedding.in_channels, height, width
+        return embedding.in_channels, 224, 224
+
+    def forget(self) -> None:
+        """Forgets the grids of the passes so far."""
+        self._tokens.sizes.clear()
+        self._last_sizes.clear()
+
     def begin(self) -> None:
         """Forgets what a pass that broke off has left. The backbone is called."""
         self._tokens.suffix, self._tokens.off_grid = 0, None

@@ -134,6 +134,8 @@ def build_model(cfg: Config, tensors: Mapping[str, Tensor] | None = None) -> PET
     described = cfg.model.to_dict()
     if cfg.get('data_preprocessor') is not None:
         described.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
+    if tensors is not None and 'petl' in described:
+        described['probe'] = False  # it was trained: whether it should be is no question any more
     if tensors is not None and 'head.fc.weight' in tensors and described.get('head') is not None:
         described['head']['num_classes'] = len(tensors['head.fc.weight'])
     try:

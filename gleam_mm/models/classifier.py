@@ -40,6 +40,8 @@ class PETLClassifier(ImageClassifier):
         init_cfg: Initialisation config of the whole classifier, as in MMEngine.
         allow_random_backbone: Says that a backbone without pretrained weights is meant. It is then
             drawn from a seed of its own, so that every training has the same one.
+        probe: Whether to prove by one small pass that the backbone computes through the sites that
+            the method adapts.
 
     Attributes:
         description (dict): The configs of its parts, by the names of
@@ -60,6 +62,7 @@ class PETLClassifier(ImageClassifier):
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
         allow_random_backbone: bool = False,
+        probe: bool = True,
     ) -> None:
         if isinstance(head, dict) and 'num_classes' in head and head['num_classes'] is None:
             raise ValueError(
@@ -101,7 +104,7 @@ class PETLClassifier(ImageClassifier):
                 "dict(type='GLEAM')"
             )
         self.backbone.requires_grad_(False)
-        self.petl.attach(self.backbone)
+        self.petl.attach(self.backbone, probe=probe)
         self._check_class_token()
         self._check_width()
         for _, parameter in self.petl.trainable_parameters():

@@ -61,7 +61,7 @@ def attach(model: nn.Module, method: Method, **options: Any) -> PETLMethod:
         petl = MODELS.build(config)
     if not isinstance(petl, PETLMethod):
         raise ValueError(f'{config["type"]} is no PETL method')
-    petl.attach(model)
+    petl.attach(model, probe=True)
     parameter = next(model.parameters(), None)
     if parameter is not None:
         petl.to(parameter.device)

@@ -82,6 +82,11 @@ class Attachments:
             setattr(backbone, _KEY, cls(backbone))
         return vars(backbone)[_KEY]
 
+    @property
+    def occupied(self) -> bool:
+        """Whether a method is attached."""
+        return bool(self._methods)
+
     def add(self, method: Member) -> None:
         """Plugs a method in, behind those that are there, and warns if there are any.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gleam_mm.arguments import Checked
 from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
+from gleam_mm.petl.probe import probe as prove
 
 LossOfBatch = Callable[[], Tensor]
 """Runs the model over one batch of training data and returns its loss."""
@@ -243,15 +244,18 @@ class PETLMethod(Checked, BaseModule):
         for part in self.parts.values():
             yield from part.members()
 
-    def attach(self, backbone: nn.Module) -> None:
+    def attach(self, backbone: nn.Module, probe: bool = False) -> None:
         """Plugs the method into a backbone; the first time, creates its parameters.
 
         Args:
             backbone: A backbone that one of the registered layouts supports.
+            probe: Whether to prove by one small pass that the backbone computes through the sites,
+                where it has no method yet; see :func:`~gleam_mm.petl.probe.probe`.
 
         Raises:
             RuntimeError: The method is attached already, or it and another one on this backbone
-                both compute in the place of one module. Nothing is left behind.
+                both compute in the place of one module; or the backbone does not compute through a
+                site. Nothing is left behind.
             ValueError: No layout supports the backbone, or it lacks one of the roles or blocks.
         """
         if self.attached:
@@ -261,6 +265,8 @@ class PETLMethod(Checked, BaseModule):
         attachments = Attachments.of(backbone)
         try:
             self._prepare(attachments)
+            if probe and not attachments.occupied:
+                prove(attachments.layout, self._touched())
             attachments.add(self)
         except BaseException:
             self._leave(attachments)
@@ -399,6 +405,22 @@ class PETLMethod(Checked, BaseModule):
         for name, part in self.parts.items():
             part._place = f' ({name} of {self.title})'
             part._prepare(attachments)
+
+    def _touched(self) -> Iterator[Site]:
+        """Its sites and those of its parts, and those whose own parameters it trains."""
+        names = set()
+        for member in self.members():
+            for site in member.sites.values():
+                if site.name not in names:
+                    names.add(site.name)
+                    yield site
+        trained = {name for name, _ in self.trainable_parameters()}
+        if all(f'backbone.{name}' in trained for name, _ in self.layout.parameters()):
+            return  # all of the backbone, with what it may have and not use
+        for site in self.layout.all_sites():
+            own = site.module.named_parameters(f'backbone.{site.name}', recurse=False)
+            if site.name not in names and any(name in trained for name, _ in own):
+                yield site
 
     def _leave(self, attachments: Attachments) -> None:
         attachments.remove(self)
