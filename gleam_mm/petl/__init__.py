@@ -38,6 +38,7 @@ from gleam_mm.petl.slora import SLoRA
 from gleam_mm.petl.sparse_tuning import SparseTuning
 from gleam_mm.petl.ssf import SSF
 from gleam_mm.petl.supernet import Supernet
+from gleam_mm.petl.surm import SURM
 from gleam_mm.petl.vpt import VPT
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     'RLRR',
     'SCT',
     'SSF',
+    'SURM',
     'VPT',
     'AdaLink',
     'AdaptFormer',

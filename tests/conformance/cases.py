@@ -439,6 +439,12 @@ CASES = [
     ),
     Case('AdaLink', dict(type='AdaLink', rank=4), lambda shape: 2 * 4 * shape.first),
     Case(
+        'SURM',
+        dict(type='SURM'),
+        lambda shape: shape.each_block(lambda d: 3 * (2 * d - 1)),
+        merges=True,
+    ),
+    Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(
             type='Compose',
