@@ -37,7 +37,7 @@ def looking():
 def make_runner(tmp_path, make_classifier):
     """Runners over eight random images; the method is the argument."""
 
-    def make(petl, name='run', **options):
+    def make(petl, name='run', method=None, **options):
         class Images(torch.utils.data.Dataset):
             def __len__(self):
                 return 8
@@ -54,7 +54,7 @@ def make_runner(tmp_path, make_classifier):
             collate_fn=dict(type='default_collate'),
             sampler=dict(type='DefaultSampler', shuffle=True),
         )
-        model = make_classifier(petl, num_classes=4, rank=2)
+        model = make_classifier(petl, num_classes=4, **(method or dict(rank=2)))
         model.data_preprocessor = MODELS.build(
             dict(type='ClsDataPreprocessor', mean=[127.0] * 3, std=[127.0] * 3)
         )
@@ -93,3 +93,23 @@ def test_a_method_looks_once_and_training_goes_on_as_without(looking, make_runne
     again.train()
     assert again.model.petl.looks == 0
     assert torch.equal(again.model.petl.sensitivity, method.sensitivity)
+
+
+def columns(runner):
+    return [rows.columns.clone() for rows in runner.model.petl.local.values()]
+
+
+def test_chosen_weights_are_chosen_once(make_runner, tmp_path):
+    method = dict(select='gradient', k=2)
+    runner = make_runner('SparseTuning', 'first', method)
+    before = columns(runner)
+    runner.train()
+    chosen = columns(runner)
+    assert not all(map(torch.equal, chosen, before))
+    assert all(rows.values.abs().max() > 0 for rows in runner.model.petl.local.values())
+
+    checkpoint = tmp_path / 'first' / 'epoch_1.pth'
+    for name, resume in (('resumed', True), ('loaded', False)):
+        again = make_runner('SparseTuning', name, method, resume=resume, load_from=str(checkpoint))
+        again.train()
+        assert all(map(torch.equal, columns(again), chosen))

@@ -1,11 +1,14 @@
 """Methods of few bits: their arithmetic, their gradient, and what files and checkpoints hold."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmpretrain.models import VisionTransformer
 from torch.nn import functional as F
 
 from gleam_mm.checkpoint import load_adapter, packing, read_adapter, save_adapter
+from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.models import params
 from gleam_mm.petl import GLEAM, Adapter, AdaptFormer, FacT, Hydra, LoRA, SLoRA
 from gleam_mm.petl.bits import packed_matrices
@@ -172,3 +175,15 @@ def test_a_hydra_of_few_bits_folds(vit, images):
     expected = vit(images)[0]
     method.merge()
     torch.testing.assert_close(vit(images)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_training_exports_a_packed_adapter(make_classifier):
+    model = make_classifier('LoRA', rank=4, bits=2)
+    metadata = adapter_metadata(SimpleNamespace(model=model), None)
+    assert metadata['packed'] == {
+        f'petl.local.layers/{block}/attn/qkv.{name}': {'bits': 2, 'shape': shape}
+        for block in range(2)
+        for name, shape in (('down', [4, 32]), ('up', [96, 4]))
+    }
+    plain = make_classifier('LoRA', rank=4)
+    assert 'packed' not in adapter_metadata(SimpleNamespace(model=plain), None)
