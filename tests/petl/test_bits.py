@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.models import VisionTransformer
 from torch.nn import functional as F
 
@@ -179,11 +180,11 @@ def test_a_hydra_of_few_bits_folds(vit, images):
 
 def test_a_training_exports_a_packed_adapter(make_classifier):
     model = make_classifier('LoRA', rank=4, bits=2)
-    metadata = adapter_metadata(SimpleNamespace(model=model), None)
+    metadata = adapter_metadata(SimpleNamespace(model=model, cfg=Config()), None)
     assert metadata['packed'] == {
         f'petl.local.layers/{block}/attn/qkv.{name}': {'bits': 2, 'shape': shape}
         for block in range(2)
         for name, shape in (('down', [4, 32]), ('up', [96, 4]))
     }
     plain = make_classifier('LoRA', rank=4)
-    assert 'packed' not in adapter_metadata(SimpleNamespace(model=plain), None)
+    assert 'packed' not in adapter_metadata(SimpleNamespace(model=plain, cfg=Config()), None)
