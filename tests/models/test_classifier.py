@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from backbones import CONFIGS, WIDTH
+from backbones import BACKBONES, CONFIGS, WIDTH
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
@@ -256,3 +256,21 @@ def test_head_of_another_width_is_named():
     config['head'] = dict(type='LinearClsHead', in_channels=5, num_classes=3)
     with pytest.raises(ValueError, match=r'model.head.in_channels=5: the backbone gives 32'):
         MODELS.build(copy.deepcopy(config))
+
+
+def test_initialising_the_model_leaves_the_weights_that_were_loaded(tmp_path):
+    """MMEngine's runner does it after the model was built; a ViT would draw its positions anew."""
+    torch.manual_seed(1)
+    source = BACKBONES['vit']().state_dict()
+    torch.save(source, tmp_path / 'vit.pth')
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'vit.pth'))
+    model = MODELS.build(
+        dict(
+            type='PETLClassifier',
+            backbone=dict(CONFIGS['vit'], init_cfg=pretrained),
+            petl=dict(type='LoRA'),
+        )
+    )
+    model.init_weights()
+    state = model.backbone.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in source.items())

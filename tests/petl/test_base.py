@@ -61,6 +61,15 @@ def test_a_shift_merges_into_a_bias_but_not_into_nothing(vit, images):
     assert not method.merged
 
 
+@pytest.mark.parametrize('role', ['block', 'ffn', 'attn'])
+def test_where_no_weight_decides_nothing_is_merged(role, vit):
+    method = Shift([role])
+    method.attach(vit)
+    with pytest.raises(MergeError, match='Shift cannot be merged: '):
+        method.merge()
+    assert not method.merged
+
+
 def test_a_method_that_does_not_fold_says_so(vit):
     class Silent(PETLMethod):
         pass
