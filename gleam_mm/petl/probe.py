@@ -79,12 +79,11 @@ def _outputs(backbone: nn.Module, sites: list[Site], image: Tensor) -> dict[str,
             stack.callback(handle.remove)
         output = backbone(image.clone().requires_grad_(True))
     # The sum of what a LayerNorm gives is constant: weights that differ.
-    caught[''] = sum(
-        (
-            tensor.float() * torch.linspace(-1, 2, tensor.numel()).to(tensor.device).view_as(tensor)
-        ).sum()
+    weighed = [
+        tensor.float().flatten() @ torch.linspace(-1, 2, tensor.numel(), device=tensor.device)
         for tensor in _tensors(output)
-    )
+    ]
+    caught[''] = torch.stack(weighed).sum()
     return caught
 
 

@@ -53,18 +53,19 @@ def folder(tmp_path):
 def train(tmp_path):
     """Writes the adapter of a training with some data; gives its path, model and test data."""
 
-    def build(dataset, preprocessor, classes=2):
+    def build(dataset, preprocessor, classes=2, pretrained=True):
         weights = tmp_path / 'weights.pth'
         torch.save(MODELS.build(copy.deepcopy(CONFIGS['vit'])).state_dict(), weights)
-        pretrained = dict(type='Pretrained', checkpoint=str(weights))
+        named = dict(type='Pretrained', checkpoint=str(weights)) if pretrained else None
         cfg = Config(
             dict(
                 default_scope='gleam_mm',
                 model=dict(
                     type='PETLClassifier',
-                    backbone={**copy.deepcopy(CONFIGS['vit']), 'init_cfg': pretrained},
+                    backbone={**copy.deepcopy(CONFIGS['vit']), 'init_cfg': named},
                     head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=classes),
                     petl=dict(type='LoRA', rank=2),
+                    allow_random_backbone=not pretrained,
                 ),
                 data_preprocessor=preprocessor,
                 test_dataloader=dict(dataset=dataset),
@@ -138,6 +139,17 @@ def test_pictures_in_memory_are_as_in_files(trained, folder):
     ):
         with pytest.raises(error, match=message):
             predictor(wrong)
+
+
+def test_a_backbone_that_was_drawn(train):
+    """Nothing names its weights: they come from their seed again."""
+    dataset = dict(type='MiniVTAB', split='test', indices=2, pipeline=[dict(type='PackInputs')])
+    preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False)
+    path, model, data = train(dataset, preprocessor, classes=10, pretrained=False)
+    predictor = gleam_mm.Predictor(path, device='cpu')
+    pictures = [data[i]['inputs'] for i in range(2)]
+    found = scores(predictor(pictures, top_k=10), predictor.classes)
+    assert torch.allclose(found, scores_of_test(model, data), atol=1e-6)
 
 
 @pytest.mark.parametrize('to_rgb', [False, True])
