@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bench test test-onedl conformance campaign lint pretrain clean
+.PHONY: help demo bench test test-slow test-onedl conformance campaign lint pretrain clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
 	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
-	@echo 'make test        the whole test suite'
+	@echo 'make test        the test suite'
+	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
 	@echo 'make campaign    kill trainings at random moments, and compare what they come to'
@@ -53,7 +54,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/minivtab/page.py
 
 test: $(VENV)/.dev
-	$(TEST_ENV) $(BIN)/python $(PYTEST)
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow'
+
+# The matrix as a whole compares docs/conformance.md with what it has seen.
+test-slow: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m slow --ignore=tests/conformance
+	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance
 
 test-onedl: $(VENV_ONEDL)/.dev
 	$(TEST_ENV) $(VENV_ONEDL)/bin/python $(PYTEST)

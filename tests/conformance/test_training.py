@@ -84,6 +84,7 @@ def test_image_size(case, kind):
     assert torch.equal(backbone(large)[-1], adapted)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compile(classifier, images):
     randomize(classifier.petl)
