@@ -83,7 +83,8 @@ def test_an_adapter_file_is_compared_too(tmp_path):
 def test_what_no_file_could_hold_is_refused_at_once():
     with pytest.raises(TypeError, match='JSON has no word for it'):
         build(backbone=dict(norm_cfg=dict(type='LN', hook=object())))
-    build(sites={'qkv', 'proj'})  # a set has an order once it is written
+    with pytest.raises(ValueError, match='choose a list of names'):
+        build(sites={'qkv', 'proj'})  # which has no order
 
 
 def test_a_damaged_description():
