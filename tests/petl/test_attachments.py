@@ -176,6 +176,15 @@ def test_prompts_enclose_what_others_do_to_a_block(first, vit, images):
     assert [note for note in notes if 'begin' not in note and 'end' not in note] == [(20, 20)] * 4
 
 
+def test_a_build_that_fails_keeps_the_parts_that_were_given(vit):
+    method = Failing(build_fails=True)
+    method.local['given'] = given = LoRA(2)
+    with pytest.raises(ValueError, match='cannot build'):
+        method.attach(vit)
+    assert method.parts == {'given': given}
+    assert not given.attached
+
+
 @torch.no_grad()
 def test_a_method_follows_the_mode_of_its_backbone(vit, images):
     (method,) = attach(vit, MODELS.build(dict(type='GLEAM', rank=4)))
