@@ -6,6 +6,7 @@ import gleam_mm  # noqa: F401  (applies the patches that importing mmpretrain ma
 
 import copy
 import gc
+import signal
 
 import pytest
 import torch
@@ -25,6 +26,13 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # What is ignored is inherited: a suite that is started in the background would ignore Ctrl-C.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if not hasattr(config, 'workerinput'):  # of several processes, the one that hears all reports
         table = ConformanceTable(write=config.getoption('--write-conformance'))
         config.pluginmanager.register(table)
@@ -35,6 +43,16 @@ def _collected():
     """Frees the models of a module: hooks tie them into circles, which Python collects too late."""
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """Gives signals their handlers back, which a tool that ended in this process ignores."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -66,13 +66,14 @@ def update_roles(method: PETLMethod, wanted: Sequence[str] | None = None) -> tup
     name = type(method).__name__
     if not any(True for _ in method.trainable_parameters()):
         raise NoUpdateError(f'{name} has no updates: it trains the head alone')
-    own = tuple(role for role in ROLES if role in method.roles)
-    if any(True for _ in method.adopted_parameters()):
+    roles = {role for member in method.members() for role in member.roles}
+    own = tuple(role for role in ROLES if role in roles)
+    if any(True for member in method.members() for _ in member.adopted_parameters()):
         own = ROLES  # the backbone's own weights: wherever one likes
     if not own:
         raise NoUpdateError(
             f'{name} has no update at any of {", ".join(ROLES)}; its roles are '
-            f'{", ".join(method.roles) or "none"}'
+            f'{", ".join(sorted(roles)) or "none"}'
         )
     if wanted is None:
         return tuple(role for role in own if role in LINEAR_ROLES) or own
@@ -143,6 +144,8 @@ class UpdateProbe:
         self._images = len(args[0])
 
     def _before(self, site: Site, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not self._layout.on_grid:  # prompts, which no layer shares with another
+            return
         # Now, since a method may change the input, as prompts do.
         frozen = self._twin.get_submodule(site.name)(*args, **kwargs)
         # MMCV's FFN adds the residual stream itself.
@@ -150,6 +153,8 @@ class UpdateProbe:
         self._frozen[site.name] = frozen, residual
 
     def _after(self, site: Site, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if not self._layout.on_grid:
+            return
         frozen, residual = self._frozen.pop(site.name)
         update = output - frozen
         if residual is not None:

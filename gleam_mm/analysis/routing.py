@@ -42,14 +42,18 @@ class RoutingProbe:
     """
 
     def __init__(self, subject: Subject) -> None:
-        method = subject.model.petl
-        mixers = [module for module in method.modules() if isinstance(module, ConvMoE)]
-        if not mixers:
+        mixing = [
+            (member, module)
+            for member in subject.model.petl.members()
+            for module in member.shared.modules()
+            if isinstance(module, ConvMoE)
+        ]
+        if not mixing:
             raise NoGateError(
                 f'{subject.name}: {subject.method} has no mixture of experts to look into; a '
                 'checkpoint of GLEAM (with moe=True) has one'
             )
-        self.mixer = mixers[0]
+        method, self.mixer = mixing[0]
         self.sites = list(method.sites.values())
         self._site: Site | None = None
         self._decisions: dict[str, Tensor] = {}

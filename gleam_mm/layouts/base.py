@@ -148,6 +148,11 @@ class Layout:
         yield
         self._tokens.off_grid = None
 
+    @property
+    def on_grid(self) -> bool:
+        """Whether modules are called with tokens of the grid, and not within :meth:`off_grid`."""
+        return self._tokens.off_grid is None
+
     def attention(self, site: Site) -> Attention:
         """The arithmetic of the attention at a site with the role ``attn``."""
         return self.attention_class(site.module)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
@@ -58,7 +59,7 @@ class LoReFT(PETLMethod):
         'it edits the residual stream behind a block, where no weight of a Linear has the last word'
     )
 
-    def __init__(self, rank: int = 4, blocks: Sequence[int] | None = None) -> None:
+    def __init__(self, rank: Positive = 4, blocks: Sequence[int] | None = None) -> None:
         super().__init__(('block',), blocks)
         self.rank = rank
 

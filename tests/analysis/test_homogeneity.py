@@ -58,13 +58,16 @@ FORMULAS = {
     ),
     'RepAdapter': (
         'qkv',
-        lambda own, site, x: F.linear(
-            F.linear(
-                own.petl.local[site.key].down(x),
-                own.petl.local[site.key].up_weight(),
-                own.petl.local[site.key].up_bias,
-            ),
-            site.module.weight,
+        lambda own, site, x: (
+            own.petl.scale
+            * F.linear(
+                F.linear(
+                    own.petl.local[site.key].down(x),
+                    own.petl.local[site.key].up_weight(),
+                    own.petl.local[site.key].up_bias,
+                ),
+                site.module.weight,
+            )
         ),
     ),
     'Adapter': (

@@ -28,10 +28,10 @@ def test_converting(run, source, tmp_path):
 
 def test_mistakes_take_one_line_and_exit_with_2(call, source, tmp_path):
     state = torch.load(tmp_path / 'source.pth')
-    torch.save({**state, 'blocks.0.ls1.gamma': torch.ones(3)}, tmp_path / 'scaled.pth')
+    torch.save({**state, 'blocks.0.attn.gate': torch.ones(3)}, tmp_path / 'scaled.pth')
     (tmp_path / 'there.pth').touch()
     for arguments, told in [
-        (['scaled.pth', 'done.pth'], ["scaled.pth: the key 'blocks.0.ls1.gamma'"]),
+        (['scaled.pth', 'done.pth'], ["scaled.pth: the key 'blocks.0.attn.gate'"]),
         (['none.pth', 'done.pth'], ['none.pth: no such file']),
         (['source.pth', 'there.pth'], ['there.pth', '--force']),
         (['source.pth', 'done.bin'], ['done.bin', '.safetensors or .pth']),

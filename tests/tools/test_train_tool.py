@@ -167,6 +167,7 @@ model = dict(
         patch_size=32,
     ),
     head=dict(type='LinearClsHead', in_channels=32, num_classes=None),
+    allow_random_backbone=True,
 )
 """
 
