@@ -17,7 +17,7 @@ help:
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
-	@echo 'make campaign    kill trainings at random moments, and compare what they come to'
+	@echo 'make campaign    kill trainings at random moments, and make some 230 mistakes'
 	@echo 'make lint        ruff and mypy, as CI runs them'
 	@echo 'make pretrain    make the embedded backbones again (long)'
 	@echo 'make clean       remove the virtual environments'
@@ -70,6 +70,7 @@ conformance: $(VENV)/.dev
 campaign: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python tests/campaign/kills.py --kills 36 --seed 0
 	$(TEST_ENV) $(BIN)/python tests/campaign/kills.py --kills 60 --seed 1
+	$(TEST_ENV) $(BIN)/python tests/campaign/mistakes.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

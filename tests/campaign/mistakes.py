@@ -69,7 +69,6 @@ OTHERS = {
         'model.petl.gate_init=kaiming',
         'model.petl.local_init=ones',
         'model.petl.moe=no',
-        'model.petl.local=false',
         'model.petl.expert_bias=1',
         'model.petl.renormalize=yes',
         'model.petl.normalize=on',
@@ -218,7 +217,8 @@ def fault(folder: Path, tool: str, *arguments: str) -> str | None:
     if left:
         return f'left {left}'
     word = arguments[-1].partition('=') if arguments else ('', '', '')
-    names = [word[0].rpartition('.')[2], word[0], word[2]] if word[1] else [arguments and word[0]]
+    value = word[2].strip('[]')
+    names = [word[0].rpartition('.')[2], word[0], value] if word[1] else [arguments and word[0]]
     if tool == 'train.py' and word[1] and not any(name and name in errors[0] for name in names):
         return f'does not name the key: {errors[0]}'
     return None
