@@ -278,11 +278,11 @@ def _drop_aliases(method: HFPeft, state_dict: dict, prefix: str, local_metadata:
 
 def _restore(weight: nn.Parameter, data: Tensor, values: Tensor) -> bool:
     """Gives a weight its own memory and values back; tells whether they had changed."""
-    changed = not weight.is_meta and not torch.equal(weight.data, values)
+    same = weight.is_meta or torch.equal(dequantized(weight.data), dequantized(values))
     weight.data = data
-    if changed:
+    if not same:
         data.copy_(values)
-    return changed
+    return not same
 
 
 def _stand_in(sites: list[Site]) -> nn.Module:
