@@ -36,6 +36,8 @@ class Int8(torch.Tensor):
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         if function in (aten.detach.default, aten.alias.default):
             return type(args[0])(args[0].values, args[0].scales)
+        if function is aten.clone.default:
+            return type(args[0])(args[0].values.clone(), args[0].scales.clone())
         if function is aten.copy_.default:
             target, source = args[:2]
             target.values.copy_(source.values)

@@ -11,6 +11,7 @@ from gleam_mm.registry import MODELS
 
 METHODS = {
     'LoRA': dict(rank=2),
+    'HFPeft': dict(config=dict(peft_type='VERA', r=2)),
     'GLEAM': dict(rank=2),
     'SSF': {},
     'RepAdapter': dict(rank=2),
