@@ -33,16 +33,20 @@ class Grid(NamedTuple):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, C) outside of the grid, those behind it last, and the tokens on it."""
-        end = self.prefix + self.height * self.width
         outside = x[:, : self.prefix]
+        if not self.prefix and not self.suffix:  # a slice would cost autograd a copy
+            return outside, x
+        end = self.prefix + self.height * self.width
         if self.suffix:
             outside = torch.cat((outside, x[:, end:]), dim=1)
         return outside, x[:, self.prefix : end]
 
     def join(self, outside: Tensor, inside: Tensor) -> Tensor:
         """Undoes :meth:`split`."""
+        if not self.suffix:
+            return torch.cat((outside, inside), dim=1)
         before, behind = outside[:, : self.prefix], outside[:, self.prefix :]
-        return torch.cat((before, inside, behind) if self.suffix else (before, inside), dim=1)
+        return torch.cat((before, inside, behind), dim=1)
 
 
 @dataclass(frozen=True, eq=False)
