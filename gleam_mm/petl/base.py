@@ -354,6 +354,19 @@ class PETLMethod(Checked, BaseModule):
         """Whether the method tells what it makes of a weight; it may refuse to, even so."""
         return overrides(self, 'fold')
 
+    def linear_of(self, site: Site) -> nn.Linear:
+        """The Linear at a site, for methods that adapt nothing else.
+
+        Raises:
+            ValueError: The site's module is another one.
+        """
+        if not isinstance(site.module, nn.Linear):
+            raise ValueError(
+                f'{type(self).__name__} adapts Linears; {site.name!r} (role {site.role!r}) is a '
+                f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
+            )
+        return site.module
+
     def refusal(self, reason: str) -> MergeError:
         """The error that says why the method cannot be merged."""
         return MergeError(f'{self.title} cannot be merged: {reason}')

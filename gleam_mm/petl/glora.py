@@ -133,12 +133,7 @@ class GLoRA(Supernet):
     def build(self, sites: list[Site]) -> None:
         """Creates the support tensors of each Linear, in their largest or in the chosen form."""
         for site in sites:
-            linear = site.module
-            if not isinstance(linear, nn.Linear):
-                raise ValueError(
-                    f'GLoRA adapts Linears; {site.name!r} (role {site.role!r}) is a '
-                    f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
-                )
+            self.linear_of(site)
         if self.subnet is not None:
             self.subnet = _checked(self.subnet, sites)
         for site in sites:

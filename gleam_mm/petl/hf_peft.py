@@ -152,11 +152,7 @@ class HFPeft(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Lets PEFT make the tuner's layers, and takes them over."""
         for site in sites:
-            if not isinstance(site.module, nn.Linear):
-                raise ValueError(
-                    f'HFPeft adapts Linears; {site.name!r} (role {site.role!r}) is a '
-                    f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
-                )
+            self.linear_of(site)
         widths = sorted({site.width for site in sites})
         if self.config['peft_type'] == 'FROD' and len(widths) > 1:
             raise ValueError(

@@ -142,12 +142,7 @@ class LoRA(PETLMethod):
         Raises:
             ValueError: The site is no Linear.
         """
-        linear = site.module
-        if not isinstance(linear, nn.Linear):
-            raise ValueError(
-                f'{type(self).__name__} adapts Linears; {site.name!r} (role {site.role!r}) is a '
-                f'{type(linear).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
-            )
+        linear = self.linear_of(site)
         return LowRankPair(linear.in_features, linear.out_features, rank, self.bits)
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:

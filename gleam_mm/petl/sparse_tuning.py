@@ -96,12 +96,7 @@ class SparseTuning(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one update a site, in the columns of the largest weights."""
         for site in sites:
-            if not isinstance(site.module, nn.Linear):
-                raise ValueError(
-                    f'SparseTuning adapts Linears; {site.name!r} (role {site.role!r}) is a '
-                    f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
-                )
-            width = site.module.in_features
+            width = self.linear_of(site).in_features
             if self.k > width:
                 raise ValueError(f'k={self.k} exceeds the {width} columns of {site.name!r}')
             self.local[site.key] = SparseRows(self._largest(_weight(site)), width)
