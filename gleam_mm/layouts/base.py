@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 from mmengine.registry import Registry
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts.attention import Attention
@@ -56,6 +56,9 @@ class Layout:
 
     attention_class: ClassVar[type[Attention]] = Attention
     """What knows the arithmetic of the sites with the role ``attn``."""
+
+    inner_drop_path: ClassVar[Mapping[str, str]] = {}
+    """Role of a sublayer -> its part that drops paths, where that is within the sublayer."""
 
     windowed: ClassVar[bool] = False
     """Whether attention sees windows instead of the whole grid; then it is a WindowedLayout."""
@@ -156,6 +159,20 @@ class Layout:
     def attention(self, site: Site) -> Attention:
         """The arithmetic of the attention at a site with the role ``attn``."""
         return self.attention_class(site.module)
+
+    def drop_path(self, site: Site, bypass: Tensor) -> Tensor:
+        """What the block's drop path leaves of a bypass of the sublayer ``site``.
+
+        Where it stands behind the sublayer, as in timm, it meets the bypass there, and this is
+        nothing but ``bypass``. MMPretrain has it within the sublayer, in front of what is added to
+        its output; there it is applied here, drawn for the bypass alone.
+
+        Args:
+            site: A site with the role ``attn`` or ``ffn``.
+            bypass: (B, N, d) what is going to be added to its output.
+        """
+        name = self.inner_drop_path.get(site.role)
+        return bypass if name is None else getattr(site.module, name)(bypass)
 
     def all_sites(self) -> Iterator[Site]:
         """Every site of the backbone: of the blocks from input to output, amid those outside."""

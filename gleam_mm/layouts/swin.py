@@ -110,6 +110,7 @@ class SwinLayout(WindowedLayout):
         'fc1': ('ffn.layers.0.0',),
         'fc2': ('ffn.layers.1',),
     }
+    inner_drop_path = {'ffn': 'dropout_layer'}  # that of the attention is behind the windows
 
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:

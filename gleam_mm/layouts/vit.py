@@ -27,6 +27,7 @@ class ViTLayout(Layout):
         'fc2': ('ffn.layers.1',),
     }
     attention_class = MMPretrainAttention
+    inner_drop_path = {'attn': 'out_drop', 'ffn': 'dropout_layer'}
 
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """Convpass: convolutional bypasses beside the sublayers."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +16,24 @@ from gleam_mm.registry import MODELS
 
 
 class ConvBottleneck(Bottleneck):
-    """A bottleneck with a 3x3 convolution in its middle, which starts as the identity.
+    """A bottleneck with a 3x3 convolution in its middle.
 
     Args:
         width: Token width d.
         bottleneck: Inner width r.
+        conv_init: How the convolution starts: as the ``'identity'``, or at ``'xavier'``'s uniform
+            values.
         bits: Bits a weight of the Linears, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
-    def __init__(self, width: int, bottleneck: int, bits: Bits | None = None) -> None:
+    def __init__(
+        self, width: int, bottleneck: int, conv_init: str = 'identity', bits: Bits | None = None
+    ) -> None:
         super().__init__(width, bottleneck, bits=bits)
         self.conv = nn.Conv2d(bottleneck, bottleneck, 3, padding=1)
         nn.init.xavier_uniform_(self.down.weight)
-        nn.init.dirac_(self.conv.weight)
+        start = nn.init.dirac_ if conv_init == 'identity' else nn.init.xavier_uniform_
+        start(self.conv.weight)
         nn.init.zeros_(self.conv.get_parameter('bias'))
 
     def mix(self, z: Tensor, grid: Grid) -> Tensor:
@@ -53,12 +59,13 @@ class Convpass(PETLMethod):
 
     with x the input and y the output of the attention or of the FFN, :math:`\sigma` the QuickGELU
     :math:`x \, \mathrm{sigmoid}(1.702 x)`, and the convolution on the patch grid. Prefix tokens
-    pass through it as images of 1x1. U starts at zero, the convolution as the identity, as in the
-    official code. A site has :math:`2 d r + r + d + 9 r^2 + r` parameters.
+    pass through it as images of 1x1. U starts at zero, the convolution as the identity; in the
+    official code half of the tasks of VTAB-1K have it start at Xavier's values, ``conv_init``. A
+    site has :math:`2 d r + r + d + 9 r^2 + r` parameters.
 
     In Swin's attention the grid is the window; the official code convolves the whole feature map
-    there. It also drops bypasses by a drop path of their own, where here a bypass shares what
-    drop path the backbone puts on the site's output.
+    there. The block's drop path drops a bypass too: by itself, as in the official code, where it
+    stands within the sublayer, and together with the sublayer's output where it comes behind it.
 
     Args:
         bottleneck: Inner width r.
@@ -68,6 +75,8 @@ class Convpass(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a weight of D and U, 1, 2, 4 or 8, instead of full precision; see
             :class:`~gleam_mm.petl.bits.Rounded`.
+        conv_init: How the convolution starts: as the ``'identity'``, or at ``'xavier'``'s uniform
+            values.
 
     Raises:
         ValueError: A site is no whole sublayer.
@@ -86,6 +95,7 @@ class Convpass(PETLMethod):
         sites: Sequence[str] = ('attn', 'ffn'),
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
+        conv_init: Literal['identity', 'xavier'] = 'identity',
     ) -> None:
         super().__init__(sites, blocks)
         if strange := set(self.roles) - {'attn', 'ffn'}:
@@ -94,18 +104,21 @@ class Convpass(PETLMethod):
         self.scale = scale
         self.drop_rate = drop_rate
         self.bits = bits
+        self.conv_init = conv_init
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bypass a site."""
         for site in sites:
-            self.local[site.key] = ConvBottleneck(site.width, self.bottleneck, self.bits)
+            self.local[site.key] = ConvBottleneck(
+                site.width, self.bottleneck, self.conv_init, self.bits
+            )
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the bypass makes of the sublayer's input."""
         own = self.local[site.key]
         z = _quick_gelu(own.down(x))
         z = _quick_gelu(own.mix(z, self.layout.grid(site)))
-        z = own.up(F.dropout(z, self.drop_rate, self.training))
+        z = self.layout.drop_path(site, own.up(F.dropout(z, self.drop_rate, self.training)))
         return torch.add(y, z, alpha=self.scale)
 
 

@@ -70,6 +70,11 @@ class FacT(LadderMethod):
     C that all sites share; the site owns r numbers a matrix, its column of the factor P. A ViT gets
     :math:`2 d r + 12 L r + r^3` parameters.
 
+    In the official code of FacT-TK the r channels and the four blocks of fc1 and fc2 lie in memory
+    in another order: its :math:`r \times r \times 4` slice is reshaped to r x 4 r as it is, which
+    mixes channels and blocks. As all of these numbers are trained alike it is the same method, but
+    its checkpoints do not carry over.
+
     In Swin each stage has a tensor of its own. The official code starts FacT-TT's local transforms
     ``'uniform'`` and has a ``drop_rate`` of 0.1.
 

@@ -129,10 +129,19 @@ class NOAH(Supernet):
     On ViT-B, a supernet of sizes up to 10 has 654,456, and the 19 subnets that were published
     for VTAB-1K have 360,134 in the mean.
 
-    It differs from the paper's code in three ways. Adapters start as the identity and have GELU
-    inside, as our :class:`Adapter`, where that code has an approximation of GELU. Behind the last
-    block with prompts there are none, where that code keeps the last ones. And a supernet has no
-    modules beyond its largest size.
+    It differs from the paper's code in seven ways:
+
+    ============  ================================  ============================================
+    what          here                              the paper's code
+    ============  ================================  ============================================
+    adapters      GELU                              x sigmoid(1.702 x)
+    their start   U at zero: the pretrained model   both matrices N(0, 0.02), biases at zero
+    their place   before the FFN's drop path        behind it
+    prompts       uniform as VPT's                  N(0, 0.02)
+    first ones    tokens                            tokens plus a position, trained each
+    last ones     removed behind their last block   stay, and go on through the later blocks
+    supernet      has its largest size              may be larger than what is searched
+    ============  ================================  ============================================
 
     Args:
         subnet: None for a supernet. Else the path of a JSON file that ``tools/search.py`` wrote, or

@@ -40,8 +40,9 @@ class SSF(PETLMethod):
     As in the official code :math:`\gamma \sim N(1, 0.02^2)` and :math:`\beta \sim N(0, 0.02^2)` at
     first, so that the model does *not* start as the pretrained one; with ``std=0`` it does.
 
-    In Swin the official code has two more kinds of sites, which are no roles here: in front of the
-    patch embedding's norm, and behind the norms of patch merging.
+    In Swin the official model scales and shifts in front of the patch embedding's norm too, which
+    is no role here. What its code has for the norms of patch merging is never switched on there: a
+    stage hands on a list where the merging asks for a name.
 
     Args:
         std: Standard deviation of the initial scales and shifts.

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from backbones import BACKBONES
 from torch import nn
 from torch.nn import functional as F
 
@@ -92,6 +93,34 @@ def test_dropout_acts_in_training_only(vit, images):
     assert torch.equal(vit(images)[0], vit(images)[0])
     vit.train()
     assert not torch.equal(vit(images)[0], vit(images)[0])
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+def test_a_drop_path_of_the_block_drops_the_bypass(kind, images):
+    """Wherever the library has it: what is never added to the tokens trains nothing."""
+    backbone = BACKBONES[kind](drop_path_rate=1 - 1e-6)
+    backbone.train()
+    method = Convpass(3)
+    method.attach(backbone)
+    for own in method.local.values():
+        nn.init.normal_(own.up.weight)
+    sum(output.sum() for output in backbone(images[..., :32, :])).backward()
+    trained = {site.block for site in method.sites.values() if _is_trained(method.local[site.key])}
+    # The rate grows from zero at the first block to its full value at the last.
+    assert 0 in trained and max(site.block for site in method.sites.values()) not in trained
+
+
+def _is_trained(own):
+    return any(p.grad is not None and p.grad.any() for p in own.parameters())
+
+
+def test_the_convolution_can_start_at_xaviers_values(vit):
+    torch.manual_seed(0)
+    method = Convpass(5, conv_init='xavier')
+    method.attach(vit)
+    bound = (6 / (2 * 9 * 5)) ** 0.5
+    for own in method.local.values():
+        assert 0.9 * bound < own.conv.weight.abs().max() <= bound
 
 
 def test_it_cannot_be_merged(vit):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gleam_mm.layouts import find_layout
-from gleam_mm.petl import VPT, AdaptFormer, Convpass, LoRA, RepAdapter
+from gleam_mm.petl import VPT, Adapter, AdaptFormer, Convpass, LoRA, RepAdapter
 
 RATE = 0.4
 
@@ -45,6 +45,12 @@ def lora(method, site, x, y, drop):
     return y + 5 / 3 * drop(x) @ pair.down.T @ pair.up.T
 
 
+def adapter(method, site, x, y, drop):
+    """y + U drop(GELU(D y + b_D)) + b_U."""
+    own = method.local[site.key]
+    return y + linear(drop(F.gelu(linear(y, own.down))), own.up)
+
+
 def adaptformer(method, site, x, y, drop):
     """y + s (U drop(ReLU(D x' + b_D)) + b_U); x' is x, see :func:`adapted`."""
     own = method.local[site.key]
@@ -66,6 +72,7 @@ def repadapter(method, site, x, y, drop):
 
 METHODS = {
     'LoRA': (lambda: LoRA(3, alpha=5.0, drop_rate=RATE, sites=('qkv', 'fc2')), lora),
+    'Adapter': (lambda: Adapter(3, drop_rate=RATE), adapter),
     'AdaptFormer': (lambda: AdaptFormer(3, scale=0.5, drop_rate=RATE), adaptformer),
     'Convpass': (lambda: Convpass(3, scale=0.5, drop_rate=RATE), convpass),
     'RepAdapter': (lambda: RepAdapter(4, scale=0.5, drop_rate=RATE), repadapter),

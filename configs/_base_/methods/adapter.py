@@ -1,4 +1,5 @@
 # Adapter (Houlsby et al., 2019) with a bottleneck of 8 behind each FFN: 156,768 parameters on
-# ViT-B, the setting of the paper's Adapter row. Houlsby et al. have a second one behind the
-# attention: sites=['proj', 'fc2'].
+# ViT-B, the setting of the paper's Adapter row. The runs behind that row had dropout of 0.1
+# (`drop_rate=0.1`), and both matrices started at N(0, 0.02). Houlsby et al. have a second adapter
+# behind the attention: sites=['proj', 'fc2'].
 method = dict(type='Adapter', bottleneck=8, sites=['fc2'])
