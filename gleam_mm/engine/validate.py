@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from mmengine.config import Config
 
 from gleam_mm import errors
+from gleam_mm.combine import read
 from gleam_mm.engine import launch
 from gleam_mm.models.building import load_trained, read_trained
 from gleam_mm.models.classifier import PETLClassifier
@@ -42,4 +43,19 @@ def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, f
             load_trained(model, read_trained(checkpoint), checkpoint)
             metrics = runner.val()
             found.append({k: v for k, v in metrics.items() if not k.endswith('time')})
+    return found
+
+
+def validate_each(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, float]]:
+    """As :func:`validate`, each with the method that it tells of, in the place of the config's.
+
+    Raises:
+        UserError: Config, data and files do not fit each other.
+    """
+    found = []
+    for checkpoint in checkpoints:
+        own = cfg.copy()
+        with errors.setup():
+            own.model.petl = read(checkpoint).metadata['method']
+        found += validate(own, [checkpoint])
     return found

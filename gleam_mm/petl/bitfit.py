@@ -20,13 +20,20 @@ class BitFit(PETLMethod):
 
     Args:
         blocks: Transformer blocks whose biases are trained; by default all of the backbone's.
+        norms: Whether the weights of the norms are trained as well.
     """
 
-    def __init__(self, blocks: Sequence[int] | None = None) -> None:
+    def __init__(self, blocks: Sequence[int] | None = None, norms: bool = False) -> None:
         super().__init__((), blocks)
+        self.norms = norms
 
     def adopted_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The backbone's biases, by the names that their modules give them."""
+        norms = {
+            f'{name}.weight'
+            for name, module in self.layout.backbone.named_modules()
+            if self.norms and isinstance(module, nn.LayerNorm)
+        }
         for name, parameter in self.layout.parameters(self.blocks):
-            if name.rpartition('.')[2] in BIASES:
+            if name.rpartition('.')[2] in BIASES or name in norms:
                 yield name, parameter

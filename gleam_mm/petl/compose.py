@@ -1,6 +1,7 @@
 """Several methods on one backbone."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
@@ -35,8 +36,7 @@ class Compose(PETLMethod):
         self, methods: Mapping[str, dict | PETLMethod] | Sequence[dict | PETLMethod]
     ) -> None:
         super().__init__(sites=())
-        if not isinstance(methods, Mapping):
-            methods = _named(methods)
+        methods = named(methods)
         if not methods:
             raise ValueError('methods of Compose: give at least one')
         for name, method in methods.items():
@@ -50,13 +50,25 @@ class Compose(PETLMethod):
             self.local[name] = built
 
 
-def _named(methods: Sequence[dict | PETLMethod]) -> dict[str, dict | PETLMethod]:
-    named: dict[str, dict | PETLMethod] = {}
+def named(
+    methods: Mapping[str, Any] | Sequence[Any],
+) -> dict[str, Any]:
+    """Names methods as :class:`Compose` does.
+
+    Args:
+        methods: Configs or methods by name, which stay, or a list of them.
+
+    Raises:
+        TypeError: One is neither a config nor a method.
+    """
+    if isinstance(methods, Mapping):
+        return dict(methods)
+    found: dict[str, Any] = {}
     for method in methods:
         if not isinstance(method, dict | PETLMethod):
             raise TypeError(f'methods of Compose: {method!r} is neither a config nor a method')
         kind = method['type'] if isinstance(method, dict) else type(method).__name__
         name = str(kind).rpartition('.')[2].lower()
-        same = sum(other.rstrip('0123456789') == name for other in named)
-        named[f'{name}{same + 1}' if same else name] = method
-    return named
+        same = sum(other.rstrip('0123456789') == name for other in found)
+        found[f'{name}{same + 1}' if same else name] = method
+    return found
