@@ -32,11 +32,13 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     arguments = parse_args()  # first: importing what follows takes seconds
 
+    from gleam_mm import cli, errors  # patches what timm imports
+
+    # isort: split
     from mmengine.config import Config
     from safetensors.torch import save
     from timm.layers import resample_abs_pos_embed
 
-    from gleam_mm import cli, errors
     from gleam_mm.checkpoint import read_state_dict
     from gleam_mm.fileio import write_bytes
 

@@ -12,6 +12,7 @@ from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.models import description
 from gleam_mm.models.necks import TokenPool
+from gleam_mm.models.precision import attention_context
 from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.registry import MODELS, own_scope
 
@@ -131,7 +132,8 @@ class PETLClassifier(ImageClassifier):
         Raises:
             ValueError: The features are not pooled, so that the head would classify every token.
         """
-        feats = super().extract_feat(inputs, stage)
+        with attention_context():
+            feats = super().extract_feat(inputs, stage)
         if stage == 'neck' and self.with_head and (shape := feats[-1].shape)[2:]:
             raise ValueError(
                 f'the head would get features of shape {tuple(shape)} instead of (B, C): add a '

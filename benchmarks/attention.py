@@ -1,0 +1,67 @@
+"""Times PyTorch's fused attention on a CPU, in float32 and in bfloat16.
+
+    python benchmarks/attention.py --threads 1
+
+Why a classifier under `--amp` on a CPU attends in float32, see gleam_mm/models/precision.py. Both
+types take turns, and the shortest of the CPU times of several rounds counts.
+"""
+
+import argparse
+
+SHAPES = {
+    'vit-mini, batch 32': (32, 4, 65, 32),
+    'ViT-S/14 at 98, batch 32': (32, 6, 50, 64),
+    'ViT-B/16 at 224, batch 8': (8, 12, 197, 64),
+    'ViT-B/16 at 384, batch 4': (4, 12, 577, 64),
+}
+"""Images, heads, tokens and channels a head."""
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--threads', type=int, default=1, help='threads of PyTorch')
+    parser.add_argument('--rounds', type=int, default=5, help='rounds, each type once a round')
+    return parser.parse_args()
+
+
+if __name__ == '__main__':
+    arguments = parse_args()  # first: importing what follows takes seconds
+
+    import time
+
+    import torch
+    from torch.nn import functional as F
+
+    def seconds(shape: tuple[int, int, int, int], dtype: torch.dtype, training: bool) -> float:
+        """CPU time of one call, with its gradients in training."""
+        batch, heads, tokens, channels = shape
+        q, k, v = (  # as they lie in memory behind a fused qkv
+            torch.randn(batch, tokens, heads, channels, dtype=dtype)
+            .transpose(1, 2)
+            .requires_grad_(training)
+            for _ in range(3)
+        )
+        start = time.process_time()
+        output = F.scaled_dot_product_attention(q, k, v)
+        if training:
+            output.backward(torch.ones_like(output))
+        return time.process_time() - start
+
+    torch.set_num_threads(arguments.threads)
+    print('ms, float32 / bfloat16          training       evaluation')
+    for name, shape in SHAPES.items():
+        best: dict[tuple[bool, torch.dtype], float] = {}
+        for _ in range(arguments.rounds + 1):
+            for training in (True, False):
+                for dtype in (torch.float32, torch.bfloat16):
+                    spent = 1000 * seconds(shape, dtype, training)
+                    key = training, dtype
+                    best[key] = min(spent, best.get(key, spent))
+        cells = [
+            f'{best[training, torch.float32]:.1f} / {best[training, torch.bfloat16]:.1f}'
+            for training in (True, False)
+        ]
+        print(f'{name:28}{cells[0]:>16}{cells[1]:>16}')
