@@ -1,10 +1,7 @@
 # What the sweeps of this benchmark share; README.md has the rules. A training passes three times
 # over its images, in bfloat16. Three rates for every method, chosen for each task on val200.
 backbone = 'real-vit'
-methods = [
-    'gleam-l', 'lora', 'gleam-t', 'fact', 'linear', 'repadapter', 'convpass', 'gleam-b', 'ssf',
-    'adaptformer', 'bitfit',
-]  # fmt: skip
+methods = ['gleam-l', 'lora', 'gleam-t', 'fact', 'linear', 'repadapter', 'convpass']
 grid = {'optim_wrapper.optimizer.lr': [1e-3, 3e-3, 1e-2]}
 seeds = 3
 options = {
@@ -14,6 +11,7 @@ options = {
 }
 # No decay where the official code has none.
 variants = {
-    name: {'optim_wrapper.paramwise_cfg': dict(custom_keys={part: dict(decay_mult=0.0)})}
-    for name, part in [('ssf', 'petl'), ('bitfit', 'backbone')]
+    'ssf': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'petl': dict(decay_mult=0.0)})},
+    'bitfit': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'backbone': dict(decay_mult=0.0)})},
+    'lora-all': dict(method='lora', sites=['qkv', 'proj', 'fc1', 'fc2']),
 }
