@@ -6,6 +6,7 @@ built from it.
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmcv.transforms import Compose
@@ -62,6 +63,34 @@ def of_config(cfg: Config) -> list[dict[str, Any]] | None:
 def resize_to(height: int, width: int, interpolation: str = 'bicubic') -> dict[str, Any]:
     """A transform that gives pictures a size, whatever their shape."""
     return dict(type='Resize', scale=(width, height), backend='pillow', interpolation=interpolation)
+
+
+def of_adapter(
+    metadata: Mapping[str, Any], adapter: str | Path, cfg: Config | None = None
+) -> 'Pipeline':
+    """The transforms of an adapter's pictures.
+
+    Args:
+        metadata: Those of the adapter.
+        adapter: Its file, for messages.
+        cfg: The config of the training, which wins.
+
+    Raises:
+        CheckpointError: Neither says them, or they are not built from a file.
+    """
+    if cfg is not None and (steps := of_config(cfg)) is not None:
+        return Pipeline(steps, cfg)
+    if metadata.get('pipeline') is None:
+        raise CheckpointError(
+            f'{adapter}: does not say how its pictures were prepared; give the config of its '
+            'training as well'
+        )
+    try:
+        return build(metadata['pipeline'])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'{adapter}: {error}; give the config of its training as well'
+        ) from error
 
 
 def build(pipeline: Any) -> 'Pipeline':

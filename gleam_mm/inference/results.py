@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gleam_mm.fileio import write_bytes
-from gleam_mm.inference.predictor import Prediction, pictures_in
+from gleam_mm.inference.pictures import Prediction, pictures_in
 from gleam_mm.output import escape
 
 

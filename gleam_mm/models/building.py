@@ -185,6 +185,22 @@ def config_of(checkpoint: str | Path) -> Config:
             f'{checkpoint}: only an adapter file describes its model; give the config as well'
         )
     _, metadata = read_adapter(path)
+    return described_config(metadata, checkpoint)
+
+
+def described_config(metadata: Mapping[str, Any], checkpoint: str | Path) -> Config:
+    """The config of the model that an adapter's metadata describe, after it was checked.
+
+    Args:
+        metadata: What :func:`~gleam_mm.checkpoint.read_adapter` gave.
+        checkpoint: The adapter file that they come from.
+
+    Returns:
+        As :func:`config_of`.
+
+    Raises:
+        CheckpointError: As :func:`config_of`.
+    """
     lacking = [part for part in ('method', 'backbone', 'head') if not metadata.get(part)]
     if lacking:
         raise CheckpointError(
@@ -201,7 +217,7 @@ def config_of(checkpoint: str | Path) -> Config:
     described = dict(default_scope='gleam_mm', model=model, data_preprocessor=preprocessor)
     described[_ORIGIN] = str(checkpoint)
     # Without a text, MMEngine would read the file.
-    name = f'{path.resolve().parent.name}.py'
+    name = f'{resolve_path(checkpoint).resolve().parent.name}.py'
     return Config(described, cfg_text=f'# of {checkpoint}', filename=name)
 
 

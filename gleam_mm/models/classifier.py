@@ -1,6 +1,6 @@
 """The image classifier that trains a PETL method and a head on a frozen backbone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from mmengine.model import BaseModule
@@ -192,16 +192,26 @@ class PETLClassifier(ImageClassifier):
             frozen |= self.backbone.state_dict().keys() - parameters.keys()
         return frozenset(f'backbone.{name}' for name in frozen)
 
-    def _complete_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Checks a state dict and lends it the frozen weights, which it does not hold."""
-        given = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
-        if FINGERPRINT not in given:
+    def checked(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a state dict holds of this model, which stays as it is.
+
+        Args:
+            state_dict: That of a checkpoint, with its fingerprint.
+
+        Returns:
+            The tensors that are trained, and whatever belongs to them, by name.
+
+        Raises:
+            CheckpointError: It was trained on other frozen weights or with other options, or its
+                names, shapes or types are not those of the model.
+        """
+        if FINGERPRINT not in state_dict:
             raise CheckpointError(
                 'this is no checkpoint of a PETLClassifier: it has no fingerprint of a backbone. '
                 'Weights of a backbone belong into model.backbone.init_cfg='
                 "dict(type='Pretrained', checkpoint=..., prefix=...)"
             )
-        theirs, described = unpack(state_dict[prefix + FINGERPRINT])
+        theirs, described = unpack(state_dict[FINGERPRINT])
         if theirs != (ours := self.backbone_fingerprint()):
             raise CheckpointError(
                 f'this checkpoint was trained on a backbone with the fingerprint {theirs}, but '
@@ -214,14 +224,11 @@ class PETLClassifier(ImageClassifier):
                 'with'
             )
         own = self.state_dict()
-        known = dict.fromkeys(given)
-        for key in known.keys() - without_scales(known, own).keys():
-            del state_dict[prefix + key]
-            given.remove(key)
-        _require_equal(given - self._frozen, own.keys(), 'keys')
+        given = without_scales(state_dict, own)
+        _require_equal(given.keys() - self._frozen, own.keys(), 'keys')
         own.pop(FINGERPRINT)
         for key, ours in own.items():
-            theirs = state_dict[prefix + key]
+            theirs = given[key]
             if theirs.shape != ours.shape:
                 hint = ' (number of classes)' if key.startswith('head.') else ''
                 raise CheckpointError(
@@ -235,9 +242,19 @@ class PETLClassifier(ImageClassifier):
                     f'{key} holds {theirs.dtype} in the checkpoint but {ours.dtype} in the model: '
                     'the file is damaged or crafted'
                 )
+        return {key: given[key] for key in own}
+
+    def _complete_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Checks a state dict and lends it the frozen weights, which it does not hold."""
+        ours = {key for key in state_dict if key.startswith(prefix)}
+        given = {key.removeprefix(prefix): state_dict[key] for key in ours}
         backbone = self.backbone.state_dict()
-        for key in self._frozen:  # a file that has them too does not change them
-            state_dict[prefix + key] = backbone[key.removeprefix('backbone.')]
+        frozen = {key: backbone[key.removeprefix('backbone.')] for key in self._frozen}
+        # A file that has the frozen weights too does not change them.
+        complete = {**self.checked(given), FINGERPRINT: given[FINGERPRINT], **frozen}
+        for key in ours:
+            del state_dict[key]
+        state_dict.update({prefix + key: tensor for key, tensor in complete.items()})
 
 
 def _draw_backbone(config: dict) -> nn.Module:

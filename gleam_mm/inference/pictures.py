@@ -1,0 +1,137 @@
+"""Pictures: what may be given as one, how it is prepared, and what is told of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mmengine.dataset
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from gleam_mm.datasets.images import SUFFIXES, eight_bits, load_image
+from gleam_mm.inference.preprocessing import Pipeline
+
+Picture = str | Path | np.ndarray | Image.Image | Tensor
+
+
+class Prediction(NamedTuple):
+    """A class of a picture.
+
+    Attributes:
+        label: The name of the class; its number where the adapter has no names.
+        score: What the model gives it, from 0 to 1.
+    """
+
+    label: str | int
+    score: float
+
+
+class Preparation:
+    """What is done to pictures before a model sees them.
+
+    Args:
+        pipeline: The transforms of each picture.
+        preprocessor: The data preprocessor, which makes a batch of them.
+    """
+
+    def __init__(self, pipeline: Pipeline, preprocessor: nn.Module) -> None:
+        self._pipeline = pipeline
+        self._preprocessor = preprocessor
+
+    def __call__(self, picture: Picture) -> dict[str, Any]:
+        """Prepares one picture.
+
+        Raises:
+            UnreadableImageError: It cannot be read.
+            TypeError: It is none.
+            ValueError: Its shape or its numbers are none of a picture.
+        """
+        if isinstance(picture, str | Path) and self._pipeline.loads:
+            return self._pipeline({'img_path': str(picture)})
+        rgb = as_rgb(picture)
+        # Files are loaded as BGR. Images that a dataset has in memory come in the order that the
+        # preprocessor expects, which turns them round or does not.
+        turned = self._pipeline.loads or getattr(self._preprocessor, '_channel_conversion', False)
+        image = np.ascontiguousarray(rgb[..., ::-1]) if turned else rgb
+        shape = image.shape[:2]
+        return self._pipeline({'img': image, 'img_shape': shape, 'ori_shape': shape})
+
+    def batch(self, prepared: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Makes a batch of prepared pictures: ``inputs`` (B, C, H, W), and ``data_samples``."""
+        return self._preprocessor(mmengine.dataset.pseudo_collate(list(prepared)), False)
+
+
+def pictures_in(folder: str | Path) -> list[str]:
+    """The pictures in a folder at any depth, in the order of their names.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    files = sorted(
+        str(file)
+        for file in Path(folder).rglob('*')
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+    )
+    if not files:
+        raise FileNotFoundError(f'{folder}: no pictures in this folder')
+    return files
+
+
+def as_rgb(picture: Picture) -> np.ndarray:
+    """A picture as an array (H, W, 3) of uint8, RGB.
+
+    Raises:
+        UnreadableImageError: It cannot be read.
+        TypeError: It is none.
+        ValueError: Its shape or its numbers are none of a picture.
+    """
+    if isinstance(picture, str | Path):
+        picture = load_image(picture)
+    if isinstance(picture, Image.Image):
+        return np.array(eight_bits(picture).convert('RGB'))
+    if isinstance(picture, Tensor):
+        tensor = picture.detach().cpu()
+        picture = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(f'{type(picture).__name__} is no picture: give a file, array or PIL image')
+    array = picture[..., None] if picture.ndim == 2 else picture
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
+        raise ValueError(
+            f'a picture of shape {picture.shape}: arrays are (H, W, 3) or (H, W), tensors (3, H, W)'
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise ValueError(
+                f'a picture with numbers from {array.min():g} to {array.max():g}: give whole ones '
+                'from 0 to 255, or others from 0 to 1, without normalising them'
+            )
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ValueError(f'a picture of {array.dtype}: give uint8, or numbers from 0 to 1')
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def best_classes(
+    scores: Tensor, classes: Sequence[str | int] | None, top_k: int | None = None
+) -> list[Any]:
+    """The classes with the highest scores.
+
+    Args:
+        scores: Of shape (B, classes), from 0 to 1.
+        classes: Their names; None for their numbers.
+        top_k: How many to tell of each picture.
+
+    Returns:
+        For each picture a list of :class:`Prediction`, the best first; without ``top_k`` the best
+        alone.
+    """
+    found = scores.topk(min(top_k or 1, scores.shape[-1]))
+    told = [
+        [
+            Prediction(index if classes is None else classes[index], score)
+            for score, index in zip(*pair, strict=True)
+        ]
+        for pair in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+    ]
+    return [predictions[0] for predictions in told] if top_k is None else told
