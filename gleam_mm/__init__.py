@@ -6,6 +6,7 @@ The doors for Python programs are here::
     gleam_mm.save(model, 'pets.safetensors')
     gleam_mm.load(model, 'pets.safetensors')
     gleam_mm.Predictor('pets.safetensors')('cat.jpg')
+    gleam_mm.AdapterBank('vit-b', {'pets': 'pets.safetensors'})  # many tasks on one backbone
 
 Importing it makes the registries, which import components when the first is looked for: a config
 only needs ``default_scope = 'gleam_mm'``, and ``import gleam_mm`` costs little more than MMEngine
@@ -27,11 +28,12 @@ _DOORS = {
     'detach': 'gleam_mm.models.plain',
     'load': 'gleam_mm.models.plain',
     'save': 'gleam_mm.models.plain',
+    'AdapterBank': 'gleam_mm.bank',
     'Predictor': 'gleam_mm.inference',
 }
 """Names of the package -> the module that has them."""
 
-_PARTS = ('checkpoint', 'datasets', 'engine', 'inference', 'models', 'petl')
+_PARTS = ('bank', 'checkpoint', 'datasets', 'engine', 'inference', 'models', 'petl')
 
 __all__ = ['__version__', 'compat', 'registry', *_DOORS, *_PARTS]
 

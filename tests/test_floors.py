@@ -17,7 +17,7 @@ FLOORS = (  # from the lowest; the folders and loose files of one floor do not i
     ('petl',),
     ('models',),
     ('inference',),
-    ('combine',),
+    ('combine', 'bank'),
     ('engine',),
     ('analysis', 'sweep'),
     ('search', 'report'),

@@ -180,13 +180,16 @@ def method_preset(name: str) -> dict[str, Any]:
     Raises:
         RecipeError: There is no such file. The message has the closest matches.
     """
-    presets = families()['methods']
-    if name not in presets:
-        raise RecipeError(
-            f'method={name}: unknown method{_closest(str(name), presets)}; {LIST_COMMAND!r} lists '
-            'all names'
-        )
-    return _read(presets[name]).method.to_dict()
+    return _preset('methods', name).method.to_dict()
+
+
+def backbone_preset(name: str) -> dict[str, Any]:
+    """The config of a backbone that has a file in ``configs/_base_/backbones``.
+
+    Raises:
+        RecipeError: There is no such file. The message has the closest matches.
+    """
+    return _preset('backbones', name).model.backbone.to_dict()
 
 
 def export(name: str, file: str | Path) -> Path:
@@ -247,6 +250,16 @@ def listing() -> str:
 def name_of(cfg: Config) -> str:
     """The name of a config: the stem of its file, which for a recipe is the recipe's name."""
     return Path(cfg.filename).stem
+
+
+def _preset(family: str, name: str) -> Config:
+    presets, kind = families()[family], family.removesuffix('s')
+    if name not in presets:
+        raise RecipeError(
+            f'{kind}={name}: unknown {kind}{_closest(str(name), presets)}; {LIST_COMMAND!r} lists '
+            'all names'
+        )
+    return _read(presets[name])
 
 
 def _base_files(recipe: Recipe) -> list[Path]:

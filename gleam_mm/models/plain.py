@@ -1,7 +1,7 @@
 """Methods on models that are no :class:`~gleam_mm.models.PETLClassifier`, for any training loop."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,9 @@ def load_parts(
         if not attached:
             before = {name: p.requires_grad for name, p in model.named_parameters()}
             attach(model, config)
-        _load(model, tensors, metadata, config)
+        own = fitting(model, tensors, metadata, config)
+        require_frozen(metadata, frozen_fingerprint(model, own))
+        model.load_state_dict(own, strict=False)
     except (CheckpointError, RuntimeError, ValueError) as error:
         if not attached and hasattr(model, NAME):
             detach(model)
@@ -189,9 +191,20 @@ def load_parts(
         parameter.requires_grad_(name in tensors)
 
 
-def _load(
+def fitting(
     model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], config: Any
-) -> None:
+) -> dict[str, Tensor]:
+    """The tensors of a file that a model with a method has, after their comparison.
+
+    Args:
+        model: The model; it stays as it is.
+        tensors: What the file holds of it.
+        metadata: Those of the file.
+        config: The method's config in them, after it was checked.
+
+    Raises:
+        CheckpointError: The method has other options, or the model other names or shapes.
+    """
     ours = getattr(model, _CONFIG)
     if differing := description.differences({'method': config}, {'method': ours}):
         raise CheckpointError('; '.join(map(str, differing)))
@@ -214,13 +227,25 @@ def _load(
                 f'{name} has the shape {tuple(tensor.shape)} in the file but '
                 f'{tuple(state[name].shape)} in the model{hint}'
             )
-    theirs = metadata.get('backbone_fingerprint')
-    if theirs != (found := fingerprint(_without(state, tensors))):
+    return tensors
+
+
+def frozen_fingerprint(model: nn.Module, trained: Collection[str]) -> str:
+    """The fingerprint of what a model has beside the tensors of a file."""
+    return fingerprint(_without(model.state_dict(), trained))
+
+
+def require_frozen(metadata: Mapping[str, Any], found: str) -> None:
+    """Compares the fingerprint in a file with that of a model.
+
+    Raises:
+        CheckpointError: They differ; the message has both.
+    """
+    if (theirs := metadata.get('backbone_fingerprint')) != found:
         raise CheckpointError(
             f'it was trained on weights with the fingerprint {theirs}, but those of this model '
             f'have {found}: load the weights that it was trained on first'
         )
-    model.load_state_dict(dict(tensors), strict=False)
 
 
 def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
