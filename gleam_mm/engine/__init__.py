@@ -12,6 +12,7 @@ from gleam_mm.engine.order import EpochSeedHook
 from gleam_mm.engine.resume import find_resumable
 from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.engine.schedule import WarmupLR
+from gleam_mm.engine.sparse_hook import SparseAdapterHook
 
 __all__ = [
     'AdapterCheckpointHook',
@@ -23,6 +24,7 @@ __all__ = [
     'EpochTrainLoop',
     'IterTrainLoop',
     'PETLRunner',
+    'SparseAdapterHook',
     'TrainableOptimWrapperConstructor',
     'WarmupLR',
     'fill_num_classes',

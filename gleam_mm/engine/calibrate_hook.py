@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gleam_mm.engine.dist import unwrapped
-from gleam_mm.petl import PETLMethod, overrides
+from gleam_mm.petl import LossOfBatch, PETLMethod, overrides
 from gleam_mm.registry import HOOKS
 
 
@@ -49,21 +49,27 @@ class CalibrateHook(Hook):
             dist.broadcast(tensor.data)
 
     def _calibrate(self, runner: Runner, model: BaseModel, members: list[PETLMethod]) -> None:
-        images = runner.train_dataloader
-        loader = DataLoader(
-            images.dataset,
-            images.batch_size,
-            shuffle=True,
-            collate_fn=images.collate_fn,
-            generator=torch.Generator().manual_seed(runner.seed),
-        )
-        batches = list(itertools.islice(loader, self.num_batches))
         training = model.training
         model.eval()  # no noise of the model's own in what is measured
+        batches = batches_of(runner, self.num_batches)
         for member in members:
-            member.calibrate([partial(_loss, model, batch) for batch in batches])
+            member.calibrate(batches)
         model.train(training)
         model.zero_grad(set_to_none=True)
+
+
+def batches_of(runner: Runner, number: int) -> list[LossOfBatch]:
+    """What computes the loss of each of a few batches, drawn by the run's seed alone."""
+    images = runner.train_dataloader
+    loader = DataLoader(
+        images.dataset,
+        images.batch_size,
+        shuffle=True,
+        collate_fn=images.collate_fn,
+        generator=torch.Generator().manual_seed(runner.seed),
+    )
+    model = unwrapped(runner.model)
+    return [partial(_loss, model, batch) for batch in itertools.islice(loader, number)]
 
 
 def _loss(model: BaseModel, batch: Mapping[str, Any]) -> Tensor:

@@ -25,9 +25,14 @@ class Attention:
         """What the products of queries and keys are multiplied by."""
         return self.module.scale
 
+    @property
+    def num_heads(self) -> int:
+        """The number of heads."""
+        return self.module.num_heads
+
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, heads, N, c) of what ``qkv`` gives, (B, N, 3 heads c)."""
-        heads = qkv.unflatten(2, (3, self.module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        heads = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind(0)
         return *self._normalize(queries, keys), values
 

@@ -14,6 +14,7 @@ from gleam_mm.petl.consolidator import Consolidator
 from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.dtl import DTL
 from gleam_mm.petl.dylora import DyLoRA
+from gleam_mm.petl.e2vpt import E2VPT
 from gleam_mm.petl.ether_plus import ETHERPlus
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
@@ -26,16 +27,19 @@ from gleam_mm.petl.ladder import LadderMethod
 from gleam_mm.petl.linear_probe import LinearProbe
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.loreft import LoReFT
+from gleam_mm.petl.lt_sft import LTSFT
 from gleam_mm.petl.mlae import MLAE
 from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.petl.msplora import MSPLoRA
 from gleam_mm.petl.noah import NOAH
+from gleam_mm.petl.prefix import PrefixTuning
 from gleam_mm.petl.r_adapter import RAdapter
 from gleam_mm.petl.repadapter import RepAdapter
 from gleam_mm.petl.rlrr import RLRR
 from gleam_mm.petl.sct import SCT
 from gleam_mm.petl.slora import SLoRA
 from gleam_mm.petl.sparse_tuning import SparseTuning
+from gleam_mm.petl.spt import SPT
 from gleam_mm.petl.ssf import SSF
 from gleam_mm.petl.supernet import Supernet
 from gleam_mm.petl.surm import SURM
@@ -44,11 +48,14 @@ from gleam_mm.petl.vpt import VPT
 __all__ = [
     'ARC',
     'DTL',
+    'E2VPT',
     'GLEAM',
+    'LTSFT',
     'MLAE',
     'NOAH',
     'RLRR',
     'SCT',
+    'SPT',
     'SSF',
     'SURM',
     'VPT',
@@ -79,6 +86,7 @@ __all__ = [
     'MSPLoRA',
     'MergeError',
     'PETLMethod',
+    'PrefixTuning',
     'RAdapter',
     'RepAdapter',
     'SLoRA',

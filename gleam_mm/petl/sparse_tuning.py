@@ -5,11 +5,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive
-from gleam_mm.layouts import LINEAR_ROLES, Site, dequantized
-from gleam_mm.petl.base import LossOfBatch, PETLMethod
+from gleam_mm.layouts import LINEAR_ROLES, Site
+from gleam_mm.petl.base import LossOfBatch
+from gleam_mm.petl.weight_tuning import WeightTuning, weight_of
 from gleam_mm.registry import MODELS
 
 
@@ -54,7 +54,7 @@ def _compact_columns(rows: SparseRows, state_dict: dict, prefix: str, local_meta
 
 
 @MODELS.register_module()
-class SparseTuning(PETLMethod):
+class SparseTuning(WeightTuning):
     r"""Tunes k weights of every row of the Linears: NeuroAda (Zhang et al., 2025) and GPS.
 
     .. math::
@@ -91,7 +91,6 @@ class SparseTuning(PETLMethod):
         super().__init__(sites, blocks)
         self.k = k
         self.select_by = select
-        self._probed: dict[str, Tensor] = {}  # while calibrating: the weights as leaves of autograd
 
     def build(self, sites: list[Site]) -> None:
         """Creates one update a site, in the columns of the largest weights."""
@@ -99,44 +98,20 @@ class SparseTuning(PETLMethod):
             width = self.linear_of(site).in_features
             if self.k > width:
                 raise ValueError(f'k={self.k} exceeds the {width} columns of {site.name!r}')
-            self.local[site.key] = SparseRows(self._largest(_weight(site)), width)
+            self.local[site.key] = SparseRows(self._largest(weight_of(site)), width)
 
-    def compute(self, site: Site, x: Tensor) -> Tensor:
-        """Lets the updated weight take the place of the frozen one."""
-        weight = self._probed.get(site.key)
-        if weight is None:
-            weight = self.local[site.key].add_to(_weight(site))
-        return F.linear(x, weight, site.module.bias)
-
-    def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Adds the update to the site's weight."""
-        return self.local[site.key].add_to(weight), bias
+    def changed(self, site: Site, weight: Tensor) -> Tensor:
+        """The weight with the update in its columns."""
+        return self.local[site.key].add_to(weight)
 
     def calibrate(self, batches: Iterable[LossOfBatch]) -> None:
         """Moves the updates to the columns where the summed gradient is largest."""
         if self.select_by != 'gradient':
             return
-        keys = list(self.sites)
-        try:
-            self._probed = {
-                key: _weight(site).detach().clone().requires_grad_()
-                for key, site in self.sites.items()
-            }
-            total = [torch.zeros_like(weight) for weight in self._probed.values()]
-            for loss_of_batch in batches:
-                with torch.enable_grad():
-                    loss = loss_of_batch()
-                gradients = torch.autograd.grad(loss, list(self._probed.values()))
-                torch._foreach_add_(total, gradients)
-        finally:
-            self._probed = {}
-        for key, gradient in zip(keys, total, strict=True):
+        total = self.summed_gradients(batches)
+        for key, gradient in zip(self.sites, total, strict=True):
             self.local[key].columns.copy_(self._largest(gradient))
 
     def _largest(self, matrix: Tensor) -> Tensor:
         """The columns (m, k) of the largest numbers of each row, in their order."""
         return matrix.detach().abs().topk(self.k, dim=1).indices.sort(dim=1).values
-
-
-def _weight(site: Site) -> Tensor:
-    return dequantized(site.module.weight)

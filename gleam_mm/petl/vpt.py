@@ -29,6 +29,19 @@ class Prompts(nn.Module):
         nn.init.uniform_(self.tokens, -bound, bound)
 
 
+class Gates(nn.Module):
+    """How much of what a block makes of its prompts is carried on, block by block, as ``logits``.
+
+    Args:
+        number: The number of gates.
+        logit: What they start at.
+    """
+
+    def __init__(self, number: int, logit: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.full((number,), logit))
+
+
 class _Prompts(PassState):
     """The prompts on their way through the network, and what a Swin's attention made of them."""
 
@@ -60,6 +73,11 @@ class VPT(PETLMethod):
     checkpointing runs blocks again out of order, when the prompts are gone: it is an error in a
     Swin, and in a ViT in the shallow form.
 
+    In the shallow form with a ``gate`` (GateVPT, Yoo et al., ICML 2023), what block i makes of the
+    prompts is blended with what entered it, :math:`g_i P_{out} + (1 - g_i) P_{in}` with
+    :math:`g_i = \mathrm{sigmoid}(\gamma_i)`: L - 1 parameters more. The last block has none, for
+    nobody reads its prompts. The paper's temperatures of the attention are left out.
+
     Args:
         num_prompts: The number of prompts p; in the deep form also one number a block, where 0
             leaves a block without prompts.
@@ -68,10 +86,11 @@ class VPT(PETLMethod):
         fourier: Share of a block's prompts, its first ones, that enter as the real part of their
             two-dimensional Fourier transform (VFPT, Zeng et al., NeurIPS 2024).
         blocks: Transformer blocks that have prompts, in the deep form.
+        gate: The :math:`\gamma_i` that gates start at, in the shallow form; None for no gates.
 
     Raises:
         ValueError: ``num_prompts`` has only zeros, or is a list in the shallow form; ``blocks`` is
-            given there; or ``fourier`` exceeds 1.
+            given there, or ``gate`` in the deep form; or ``fourier`` exceeds 1.
     """
 
     obstacle = 'its prompts take part in the attention, which no weight can stand for'
@@ -85,8 +104,15 @@ class VPT(PETLMethod):
         drop_rate: Probability = 0.0,
         fourier: NonNegative = 0.0,
         blocks: Sequence[int] | None = None,
+        gate: float | None = None,
     ) -> None:
         super().__init__(('block',), blocks)
+        if gate is not None and deep:
+            raise ValueError(
+                f'gate={gate}: every block of the deep form has prompts of its own, so that '
+                'there is nothing to blend; use deep=False'
+            )
+        self.gate = gate
         if fourier > 1:
             raise ValueError(f'fourier={fourier}: choose a share from 0 to 1')
         self.fourier = fourier
@@ -120,6 +146,8 @@ class VPT(PETLMethod):
             numbers = (numbers,) * len(blocks)
         if not self.deep:
             self.shared['prompts'] = Prompts(numbers[0], blocks[0].width, bound)
+            if self.gate is not None:
+                self.shared['gates'] = Gates(self._last_block, self.gate)
             return
         if len(numbers) != len(blocks):
             raise ValueError(
@@ -166,13 +194,13 @@ class VPT(PETLMethod):
         if self.layout.windowed:
             if attended is not None:  # the next block reads them
                 with self.layout.off_grid(prompts.shape[1]):
-                    prompts = self._windows.finish_block(site, prompts, attended)
-                self._passing.tokens = prompts
+                    out = self._windows.finish_block(site, prompts, attended)
+                self._passing.tokens = self._blend(site, prompts, out)
             return y
         self.layout.extend(-prompts.shape[1])
         length = y.shape[1] - prompts.shape[1]
         if self._carries(site):
-            self._passing.tokens = y[:, length:]
+            self._passing.tokens = self._blend(site, prompts, y[:, length:])
         return y[:, :length]
 
     def compute(self, site: Site, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -194,7 +222,9 @@ class VPT(PETLMethod):
         keys, values = join_sequences(prompt_keys, keys), join_sequences(prompt_values, values)
         if carries:
             queries = join_sequences(prompt_queries, queries)
-        bias = F.pad(attention.bias(mask, len(x)), (number, 0, number if carries else 0, 0))
+        keys, values = self.extend(site, keys, values)
+        added = keys.shape[2] - x.shape[1]
+        bias = F.pad(attention.bias(mask, len(x)), (added, 0, number if carries else 0, 0))
         out = attention.attend(queries, keys, values, bias)
         if carries:
             own = out[:, :, :number].unflatten(0, (prompts.shape[0], -1)).mean(1)
@@ -202,6 +232,10 @@ class VPT(PETLMethod):
                 self._passing.attended = attention.project(own)
             out = out[:, :, number:]
         return attention.project(out)
+
+    def extend(self, site: Site, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a window attention, with others of the method's own in front."""
+        return keys, values
 
     @property
     def _windows(self) -> WindowedLayout:
@@ -223,6 +257,12 @@ class VPT(PETLMethod):
     def _carries(self, site: Site) -> bool:
         """Whether the next block needs what this one makes of the prompts."""
         return not self.deep and site.index < self._last_block
+
+    def _blend(self, site: Site, before: Tensor, out: Tensor) -> Tensor:
+        """What a block carries on of its prompts before it and what it makes of them."""
+        if self.gate is None:
+            return out
+        return torch.lerp(before, out, self.shared['gates'].logits[site.index].sigmoid())
 
     def _forget(self) -> None:
         self._passing.tokens = self._passing.attended = None

@@ -445,6 +445,24 @@ CASES = [
         merges=True,
     ),
     Case(
+        'GateVPT',
+        dict(type='VPT', num_prompts=3, deep=False, gate=0.0),
+        lambda shape: 3 * shape.first + len(shape.widths) - 1,
+        identity=False,
+    ),
+    Case(
+        'Prefix tuning',
+        dict(type='PrefixTuning', number=3),
+        lambda shape: shape.each_block(lambda d: 2 * 3 * d),
+        identity=False,
+    ),
+    Case(
+        'E2VPT',
+        dict(type='E2VPT', num_prompts=3, num_keys=2),
+        lambda shape: shape.each_block(lambda d: (3 + 2) * d),
+        identity=False,
+    ),
+    Case(
         'Compose: RepAdapter, LoRA, SSF',
         dict(
             type='Compose',
@@ -496,6 +514,23 @@ CASES = [
         dict(type='SparseTuning', select='gradient'),
         lambda shape: shape.each_block(lambda d: 9 * d),
         merges=True,
+    ),
+    Case(
+        'LT-SFT',
+        dict(type='LTSFT', number=500),
+        lambda shape: 500,
+        merges=True,
+    ),
+    Case(
+        'SPT-LoRA',
+        dict(type='SPT', budget=2000, rank=2),
+        lambda shape: 2000,
+        merges=True,
+    ),
+    Case(
+        'SPT-Adapter',
+        dict(type='SPT', form='adapter', budget=2000, rank=2),
+        lambda shape: 2000,
     ),
     Case(
         'LoRA in the last block',

@@ -4,6 +4,17 @@ import pytest
 from cases import CASES, build_classifier, make_images
 from table import KINDS
 
+ON_EVERY_KIND = ('test_identity', 'test_merge', 'test_image_size')
+"""Checks that depend on how a backbone is wired. The others ask a method, and a ViT of one library
+and a Swin of the other are enough for `make test`; the whole matrix is in `make test-slow`."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        kind = getattr(item, 'callspec', None) and item.callspec.params.get('kind')
+        if kind in ('swin', 'timm-vit') and item.originalname not in ON_EVERY_KIND:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(params=KINDS)
 def kind(request):

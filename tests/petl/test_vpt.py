@@ -334,3 +334,24 @@ def test_a_share_of_the_prompts_enters_as_a_fourier_transform(deep, vit, images)
 def test_a_share_beyond_all_prompts_is_refused():
     with pytest.raises(ValueError, match=r'fourier=1\.5: choose a share from 0 to 1'):
         VPT(4, fourier=1.5)
+
+
+def test_a_gate_blends_what_enters_a_block_with_what_it_makes(vit, images):
+    method = VPT(3, deep=False, gate=-1.0)
+    method.attach(vit)
+    vit.eval()
+    method.eval()
+    first, second = (site.module for site in method.layout.sites(('block',)))
+    seen = {}
+    for name, module in (('first', first), ('second', second)):
+        module.register_forward_pre_hook(
+            lambda m, args, name=name: seen.__setitem__(name, args[0].clone())
+        )
+    with torch.no_grad():
+        vit(images)
+        prompts = method.shared['prompts'].tokens.expand(2, -1, -1)
+        gate = 1 / (1 + torch.tensor(1.0).exp())
+        out = type(first).forward(first, seen['first'])[:, -3:]
+    torch.testing.assert_close(seen['second'][:, -3:], gate * out + (1 - gate) * prompts)
+    with pytest.raises(ValueError, match='every block of the deep form has prompts of its own'):
+        VPT(3, gate=0.0)
