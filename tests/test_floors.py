@@ -11,7 +11,17 @@ import gleam_mm
 
 ROOT = Path(gleam_mm.__file__).parent
 FLOORS = (  # from the lowest; the folders and loose files of one floor do not import each other
-    ('version', 'errors', 'arguments', 'shapes', 'interrupts', 'fileio', 'compat', 'registry'),
+    (
+        'version',
+        'errors',
+        'arguments',
+        'shapes',
+        'interrupts',
+        'fileio',
+        'compat',
+        'registry',
+        'shell',
+    ),
     ('output', 'config', 'datasets', 'layouts'),
     ('checkpoint', 'minivtab', 'prepare'),
     ('petl',),

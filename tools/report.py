@@ -1,51 +1,6 @@
-"""Makes tables and figures of studies: Markdown, CSV, LaTeX and one HTML page that stands alone.
+"""``gleam-mm report``, from a checkout."""
 
-STUDY is what tools/sweep.py made: its name, the path of its SQLite file, or the URL of a database.
-Only final trainings count: they were tested once, at the last epoch. Several studies make one
-report: other backbones, other shots, or the rows of an ablation.
-"""
-
-import argparse
-
-from _flags import Parser
-
-
-def parse_args() -> argparse.Namespace:
-    """Reads the flags."""
-    parser = Parser(description=__doc__)
-    parser.add_argument(
-        'studies',
-        nargs='+',
-        metavar='STUDY',
-        help='the name of a sweep, the path of an SQLite file, or the URL of a database',
-    )
-    parser.add_argument(
-        '--study',
-        '--name',
-        action='append',
-        metavar='NAME',
-        help='a study in a storage that holds several; may be given more than once',
-    )
-    parser.add_argument(
-        '--out', metavar='FOLDER', help="where to write; default: 'report' beside an SQLite file"
-    )
-    return parser.parse_args()
-
-
-def main(args: argparse.Namespace) -> None:
-    """Reads the studies and writes the report."""
-    with errors.setup():
-        made, paths = report.make(args.studies, args.study, args.out)
-    for table in made.tables:
-        print(markdown(table))
-    for path in paths:
-        print(f'wrote {path}')
-
+from gleam_mm_cli.command import run
 
 if __name__ == '__main__':
-    arguments = parse_args()  # first: importing what follows takes seconds
-
-    from gleam_mm import cli, errors, report
-    from gleam_mm.output.tables import markdown
-
-    cli.run(lambda: main(arguments))
+    run('report')

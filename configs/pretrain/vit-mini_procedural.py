@@ -1,4 +1,5 @@
-# Makes gleam_mm/weights/vit-mini.safetensors: `python tools/pretrain.py`. Plain MMPretrain
+# Makes gleam_mm/weights/vit-mini.safetensors:
+# `python tools/pretrain.py configs/pretrain/vit-mini_procedural.py`. Plain MMPretrain
 # classification of drawn images; no image is seen twice.
 _base_ = ['../_base_/default_runtime.py']
 

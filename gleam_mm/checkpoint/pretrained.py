@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+import safetensors.torch
 from mmengine.config import Config
 
+from gleam_mm import shell
 from gleam_mm.checkpoint.convert import TARGETS, Conversion, ConversionError, convert_file
+from gleam_mm.checkpoint.files import SCHEME, resolve_path
+from gleam_mm.checkpoint.reading import read_state_dict
 from gleam_mm.config import recipes
+from gleam_mm.fileio import write_bytes
 
 FILE = 'model.safetensors'
 
@@ -108,8 +113,8 @@ def fetch(
 def command(backbone: str) -> str:
     """The command that converts a file got by hand to the one that the config loads."""
     target = SOURCES[backbone].target
-    option = '' if target == TARGETS[0] else f'--target {target} '
-    return f'python tools/convert_weights.py {option}FILE {destination(backbone)}'
+    option = [] if target == TARGETS[0] else ['--target', target]
+    return shell.command('convert-weights', *option, 'FILE', destination(backbone))
 
 
 def listing() -> str:
@@ -121,3 +126,29 @@ def listing() -> str:
         f'  by hand   {command(backbone)}'
         for backbone, source in SOURCES.items()
     )
+
+
+def shipped(backbone: str) -> Path:
+    """The weights of a backbone that come with the package; the file may be missing."""
+    return resolve_path(f'{SCHEME}weights/{backbone}.safetensors')
+
+
+def export_backbone(checkpoint: str | Path, out: str | Path, metadata: dict[str, str]) -> None:
+    """Writes the backbone of a classifier's checkpoint, without its head, in half precision.
+
+    Integers, such as the indices of Swin's position biases, stay what they are.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        ValueError: It has no backbone.
+    """
+    weights = {
+        key.removeprefix('backbone.'): (
+            value.half() if value.is_floating_point() else value
+        ).contiguous()
+        for key, value in read_state_dict(checkpoint).items()
+        if key.startswith('backbone.')
+    }
+    if not weights:
+        raise ValueError(f'{checkpoint}: no key begins with "backbone."; is it a classifier?')
+    write_bytes(out, safetensors.torch.save(weights, {'format': 'pt', **metadata}))

@@ -22,13 +22,15 @@ from mmengine.config import Config
 
 from gleam_mm.config import keys
 from gleam_mm.config.image_size import fill_image_size
+from gleam_mm.config.scopes import without_scopes
 from gleam_mm.config.settings import check_settings
 from gleam_mm.fileio import write_bytes
 
 FAMILIES = ('backbones', 'methods', 'datasets')
 SCHEDULE = 'petl_100e'
+_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 ROOT_VARIABLE = 'GLEAM_CONFIGS'
-LIST_COMMAND = 'python tools/recipes.py'
+LIST_COMMAND = 'gleam-mm recipes'
 
 # What `data_preprocessor.normalize` stands for; public PETL codes differ.
 NORMALIZATIONS = {
@@ -54,7 +56,9 @@ class Recipe(NamedTuple):
 
 
 def config_root() -> Path:
-    """The ``configs`` folder: that of the checkout, or the one that ``GLEAM_CONFIGS`` names.
+    """The package's ``configs`` folder, or the one that ``GLEAM_CONFIGS`` names.
+
+    The package's is ``.mim/configs``, which is a link to ``configs`` in a checkout.
 
     Raises:
         RecipeError: There is no such folder, or it has no ``_base_``.
@@ -62,11 +66,11 @@ def config_root() -> Path:
     if named := os.environ.get(ROOT_VARIABLE):
         root, origin = Path(named).expanduser().resolve(), f'the one that {ROOT_VARIABLE} names'
     else:
-        root, origin = Path(__file__).resolve().parents[2] / 'configs', "the package's"
+        root, origin = _CONFIGS.resolve(), "the package's"
     if not (root / '_base_').is_dir():
         raise RecipeError(
-            f"there are no configs in {root} ({origin}): install GLEAM-MM with 'pip install -e .' "
-            f'from a checkout, or set {ROOT_VARIABLE} to the configs folder of one'
+            f'there are no configs in {root} ({origin}): install GLEAM-MM again, or set '
+            f'{ROOT_VARIABLE} to the configs folder of a checkout'
         )
     return root
 
@@ -137,7 +141,7 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     path = Path(config).expanduser()
     if not path.is_file():
         path = _find_file(path.stem if path.suffix == '.py' else path.name) or path
-    cfg = _read(path) if path.is_file() else compose(_recipe_name(config))
+    cfg = without_scopes(_read(path) if path.is_file() else compose(_recipe_name(config)))
     options = dict(options or {})
     try:
         keys.check_keys(cfg)
@@ -218,14 +222,20 @@ def export(name: str, file: str | Path) -> Path:
 
 def bases_text(name: str, folder: Path) -> str:
     """The ``_base_`` of a recipe, as a config file in some folder has it."""
-    checkout = config_root().parent
-    return _bases_text(
-        # Inside a checkout the file may move with it; from outside it must find the way.
-        os.path.relpath(base, folder)
-        if folder.is_relative_to(checkout) and base.is_relative_to(checkout)
-        else str(base)
-        for base in _base_files(parse(name))
-    )
+    return _bases_text(_base_text(base, folder) for base in _base_files(parse(name)))
+
+
+def _base_text(base: Path, folder: Path) -> str:
+    """How a config in a folder names another one, so that the file may move."""
+    root = config_root()
+    if not base.is_relative_to(root):
+        return str(base)
+    checkout = root.parent
+    if root.name == 'configs' and folder.is_relative_to(checkout):  # it may move with the checkout
+        return os.path.relpath(base, folder)
+    # Wherever it goes, the package's own are found.
+    own = root == _CONFIGS.resolve()
+    return f'gleam_mm::{base.relative_to(root)}' if own else str(base)
 
 
 def listing() -> str:

@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.config.scopes import with_scopes
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine import schedule
 from gleam_mm.engine.console_hook import route_log
@@ -121,10 +122,16 @@ class PETLRunner(Runner):
     def dump_config(self) -> None:
         """Writes the config to the work directory, unless that would replace a training's config.
 
-        Every run's config is also in ``vis_data`` of its own log folder.
+        MMPretrain's own functions and tools take it as it is. Every run's config is also in
+        ``vis_data`` of its own log folder.
         """
-        if self._train_loop is not None:
+        if self._train_loop is None:
+            return
+        cfg, self.cfg = self.cfg, with_scopes(self.cfg)
+        try:
             super().dump_config()
+        finally:
+            self.cfg = cfg
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scales the learning rate by the batch size, as in MMEngine.

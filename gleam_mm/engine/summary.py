@@ -1,8 +1,6 @@
 """What tools print at the end of a training or test, and what they write of it."""
 
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from gleam_mm.engine.dist import unwrapped
 from gleam_mm.models import PETLClassifier, params
 from gleam_mm.output import tables
 from gleam_mm.petl import Supernet
+from gleam_mm.shell import command
 
 
 def tell(text: str) -> None:
@@ -77,7 +76,7 @@ def of_training(runner: Runner, metrics: Mapping[str, float] | None, seconds: fl
         lines.append(('adapter', f'{adapter} ({tables.size(adapter.stat().st_size)})'))
     minutes, rest = divmod(round(seconds), 60)
     lines.append(('time', f'{minutes} min {rest} s of training'))
-    lines += [('try next', command) for command in _next_commands(runner, work_dir, adapter)]
+    lines += [('try next', line) for line in _next_commands(runner, work_dir, adapter)]
     names = ['' if i and lines[i - 1][0] == name else name for i, (name, _) in enumerate(lines)]
     width = max(map(len, names))
     return '\n'.join(
@@ -94,16 +93,10 @@ def _last_validation(runner: Runner) -> dict[str, float]:
 
 
 def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
-    python = Path(sys.executable)
-    if sys.prefix != sys.base_prefix and python.is_relative_to(Path.cwd()):
-        python = python.relative_to(Path.cwd())  # a virtual environment that nobody activated
-    else:
-        python = Path('python')
     config = Path(runner.cfg.filename)
-    tools = Path(sys.argv[0]).parent
-    commands: list[list[object]] = []
+    commands = []
     if adapter.is_file():
-        commands.append([python, tools / 'test.py', work_dir / config.name, adapter])
+        commands.append(command('test', work_dir / config.name, adapter))
     try:
         recipe = recipes.parse(config.stem)
     except recipes.RecipeError:
@@ -111,11 +104,11 @@ def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
     model = unwrapped(runner.model)
     petl = getattr(model, 'petl', None)
     if adapter.is_file() and isinstance(petl, Supernet) and petl.is_supernet:
-        commands.append([python, tools / 'search.py', recipe or config, adapter])
+        commands.append(command('search', recipe or config, adapter))
     elif recipe is not None:
         other = 'linear' if recipe.method != 'linear' else 'gleam-l'
-        commands.append([python, tools / 'train.py', str(recipe._replace(method=other))])
-    return [shlex.join(map(str, command)) for command in commands]
+        commands.append(command('train', recipe._replace(method=other)))
+    return commands
 
 
 def _shown(path: Path) -> Path:

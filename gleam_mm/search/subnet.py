@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -17,6 +15,7 @@ from mmengine.runner.amp import autocast
 
 from gleam_mm import checkpoint as checkpoints
 from gleam_mm.config import recipes
+from gleam_mm.config.scopes import with_scopes
 from gleam_mm.engine import fill_num_classes, launch, summary
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.engine.dist import unwrapped
@@ -31,6 +30,7 @@ from gleam_mm.search.evolution import (
     read_scores,
     write_scores,
 )
+from gleam_mm.shell import command
 from gleam_mm.sweep import protocol
 from gleam_mm.sweep.plan import SELECT
 
@@ -123,17 +123,14 @@ class SubnetSearch:
             folder = Path(os.path.relpath(folder))
         config, adapter = folder / self._config_file.name, folder / ADAPTER
         whole = self.supernet.count(self.supernet.largest())
-        tools = Path(sys.argv[0]).parent
-        retrain = ['python', tools / 'train.py', config]
-        test = ['python', tools / 'test.py', config, adapter]
         rows = [
             ('best', f"{best.score:.2f} % on validation, with the supernet's weights"),
             ('parameters', f'{best.params:,} of {whole:,}'),
             ('subnet', f'{folder / SUBNET}'),
             ('config', f'{config}'),
             ('adapter', f"{adapter} (the supernet's weights)"),
-            ('retrain', shlex.join(map(str, retrain))),
-            ('or test', shlex.join(map(str, test))),
+            ('retrain', command('train', config)),
+            ('or test', command('test', config, adapter)),
         ]
         return '\n'.join(f'{name:<10}  {text}' for name, text in rows)
 
@@ -204,7 +201,7 @@ class SubnetSearch:
             cfg.pop(key, None)
         cfg.load_from, cfg.resume = None, False
         cfg.model.petl = ConfigDict(self._petl(subnet))
-        return f'# The subnet that a search found.\n{cfg.pretty_text}'
+        return f'# The subnet that a search found.\n{with_scopes(cfg).pretty_text}'
 
     def _write_adapter(self, best: Candidate) -> None:
         tensors = {

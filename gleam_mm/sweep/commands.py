@@ -10,6 +10,7 @@ from rich.console import Console
 
 from gleam_mm import errors
 from gleam_mm.output.escape import terminal
+from gleam_mm.shell import command
 from gleam_mm.sweep import configure, supervise
 from gleam_mm.sweep import estimate as estimates
 from gleam_mm.sweep import export as exports
@@ -108,7 +109,7 @@ def export(args: argparse.Namespace) -> None:
         study = open_study(args.study, args.name, read_only=True)
         files, missing = exports.export(study, args.folder)
     for file in files:
-        print(f'python tools/train.py {os.path.relpath(file)}')
+        print(command('train', os.path.relpath(file)))
     if missing:
         print(f'not chosen yet: {", ".join(missing)}')
 

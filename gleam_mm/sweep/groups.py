@@ -47,7 +47,7 @@ def expand(names: Iterable[str], known: Sequence[str], what: str) -> list[str]:
         if not members:
             close = difflib.get_close_matches(name, [*known, 'vtab', *GROUPS], n=3, cutoff=0.4)
             hint = f' (closest: {", ".join(close)})' if close else ''
-            raise ValueError(f"unknown {what} {name!r}{hint}; 'python tools/recipes.py' lists all")
+            raise ValueError(f"unknown {what} {name!r}{hint}; 'gleam-mm recipes' lists all")
         found.update(dict.fromkeys(members))
     return list(found)
 

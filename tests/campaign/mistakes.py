@@ -20,7 +20,6 @@ from mmengine.logging import MessageHub, MMLogger
 from mmpretrain.visualization import UniversalVisualizer
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-sys.path.insert(0, str(TOOLS))
 
 RECIPE = 'vit-mini_gleam-l_mini-digits'
 

@@ -54,7 +54,7 @@ def test_without_a_network_it_says_what_to_do():
     for part in (
         source.url,
         source.original,
-        f'convert_weights.py --target timm FILE {destination("timm-swin-b")}',
+        f'gleam-mm convert-weights --target timm FILE {destination("timm-swin-b")}',
     ):
         assert part in str(told.value)
     assert not destination('timm-swin-b').exists()

@@ -102,7 +102,7 @@ def test_another_configs_folder(elsewhere, monkeypatch):
 @pytest.mark.parametrize(
     ('name', 'told'),
     [
-        ('vit-b_gleam_vtab-cifar', ["unknown method 'gleam'", 'gleam-l', 'tools/recipes.py']),
+        ('vit-b_gleam_vtab-cifar', ["unknown method 'gleam'", 'gleam-l', 'gleam-mm recipes']),
         ('vit-c_gleam-l_vtab-cifar', ["unknown backbone 'vit-c'", 'vit-b']),
         ('vit-b_gleam-l_vtab-ciffar', ["unknown dataset 'vtab-ciffar'", 'vtab-cifar']),
         ('vit-c_gleam_vtab-ciffar', ['unknown backbone', 'unknown method', 'unknown dataset']),

@@ -127,7 +127,6 @@ def test_a_pth_checkpoint_and_the_tool(trained, tmp_path, capsys, monkeypatch):
     cfg.dump(tmp_path / 'config.py')
     names = ['config.py', 'epoch_1.pth', 'out/merged.pth']
     monkeypatch.setattr(sys, 'argv', ['merge.py', *(str(tmp_path / name) for name in names)])
-    monkeypatch.syspath_prepend(str(TOOLS))  # as Python does for a script
     runpy.run_path(str(TOOLS / 'merge.py'), run_name='__main__')
     assert 'merged.pth' in capsys.readouterr().out
     merged = tmp_path / 'out/merged.pth'

@@ -158,7 +158,6 @@ def run_on_terminal():
 def call(monkeypatch, capsys, tmp_path):
     """Runs a tool in this process, which is faster where it stops early."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(TOOLS))  # as Python does for a script
     # Loggers of earlier tests print to what was their standard output.
     monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
 

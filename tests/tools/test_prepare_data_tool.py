@@ -76,7 +76,6 @@ def test_a_killed_conversion_goes_on(source, tmp_path):
     script = (
         'import os, pathlib, runpy, signal, sys\n'
         'sys.argv = sys.argv[1:]\n'
-        'sys.path.insert(0, os.path.dirname(sys.argv[0]))\n'
         'replace = pathlib.Path.replace\n'
         'done = []\n'
         'def stop(path, target):\n'

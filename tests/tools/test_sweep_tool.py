@@ -163,7 +163,7 @@ def test_a_sweep_survives_whatever_happens_to_it(place, call, monkeypatch):
     assert 'lora' in shown.out
     assert '2/2' in shown.out
     exported = call('sweep.py', 'export', 'small', 'tuned')
-    assert exported.out.count('python tools/train.py tuned/tiny_') == len(DATASETS) * 2
+    assert exported.out.count('gleam-mm train tuned/tiny_') == len(DATASETS) * 2
 
     reported = call('report.py', 'small', '--out', 'report')
     assert reported.code == 0, reported.err

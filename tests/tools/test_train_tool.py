@@ -60,9 +60,8 @@ def test_the_log_is_plain_and_the_config_is_in_the_file(trained):
 
 def test_the_command_to_try_next_gives_the_same_accuracy(trained, run):
     folder, done = trained
-    python, tool, *arguments = shlex.split(done.row('try next'))
-    assert python.endswith('python')
-    assert Path(tool).name == 'test.py'
+    program, command, *arguments = shlex.split(done.row('try next'))
+    assert (Path(program).name, command) == ('gleam-mm', 'test')
     dumped = (folder / 'work_dirs' / 'tiny' / 'tiny.py').read_text()
     tested = run('test.py', *arguments, '--out', 'predictions.pkl', cwd=folder)
     assert tested.code == 0, tested.err
@@ -154,7 +153,7 @@ def test_the_demo_transfers_within_three_epochs(run, tmp_path):
     assert done.code == 0, done.err
     assert float(done.row('accuracy').split()[0]) > 70
     assert done.row('trainable').startswith('38,016 parameters')
-    assert done.out.rstrip().endswith('train.py vit-mini_linear_mini-digits')
+    assert done.out.rstrip().endswith('gleam-mm train vit-mini_linear_mini-digits')
 
 
 BACKBONE = """
@@ -188,11 +187,10 @@ def birds(tmp_path):
     blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
     (config,) = (block for block in blocks if 'datasets/folder.py' in block)
     assert len(config.strip().splitlines()) <= 10
-    assert "'configs/_base_/backbones/vit-b.py'" in config
-    config = config.replace("'configs/_base_/backbones/vit-b.py'", "'tiny.py'")
+    assert "'gleam_mm::_base_/backbones/vit-b.py'" in config
+    config = config.replace("'gleam_mm::_base_/backbones/vit-b.py'", "'tiny.py'")
     (tmp_path / 'birds.py').write_text(config)
     (tmp_path / 'tiny.py').write_text(BACKBONE)
-    (tmp_path / 'configs').symlink_to(CHECKOUT / 'configs')
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""What the flags of the tools have in common, each defined once. The tools import it first.
+"""What the flags of commands have in common, each defined once. Every command imports it first.
 
 Nothing here imports gleam_mm, which takes seconds: --help and a wrong flag are answered at once.
 """
@@ -19,8 +19,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 def _end(number: int, frame: Any) -> None:
     """Ends a tool that is still being imported; nothing is under way yet."""
     told = 'interrupted' if number == signal.SIGINT else f'ended by {signal.Signals(number).name}'
-    os.write(2, f'{os.path.basename(sys.argv[0])}: {told}\n'.encode())  # noqa: PTH119
+    os.write(2, f'{_program()}: {told}\n'.encode())
     os._exit(128 + number)
+
+
+def _program() -> str:
+    """What messages begin with: ``train.py`` or ``gleam-mm train``."""
+    return os.path.basename(sys.argv[0])  # noqa: PTH119
 
 
 if multiprocessing.parent_process() is None:  # no worker that imports this once more
@@ -37,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the tool."""
-        self.exit(2, f'{self.prog.split()[0]}: error: {message}\n')
+        self.exit(2, f'{_program()}: error: {message}\n')
 
     def add_cfg_options(self, example: str, *names: str, **settings: Any) -> None:
         """Adds ``--cfg-options``.

@@ -1,0 +1,33 @@
+"""Lists what recipes are made of, or writes one as a short config to edit.
+
+A recipe is <backbone>_<method>_<dataset>, such as vit-b_gleam-l_vtab-cifar. Every combination works
+with every tool, but sweeps need datasets with splits. Files in configs/_base_/ of the current
+directory join the list.
+"""
+
+import argparse
+
+from gleam_mm_cli.flags import Parser
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the flags."""
+    parser = Parser(description=__doc__)
+    parser.add_argument('name', nargs='?', help='the recipe to export')
+    parser.add_argument('--export', metavar='FILE', help='write the recipe NAME to this file')
+    args = parser.parse_args()
+    if bool(args.name) != bool(args.export):
+        parser.error('to export a recipe, give both: --export FILE NAME')
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    """Lists or exports."""
+    from gleam_mm import errors
+    from gleam_mm.config import recipes
+
+    with errors.setup():
+        if args.export:
+            print(f'wrote {recipes.export(args.name, args.export)}')
+            return
+        print(recipes.listing())
