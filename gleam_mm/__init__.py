@@ -7,6 +7,7 @@ The doors for Python programs are here::
     gleam_mm.load(model, 'pets.safetensors')
     gleam_mm.Predictor('pets.safetensors')('cat.jpg')
     gleam_mm.AdapterBank('vit-b', {'pets': 'pets.safetensors'})  # many tasks on one backbone
+    gleam_mm.finetune('birds/', backbone='vit-b', method='gleam-l')
 
 Importing it makes the registries, which import components when the first is looked for: a config
 only needs ``default_scope = 'gleam_mm'``, and ``import gleam_mm`` costs little more than MMEngine
@@ -26,6 +27,7 @@ from gleam_mm.version import __version__  # noqa: E402
 _DOORS = {
     'attach': 'gleam_mm.models.plain',
     'detach': 'gleam_mm.models.plain',
+    'finetune': 'gleam_mm.engine.finetune',
     'load': 'gleam_mm.models.plain',
     'save': 'gleam_mm.models.plain',
     'AdapterBank': 'gleam_mm.bank',

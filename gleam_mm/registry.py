@@ -93,7 +93,11 @@ def _child(parent: Registry, *locations: str) -> Registry:
     """Makes the ``gleam_mm`` child of an MMPretrain registry."""
     # MMEngine imports the locations of the registry that is asked, not those of its parents.
     locations = [*parent._locations, *locations]
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=locations)
+    child = Registry(parent.name, parent=parent, scope=SCOPE, locations=locations)
+    # MMEngine looks `gleam_mm.X` up in the children of the registry that is asked and in those of
+    # the root, so that other libraries would not find what is MMPretrain's child alone.
+    parent._get_root_registry().children.setdefault(SCOPE, child)
+    return child
 
 
 # Running

@@ -21,10 +21,13 @@ COMMANDS = {
     'search': 'search a supernet for its best subnet',
     'merge': 'fold a method into its backbone',
     'compress': 'make an adapter file smaller',
+    'combine': 'make one adapter of several',
+    'extract': 'make a LoRA adapter of a fully tuned checkpoint',
     'verify': 'check files of weights',
     'prepare-data': 'check or build VTAB-1K and few-shot FGVC',
     'fetch-weights': 'download pretrained weights',
     'convert-weights': 'convert pretrained weights',
+    'mmpretrain-tool': 'run a tool of the installed MMPretrain',
     'pretrain': 'make the backbones that ship with the package again',
 }
 """The commands, and what each is for."""

@@ -60,7 +60,8 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
         map_location: As in :func:`torch.load`.
 
     Returns:
-        The content of the file; of a ``.safetensors`` file, ``{'state_dict': ..., 'meta': {}}``.
+        The content of the file; of a ``.safetensors`` file, ``{'state_dict': ..., 'meta': ...}``,
+        where ``meta`` has the classes of an adapter as MMEngine's checkpoints have them.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -94,9 +95,12 @@ def _check_state_dict(path: str | Path, state_dict: Any) -> None:
 def _load(path: Path, map_location: Any = 'cpu') -> Any:
     if path.suffix == '.safetensors':
         tensors, document = read_safetensors(path)
+        meta = {}
         if document is not None:
             tensors = as_state_dict(tensors, document)
-        return {'state_dict': tensors, 'meta': {}}
+            if document.get('classes'):  # where MMPretrain's inferencers read them
+                meta['dataset_meta'] = {'classes': tuple(document['classes'])}
+        return {'state_dict': tensors, 'meta': meta}
     require_file(path)
     with path.open('rb') as file:
         start = file.read(2)

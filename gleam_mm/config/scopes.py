@@ -58,11 +58,20 @@ def without_scopes(cfg: Config) -> Config:
 
 
 def _ours() -> set[str]:
-    """The names of all components that are registered here."""
+    """The names of the components that are registered here alone.
+
+    Where MMPretrain has one of the same name, such as ``LoadImageFromFile``, its functions know it
+    by that, and take their own.
+    """
     registries = [one for one in vars(registry).values() if isinstance(one, Registry)]
     for one in registries:
         one.import_from_location()
-    return {name for one in registries for name in one.module_dict}
+    return {
+        name
+        for one in registries
+        for name in one.module_dict
+        if one.parent is None or registry.registered(one.parent, name) is None
+    }
 
 
 def _renamed(value: Any, rename: Any, drop_scopes: bool = False) -> Any:

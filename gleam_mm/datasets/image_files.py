@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from gleam_mm.datasets.held_out import HeldOut
 from gleam_mm.datasets.images import LoadImageFromFile, UnreadableImageError
 from gleam_mm.registry import TRANSFORMS
 
@@ -22,7 +23,7 @@ def warn(message: str) -> None:
     print_log(message, logger='current', level=logging.WARNING)
 
 
-class ImageFiles:
+class ImageFiles(HeldOut):
     """Mixed into an MMPretrain dataset whose samples have an ``img_path``.
 
     Args:
@@ -31,7 +32,7 @@ class ImageFiles:
             run ends at the first one.
         pipeline: Transforms. They are looked for from GLEAM-MM's registry on, so that
             ``LoadImageFromFile`` is ours.
-        **kwargs: Further arguments of the dataset.
+        **kwargs: Further arguments of :class:`HeldOut` and the dataset.
 
     Raises:
         ValueError: ``skip_unreadable`` is no number of images.
@@ -58,9 +59,12 @@ class ImageFiles:
         loader = next(
             (t for t in transforms if isinstance(t, LoadImageFromFile)), LoadImageFromFile()
         )
-        paths = list(dict.fromkeys(sample['img_path'] for sample in samples))
+        first: dict[str, dict] = {}
+        for sample in samples:
+            first.setdefault(sample['img_path'], sample)
+        paths = list(first)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reasons = pool.map(loader.error_of, paths)
+            reasons = pool.map(lambda s: loader.error_of(self._with_picture(s)), first.values())
             errors = {path: why for path, why in zip(paths, reasons, strict=True) if why}
         if not errors:
             return samples
@@ -84,7 +88,11 @@ class ImageFiles:
                 there is one, the list and the line.
         """
         with self._telling_where(idx):
-            return super().prepare_data(idx)
+            return self.pipeline(self._with_picture(self.get_data_info(idx)))
+
+    def _with_picture(self, sample: dict) -> dict:
+        """A sample as the pipeline gets it; with ``img_bytes`` where ``img_path`` is no file."""
+        return sample
 
     @contextmanager
     def _telling_where(self, idx: int) -> Iterator[None]:

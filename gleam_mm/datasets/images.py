@@ -130,12 +130,16 @@ class LoadImageFromFile(_LoadImageFromFile):
     def transform(self, results: dict) -> dict | None:
         """Sets ``img``, uint8 BGR ``(H, W, 3)`` by default, ``img_shape`` and ``ori_shape``.
 
+        It reads the file ``img_path``, or takes what is in ``img_bytes``, where a dataset has
+        pictures in something else than files; ``img_path`` is then what messages call it.
+
         Raises:
             UnreadableImageError: The picture cannot be read.
         """
         file = results['img_path']
         try:
-            image = self._decode(file)
+            content = results.pop('img_bytes', None)
+            image = self._decode(self._content(file) if content is None else content)
         except Exception as error:  # decoders raise nearly anything
             if self.ignore_empty:
                 return None
@@ -146,17 +150,19 @@ class LoadImageFromFile(_LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def error_of(self, file: str) -> str | None:
-        """Why a picture cannot be read, or None."""
+    def error_of(self, sample: dict) -> str | None:
+        """Why the picture of a sample cannot be read, or None."""
         try:
-            self.transform({'img_path': file})
+            self.transform(dict(sample))
         except UnreadableImageError as error:
             return str(error)
         return None
 
-    def _decode(self, file: str) -> np.ndarray:
+    def _content(self, file: str) -> bytes:
         remote = self.backend_args is not None or '://' in file
-        content = fileio.get(file, backend_args=self.backend_args) if remote else _read(file)
+        return fileio.get(file, backend_args=self.backend_args) if remote else _read(file)
+
+    def _decode(self, content: bytes) -> np.ndarray:
         if self.imdecode_backend == 'pillow':
             return _pillow2array(eight_bits(_identify(content)), self.color_type)
         if not content:

@@ -7,6 +7,7 @@ from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
 from gleam_mm.engine.console_hook import ConsoleHook, headline
 from gleam_mm.engine.dist import init_dist
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
+from gleam_mm.engine.metrics import RegressionMetric
 from gleam_mm.engine.optim import TrainableOptimWrapperConstructor
 from gleam_mm.engine.order import EpochSeedHook
 from gleam_mm.engine.resume import find_resumable
@@ -24,6 +25,7 @@ __all__ = [
     'EpochTrainLoop',
     'IterTrainLoop',
     'PETLRunner',
+    'RegressionMetric',
     'SparseAdapterHook',
     'TrainableOptimWrapperConstructor',
     'WarmupLR',

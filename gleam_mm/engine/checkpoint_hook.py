@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dist import all_reduce_dict, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
@@ -16,6 +15,7 @@ from torch import Tensor
 from gleam_mm import checkpoint as checkpoints
 from gleam_mm.arguments import hint_at
 from gleam_mm.engine.dist import unwrapped
+from gleam_mm.engine.metrics import is_number, plain_metrics
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.errors import UserError
@@ -148,7 +148,7 @@ class AdapterCheckpointHook(CheckpointHook):
         runner.message_hub.update_info(_VALIDATED, done)
         self._metrics = {'val': plain_metrics(metrics)}
         self._exported = None
-        numbers = {name: value for name, value in metrics.items() if _is_number(value)}
+        numbers = {name: value for name, value in metrics.items() if is_number(value)}
         before, last = self._best_paths(), self.last_ckpt
         runner.message_hub.update_info(_BEST_BEFORE, list(before.values()))
         self._set_best_paths(dict.fromkeys(before))  # so that nothing is removed yet
@@ -305,35 +305,3 @@ def _accumulated(runner: Runner) -> dict[str, Tensor]:
     }
     all_reduce_dict(gradients, op='mean')
     return {name: gradient.cpu() for name, gradient in gradients.items()}
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, np.generic | np.ndarray | Tensor):
-        return value.size == 1 if isinstance(value, np.generic | np.ndarray) else value.numel() == 1
-    return isinstance(value, int | float)
-
-
-def plain_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics as an adapter file says them: numbers, and lists of numbers such as one a class.
-
-    Mappings become one metric a key, ``name/key``. What is no number is left out.
-    """
-    plain: dict[str, Any] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            plain |= {f'{name}/{key}': part for key, part in plain_metrics(value).items()}
-        elif (number := _plain(value)) is not _NO_NUMBER:
-            plain[name] = number
-    return plain
-
-
-_NO_NUMBER = object()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray | Tensor):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        parts = [_plain(part) for part in value]
-        return _NO_NUMBER if any(part is _NO_NUMBER for part in parts) else parts
-    return value if value is None or isinstance(value, int | float) else _NO_NUMBER

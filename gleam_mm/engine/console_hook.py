@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from gleam_mm.engine.metrics import numbers_of
 from gleam_mm.registry import HOOKS
 
 # How MMEngine begins the messages that fill pages. They are in the log file.
@@ -214,11 +215,12 @@ class ConsoleHook(Hook):
             atexit.unregister(self._stop)
 
 
-def headline(metrics: Mapping[str, float]) -> str:
+def headline(metrics: Mapping[str, Any]) -> str:
     """The one metric to show of several: the top-1 accuracy, or else the first one by its name."""
-    if 'accuracy/top1' in metrics:
-        return f'{metrics["accuracy/top1"]:.2f} %'
-    return next((f'{name} {value:.4g}' for name, value in metrics.items()), 'no metric')
+    numbers = numbers_of(metrics)
+    if 'accuracy/top1' in numbers:
+        return f'{numbers["accuracy/top1"]:.2f} %'
+    return next((f'{name} {value:.4g}' for name, value in numbers.items()), 'no metric')
 
 
 def _position(runner: Runner, loop: BaseLoop) -> str:

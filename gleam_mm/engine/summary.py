@@ -3,8 +3,10 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mmengine
+import numpy as np
 from mmengine.dist import get_rank
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
@@ -13,6 +15,7 @@ from gleam_mm.config import recipes
 from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.console_hook import headline
 from gleam_mm.engine.dist import unwrapped
+from gleam_mm.engine.metrics import plain_metrics
 from gleam_mm.models import PETLClassifier, params
 from gleam_mm.output import tables
 from gleam_mm.petl import Supernet
@@ -25,10 +28,10 @@ def tell(text: str) -> None:
         print(f'\n{text}', flush=True)
 
 
-def write_metrics(metrics: Mapping[str, float], file: str | Path) -> None:
+def write_metrics(metrics: Mapping[str, Any], file: str | Path) -> None:
     """Writes metrics to a ``.json``, ``.yaml`` or ``.pkl`` file, all at once."""
-    if get_rank() == 0:
-        mmengine.dump(dict(metrics), file)  # through MMEngine's local backend, which is ours
+    if get_rank() == 0:  # through MMEngine's local backend, which is ours
+        mmengine.dump(plain_metrics(metrics), file)
 
 
 def dump_predictions(runner: Runner, file: str) -> None:
@@ -36,11 +39,23 @@ def dump_predictions(runner: Runner, file: str) -> None:
     runner.test_loop.evaluator.metrics.append(DumpResults(out_file_path=file))
 
 
-def of_metrics(metrics: Mapping[str, float]) -> str:
-    """Metrics as lines of text, one a metric."""
-    numbers = {name: value for name, value in metrics.items() if not name.endswith('time')}
-    width = max(map(len, numbers), default=0)
-    return '\n'.join(f'{name:<{width}}  {value:.4f}' for name, value in numbers.items())
+def of_metrics(metrics: Mapping[str, Any]) -> str:
+    """Metrics as lines of text, one a metric; those of a number a class have them in a line."""
+    told = {
+        name: _told(value)
+        for name, value in plain_metrics(metrics).items()
+        if not name.endswith('time')
+    }
+    width = max(map(len, told), default=0)
+    return '\n'.join(f'{name:<{width}}  {text}' for name, text in told.items())
+
+
+def _told(value: Any) -> str:
+    if not isinstance(value, list):
+        return 'none' if value is None else f'{value:.4f}'
+    if any(isinstance(part, list) for part in value):
+        return f'{" x ".join(map(str, np.shape(value)))} numbers, which --out writes'
+    return ' '.join(map(_told, value))
 
 
 def of_training(runner: Runner, metrics: Mapping[str, float] | None, seconds: float) -> str:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from gleam_mm import errors
 from gleam_mm.combine import read
 from gleam_mm.engine import launch
+from gleam_mm.engine.metrics import numbers_of
 from gleam_mm.models.building import load_trained, read_trained
 from gleam_mm.models.classifier import PETLClassifier
 
@@ -42,7 +43,7 @@ def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, f
         for checkpoint in checkpoints:
             load_trained(model, read_trained(checkpoint), checkpoint)
             metrics = runner.val()
-            found.append({k: v for k, v in metrics.items() if not k.endswith('time')})
+            found.append(numbers_of(metrics))
     return found
 
 

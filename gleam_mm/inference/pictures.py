@@ -20,7 +20,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         label: The name of the class; its number where the adapter has no names.
-        score: What the model gives it, from 0 to 1.
+        score: What the model gives it, from 0 to 1; the number, where numbers are predicted.
     """
 
     label: str | int
@@ -37,7 +37,7 @@ class Preparation:
 
     def __init__(self, pipeline: Pipeline, preprocessor: nn.Module) -> None:
         self._pipeline = pipeline
-        self._preprocessor = preprocessor
+        self.preprocessor = preprocessor
 
     def __call__(self, picture: Picture) -> dict[str, Any]:
         """Prepares one picture.
@@ -52,14 +52,29 @@ class Preparation:
         rgb = as_rgb(picture)
         # Files are loaded as BGR. Images that a dataset has in memory come in the order that the
         # preprocessor expects, which turns them round or does not.
-        turned = self._pipeline.loads or getattr(self._preprocessor, '_channel_conversion', False)
+        turned = self._pipeline.loads or self._turns
         image = np.ascontiguousarray(rgb[..., ::-1]) if turned else rgb
         shape = image.shape[:2]
         return self._pipeline({'img': image, 'img_shape': shape, 'ori_shape': shape})
 
     def batch(self, prepared: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Makes a batch of prepared pictures: ``inputs`` (B, C, H, W), and ``data_samples``."""
-        return self._preprocessor(mmengine.dataset.pseudo_collate(list(prepared)), False)
+        return self.preprocessor(mmengine.dataset.pseudo_collate(list(prepared)), False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of a prepared picture."""
+        return tuple(self(np.zeros((64, 64, 3), np.uint8))['inputs'].shape)
+
+    @property
+    def gives_bgr(self) -> bool:
+        """Whether the model is given BGR; RGB otherwise."""
+        return self._pipeline.loads and not self._turns
+
+    @property
+    def _turns(self) -> bool:
+        """Whether the preprocessor turns the order of the channels round."""
+        return bool(getattr(self.preprocessor, '_channel_conversion', False))
 
 
 def pictures_in(folder: str | Path) -> list[str]:
@@ -135,3 +150,24 @@ def best_classes(
         for pair in zip(found.values.tolist(), found.indices.tolist(), strict=True)
     ]
     return [predictions[0] for predictions in told] if top_k is None else told
+
+
+def predicted_numbers(
+    numbers: Tensor, names: Sequence[str | int] | None, top_k: int | None = None
+) -> list[Any]:
+    """What a :class:`~gleam_mm.models.RegressionHead` predicts, in the form of :func:`best_classes`.
+
+    Args:
+        numbers: Of shape (B, targets).
+        names: Names of the targets.
+        top_k: None for the :class:`Prediction` alone, where there is one target.
+    """
+    told = [
+        [
+            Prediction(index if names is None else names[index], number)
+            for index, number in enumerate(row)
+        ]
+        for row in numbers.tolist()
+    ]
+    alone = top_k is None and numbers.shape[1] == 1
+    return [predictions[0] for predictions in told] if alone else told

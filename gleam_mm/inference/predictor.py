@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmpretrain.structures import MultiTaskDataSample
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, read_adapter
@@ -13,9 +14,16 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets.images import UnreadableImageError
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference import weights as backbone_weights
-from gleam_mm.inference.pictures import Picture, Preparation, best_classes, pictures_in
+from gleam_mm.inference.pictures import (
+    Picture,
+    Preparation,
+    best_classes,
+    pictures_in,
+    predicted_numbers,
+)
 from gleam_mm.models import load_model, plain, timm_models
 from gleam_mm.models.building import checked_part
+from gleam_mm.models.heads import RegressionHead
 from gleam_mm.registry import MODELS, scope_of
 
 _BATCH = 32
@@ -63,7 +71,9 @@ class Predictor:
             self.model = _classifier(metadata, adapter, weights, cfg)
             preprocessor = self.model.data_preprocessor
         self._is_plain = 'model' in metadata
-        self._prepare = Preparation(preprocessing.of_adapter(metadata, adapter, cfg), preprocessor)
+        self.preparation = Preparation(
+            preprocessing.of_adapter(metadata, adapter, cfg), preprocessor
+        )
         self.classes: list[str | int] | None = metadata.get('classes')
         if device is None:
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -82,7 +92,10 @@ class Predictor:
 
         Returns:
             A :class:`Prediction`; with ``top_k`` a list of them, the best first. Of a list of
-            pictures, a list of that. Of a folder, a dictionary by the names of the files.
+            pictures, a list of that. Of a folder, a dictionary by the names of the files. Of a
+            model with several tasks, a dictionary of that by the names of the tasks. Of a
+            :class:`~gleam_mm.models.RegressionHead`, the numbers by the names of the targets: a
+            ``Prediction`` of one target, or a list of them.
 
         Raises:
             UnreadableImageError: A picture cannot be read.
@@ -105,7 +118,7 @@ class Predictor:
         waiting: list[dict[str, Any] | UnreadableImageError] = []
         for picture in pictures:
             try:
-                waiting.append(self._prepare(picture))
+                waiting.append(self.preparation(picture))
             except UnreadableImageError as error:
                 waiting.append(error)
             if len(waiting) == _BATCH:
@@ -126,18 +139,31 @@ class Predictor:
         self, waiting: Sequence[dict[str, Any] | UnreadableImageError], top_k: int | None
     ) -> Iterator[Any]:
         prepared = [item for item in waiting if isinstance(item, dict)]
-        found: Iterator[Any] = iter(())
-        if prepared:
-            found = iter(best_classes(self._scores(prepared), self.classes, top_k))
+        found = iter(self._told(prepared, top_k) if prepared else ())
         for item in waiting:
             yield item if isinstance(item, UnreadableImageError) else next(found)
 
-    def _scores(self, prepared: list[dict[str, Any]]) -> Tensor:
-        batch = self._prepare.batch(prepared)
+    def _told(self, prepared: list[dict[str, Any]], top_k: int | None) -> list[Any]:
+        inputs = self.preparation.batch(prepared)['inputs']
         if self._is_plain:
-            return self.model(batch['inputs']).float().softmax(-1)
-        samples = self.model.predict(batch['inputs'], batch.get('data_samples'))
-        return torch.stack([sample.pred_score for sample in samples]).float()
+            return best_classes(self.model(inputs).float().softmax(-1), self.classes, top_k)
+        samples = self.model.predict(inputs)
+        if isinstance(samples[0], MultiTaskDataSample):
+            tasks = {
+                task: best_classes(_scores(sample.get(task) for sample in samples), None, top_k)
+                for task in samples[0].tasks
+            }
+            return [
+                dict(zip(tasks, told, strict=True)) for told in zip(*tasks.values(), strict=True)
+            ]
+        scores = _scores(samples)
+        if isinstance(self.model.head, RegressionHead):  # type: ignore[union-attr]
+            return predicted_numbers(scores, self.classes, top_k)
+        return best_classes(scores, self.classes, top_k)
+
+
+def _scores(samples: Iterable[Any]) -> Tensor:
+    return torch.stack([sample.pred_score for sample in samples]).float()
 
 
 def _classifier(

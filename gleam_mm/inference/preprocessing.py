@@ -50,7 +50,11 @@ def of_config(cfg: Config) -> list[dict[str, Any]] | None:
         pipeline = _pipeline((cfg.get(key) or {}).get('dataset'))
         if pipeline is None:
             continue
-        steps = [dict(step) for step in pipeline]
+        # Of several tasks, only what packs their labels is another one.
+        steps = [
+            dict(type='PackInputs') if _name(step) == 'PackMultiTaskInputs' else dict(step)
+            for step in pipeline
+        ]
         if not any(_name(step) in _SIZES for step in steps):
             height, width = image_size(cfg.model.backbone)
             resize = resize_to(height, width)

@@ -2,6 +2,7 @@
 
 from gleam_mm.models.building import build_model, load_model
 from gleam_mm.models.classifier import PETLClassifier
+from gleam_mm.models.heads import RegressionHead
 from gleam_mm.models.necks import TokenPool
 
-__all__ = ['PETLClassifier', 'TokenPool', 'build_model', 'load_model']
+__all__ = ['PETLClassifier', 'RegressionHead', 'TokenPool', 'build_model', 'load_model']

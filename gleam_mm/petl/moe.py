@@ -237,7 +237,9 @@ class ConvMoE(Checked, nn.Module):
         weights = self.route((mixed if mixed.shape[1] else z).mean(1))
         kernels = weights @ self.folded_kernels().flatten(1)  # (B, 9 r^2)
         kernels = kernels.view(batch * channels, channels, 3, 3)
-        if mixed.shape[1]:
+        if mixed.shape[1] and _exporting():
+            mixed = self._sum_experts(mixed, weights, grid)
+        elif mixed.shape[1]:
             # One group an image, so that each image meets its own kernel.
             image = mixed.transpose(1, 2).reshape(1, batch * channels, grid.height, grid.width)
             mixed = F.conv2d(image, kernels, padding=1, groups=batch)
@@ -246,6 +248,14 @@ class ConvMoE(Checked, nn.Module):
             centre = kernels[:, :, 1, 1].view(batch, channels, channels)
             mixed = grid.join(outside @ centre.transpose(1, 2), mixed)
         return mixed if self.biases is None else mixed + (weights @ self.biases).unsqueeze(1)
+
+    def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid) -> Tensor:
+        """The same with the sum after the convolution: the batch is then no number of groups."""
+        kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
+        image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
+        experts = F.conv2d(image, kernels, padding=1).flatten(2)
+        experts = experts.unflatten(1, (self.num_experts, self.channels))
+        return (weights[:, :, None, None] * experts).sum(1).transpose(1, 2)
 
     def _gate_tokens(self, z: Tensor, grid: Grid) -> Tensor:
         """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
@@ -261,6 +271,13 @@ class ConvMoE(Checked, nn.Module):
         if self.biases is not None:
             experts = experts + self.biases
         return (self.route(z).unsqueeze(2) @ experts).squeeze(2)
+
+
+def _exporting() -> bool:
+    """Whether a graph is being made for batches of any size."""
+    # torch 2.6 does not tell an export from a compilation.
+    exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+    return torch.jit.is_tracing() or exporting()
 
 
 def _fold_matrices(scales: tuple[int, ...]) -> Tensor:

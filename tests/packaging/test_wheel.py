@@ -152,13 +152,18 @@ def test_in_an_empty_folder(gleam_mm, tmp_path):
 
     assert '38,016' in gleam_mm('params', RECIPE, cwd=tmp_path)
 
-    exported = gleam_mm('recipes', '--export', 'mine.py', 'vit-mini_lora_mini-digits', cwd=tmp_path)
-    assert 'mine.py' in exported
+
+@pytest.mark.slow
+def test_a_recipe_of_ones_own(gleam_mm, tmp_path):
+    gleam_mm('recipes', '--export', 'mine.py', 'vit-mini_lora_mini-digits', cwd=tmp_path)
     assert 'gleam_mm::_base_/methods/lora.py' in (tmp_path / 'mine.py').read_text()
     gleam_mm('train', 'mine.py', '--work-dir', 'lora', '--cfg-options', *SMALL, cwd=tmp_path)
     gleam_mm('merge', 'lora/mine.py', 'lora/adapter.safetensors', 'merged.pth', cwd=tmp_path)
     assert (tmp_path / 'merged.pth').is_file()
 
+
+@pytest.mark.slow
+def test_a_sweep_and_its_report(gleam_mm, tmp_path):
     flags = ['--backbone', 'vit-mini', '--methods', 'lora', '--datasets', 'mini-digits']
     gleam_mm('sweep', 'run', *flags, '--name', 'small', '--cfg-options', *SMALL, cwd=tmp_path)
     gleam_mm('report', 'small', cwd=tmp_path)

@@ -1,9 +1,5 @@
 """MMPretrain's own functions and tools on what tools/train.py has written, as it is."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmpretrain
@@ -11,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_VIT
+from mmengine import load
 from mmengine.registry import DefaultScope
 from mmpretrain.apis import (
     FeatureExtractor,
@@ -21,8 +18,6 @@ from mmpretrain.apis import (
 from PIL import Image
 
 from gleam_mm import Predictor
-
-THEIRS = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
 
 CONFIG = """
 _base_ = [
@@ -124,46 +119,42 @@ def test_retrieval(checkpoint):
         assert best['sample']['img_path'] == picture
 
 
-def theirs(tool, *arguments):
-    """Runs a tool of MMPretrain as its manual says."""
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
-    done = subprocess.run(
-        [sys.executable, THEIRS / tool, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def theirs(run, trained):
+    """Runs a tool of MMPretrain."""
+
+    def start(tool, *arguments):
+        done = run('mmpretrain_tool.py', tool, *arguments, cwd=trained, MPLBACKEND='agg')
+        assert done.code == 0, done.err
+        return done.out
+
+    return start
 
 
 @pytest.mark.slow
-def test_training_and_testing():
-    theirs('train.py', 'run/mine.py', '--work-dir', 'theirs')
+def test_training_and_testing(theirs):
+    theirs('train', 'run/mine.py', '--work-dir', 'theirs')
     ours, again = ((Path(f) / 'adapter.safetensors').read_bytes() for f in ('run', 'theirs'))
     assert len(again) == len(ours)
     for checkpoint in ('adapter.safetensors', 'epoch_3.pth'):
-        theirs('test.py', 'run/mine.py', f'run/{checkpoint}', '--out', 'pred.pkl')
-    theirs('analysis_tools/eval_metric.py', 'pred.pkl', '--metric', 'type=Accuracy', 'topk=1')
-    theirs('analysis_tools/analyze_results.py', 'run/mine.py', 'pred.pkl', '--out-dir', 'results')
+        theirs('test', 'run/mine.py', f'run/{checkpoint}', '--out', 'pred.pkl')
+    theirs('eval_metric', 'pred.pkl', '--metric', 'type=Accuracy', 'topk=1')
+    theirs('analyze_results', 'run/mine.py', 'pred.pkl', '--out-dir', 'results')
     assert list(Path('results').rglob('*.png'))
     for result in ('run/epoch_3.pth', 'pred.pkl'):
-        theirs('analysis_tools/confusion_matrix.py', 'run/mine.py', result, '--out', 'matrix.json')
-        assert np.sum(json.loads(Path('matrix.json').read_text())) == 12
+        theirs('confusion_matrix', 'run/mine.py', result, '--out', 'matrix.pkl')
+        assert np.sum(np.asarray(load('matrix.pkl'))) == 12
 
 
 @pytest.mark.slow
-def test_looking():
-    theirs(
-        'visualization/browse_dataset.py',
-        'run/mine.py',
-        *('--output-dir', 'seen', '--show-number', 2, '--mode', 'original'),
-    )
+def test_looking(theirs):
+    several = ('--output-dir', 'seen', '--show-number', 2, '--mode', 'original')
+    theirs('browse_dataset', 'run/mine.py', *several)
     assert list(Path('seen').rglob('*.png'))
-    theirs(
-        'visualization/vis_tsne.py',
-        'run/mine.py',
-        *('--checkpoint', 'run/adapter.safetensors', '--work-dir', 'tsne', '--perplexity', 3),
-    )
+    checkpoint = ('--checkpoint', 'run/adapter.safetensors')
+    theirs('vis_tsne', 'run/mine.py', *checkpoint, '--work-dir', 'tsne', '--perplexity', 3)
     assert list(Path('tsne').rglob('*.png'))
-    assert 'Params' in theirs('analysis_tools/get_flops.py', 'run/mine.py', '--shape', 32)
+    vit = ('--vit-like', '--save-path', 'cam.png')
+    theirs('vis_cam', PICTURES[0], 'run/mine.py', 'run/adapter.safetensors', *vit)
+    assert Path('cam.png').is_file()
+    assert 'Params' in theirs('get_flops', 'run/mine.py', '--shape', 32)

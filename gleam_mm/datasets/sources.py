@@ -1,0 +1,129 @@
+"""What a dataset is that somebody has, told by its path: configs of its splits."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gleam_mm.datasets.folder import is_hidden
+
+__all__ = ['Source', 'source_of']
+
+HELD_OUT = 0.2
+"""The share of the training images that validation gets, where it has none of its own."""
+
+_NAMES = {
+    'train': ('train', 'training'),
+    'val': ('val', 'valid', 'validation'),
+    'test': ('test',),
+}
+"""What splits are called."""
+
+
+class Source(NamedTuple):
+    """Configs of the datasets of a source, without pipelines.
+
+    Attributes:
+        dataset: The name in ``configs/_base_/datasets`` that a recipe has it under.
+        train: What is trained on.
+        val: What is validated on: a split of its own, or a part that ``train`` leaves out.
+        test: What is tested on; ``val`` where there is no test split.
+    """
+
+    dataset: str
+    train: dict[str, Any]
+    val: dict[str, Any]
+    test: dict[str, Any]
+
+
+def source_of(data: str | Path, hold_out: float = HELD_OUT) -> Source:
+    """Finds the splits of a dataset.
+
+    Args:
+        data: A folder of ``train/<class>/*.jpg`` and, where there are any, ``val`` and ``test``, or
+            of ``<class>/*.jpg``; a ``.csv`` file; the ``.tar`` files of WebDataset, as a pattern
+            or their folder; or what ``save_to_disk`` of Hugging Face's ``datasets`` has written.
+        hold_out: The share that is held out for validation, where it has no split of its own.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        ValueError: It is none of these.
+    """
+    path = Path(data).expanduser()
+    if str(data).endswith('.tar'):
+        return _tars(str(path), hold_out)
+    if not path.exists():
+        raise FileNotFoundError(f'{data}: no such folder or file of pictures')
+    if path.is_file():
+        if path.suffix.lower() not in ('.csv', '.tsv'):
+            raise ValueError(f'{data}: give a folder, a .csv or .tsv file, or .tar files')
+        return _table(path, hold_out)
+    if (path / 'dataset_dict.json').is_file() or (path / 'state.json').is_file():
+        return _saved(path, hold_out)
+    if any(path.glob('*.tar')):
+        return _folder_of_tars(path, hold_out)
+    return _folder(path, hold_out)
+
+
+def _source(
+    dataset: str, splits: dict[str, dict[str, Any]], common: dict[str, Any], hold_out: float
+) -> Source:
+    """A source of what its splits (``train``, and perhaps ``val`` and ``test``) differ in."""
+    train, val = {**common, **splits['train']}, splits.get('val')
+    if val is None:
+        train = {**train, 'hold_out': hold_out}
+        held = {**train, 'held_out': True}
+    else:
+        held = {**common, **val}
+    test = {**common, **splits['test']} if 'test' in splits else held
+    return Source(dataset, train, held, test)
+
+
+def _folder(path: Path, hold_out: float) -> Source:
+    folders = [f.name for f in sorted(path.iterdir()) if f.is_dir() and not is_hidden(f.name)]
+    if not folders:
+        raise ValueError(f'{path}: has no folders of classes, <class>/<image>')
+    named = _splits(folders)
+    splits = {split: dict(data_prefix=name) for split, name in named.items()}
+    if 'train' not in splits:
+        if named and len(named) == len(folders):
+            raise ValueError(f'{path}: has {", ".join(folders)}, but no folder train')
+        splits = {'train': {}}  # the folders are classes, whatever they are called
+    return _source('folder', splits, dict(type='CustomDataset', data_root=str(path)), hold_out)
+
+
+def _table(path: Path, hold_out: float) -> Source:
+    common: dict[str, Any] = dict(type='CSVDataset', ann_file=str(path))
+    if path.suffix.lower() == '.tsv':
+        common['delimiter'] = '\t'
+    return _source('csv', {'train': {}}, common, hold_out)
+
+
+def _saved(path: Path, hold_out: float) -> Source:
+    names = [f.name for f in path.iterdir() if (f / 'state.json').is_file()]
+    splits = {split: dict(split=name) for split, name in _splits(names).items()}
+    if names and 'train' not in splits:
+        raise ValueError(f'{path}: has the splits {", ".join(sorted(names))}, but no train')
+    common = dict(type='HuggingFaceDataset', path=str(path))
+    return _source('huggingface', splits or {'train': {}}, common, hold_out)
+
+
+def _folder_of_tars(path: Path, hold_out: float) -> Source:
+    stems = sorted({re.split(r'[-_.]', file.name)[0] for file in path.glob('*.tar')})
+    splits = {
+        split: dict(shards=str(path / f'{stem}*.tar')) for split, stem in _splits(stems).items()
+    }
+    if 'train' not in splits:
+        return _tars(str(path / '*.tar'), hold_out)
+    return _source('webdataset', splits, dict(type='TarDataset'), hold_out)
+
+
+def _tars(pattern: str, hold_out: float) -> Source:
+    splits: dict[str, dict[str, Any]] = {'train': dict(shards=pattern)}
+    return _source('webdataset', splits, dict(type='TarDataset'), hold_out)
+
+
+def _splits(names: Iterable[str]) -> dict[str, str]:
+    """Our names of the splits -> the names that they have."""
+    known = {name: split for split, names in _NAMES.items() for name in names}
+    return {known[name.lower()]: name for name in names if name.lower() in known}

@@ -1,0 +1,77 @@
+"""A training in one call: what its recipe does, on data told by their path."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gleam_mm import errors
+from gleam_mm.config import recipes
+from gleam_mm.datasets.sources import HELD_OUT, source_of
+from gleam_mm.engine import launch
+from gleam_mm.engine.checkpoint_hook import ADAPTER
+
+
+class Finetuned(NamedTuple):
+    """What a fine-tuning came to.
+
+    Attributes:
+        adapter: The adapter file, for :class:`gleam_mm.Predictor`.
+        metrics: What it was tested with last: on the test split, or else on validation.
+    """
+
+    adapter: Path
+    metrics: dict[str, float]
+
+
+def finetune(
+    data: str | Path,
+    backbone: str = 'vit-b',
+    method: str = 'gleam-l',
+    work_dir: str | Path | None = None,
+    hold_out: float = HELD_OUT,
+    options: Mapping[str, Any] | None = None,
+) -> Finetuned:
+    """Fine-tunes a backbone on pictures, as ``gleam-mm train <backbone>_<method>_folder`` does.
+
+    Args:
+        data: A folder of ``train/<class>/*.jpg``, with ``val`` and ``test`` beside it where there
+            are any, or of ``<class>/*.jpg``; a CSV file; tar files of WebDataset; or a saved
+            dataset of Hugging Face's library. Without a ``val``, a part of ``train`` is held out.
+        backbone: A name of ``gleam-mm recipes``.
+        method: Another one.
+        work_dir: Where to write; by default ``work_dirs/<backbone>_<method>_<name of the data>``.
+        hold_out: The share that is held out for validation, where it has no split of its own.
+        options: Overrides of the config: ``{'train_cfg.max_epochs': 20}``.
+
+    Returns:
+        The adapter file and the metrics.
+
+    Raises:
+        UserError: Something does not fit: a name, the data, an option. The message says what to do.
+
+    Examples:
+        >>> birds = gleam_mm.finetune('birds/', backbone='vit-s-dinov2', method='gleam-l')
+        >>> gleam_mm.Predictor(birds.adapter)('robin.jpg')
+    """
+    with errors.setup():
+        source = source_of(data, hold_out)
+        options = dict(options or {})
+        cfg = recipes.load(f'{backbone}_{method}_{source.dataset}', options)
+        for split in ('train', 'val', 'test'):
+            loader = cfg[f'{split}_dataloader']
+            kept = {key: loader.dataset[key] for key in _KEPT if key in loader.dataset}
+            loader.dataset = {**getattr(source, split), **kept}
+        cfg.merge_from_dict({key: options[key] for key in options if '.dataset.' in key})
+        name = Path(data).stem.replace('*', '').strip('-_') or Path(data).parent.name
+        launch.set_work_dir(cfg, str(work_dir or Path('work_dirs') / f'{backbone}_{method}_{name}'))
+        launch.set_dataloader_defaults(cfg)
+        launch.check_schedule(cfg)
+        launch.check_backbone(cfg)
+        runner = launch.build_runner(cfg, 'none')
+    runner.train()
+    metrics = runner.test()
+    return Finetuned(Path(runner.work_dir) / ADAPTER, dict(metrics))
+
+
+_KEPT = ('pipeline', 'test_mode')
+"""What a dataset's config has whatever its source is."""

@@ -1,0 +1,273 @@
+"""CSV files, tar files and Hugging Face's datasets: the same pictures as in a folder."""
+
+import csv
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gleam_mm.datasets import (
+    CSVDataset,
+    CustomDataset,
+    HuggingFaceDataset,
+    ImageListError,
+    TarDataset,
+    UnreadableImageError,
+)
+from gleam_mm.datasets.sources import source_of
+from gleam_mm.registry import DATASETS
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+CLASSES = ('kingfisher', 'parakeet', 'robin')
+
+
+@pytest.fixture(scope='module')
+def birds(tmp_path_factory):
+    """Two pictures of each of three classes, ``<class>/<number>.png``."""
+    random = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp('birds')
+    for name in CLASSES:
+        (folder / name).mkdir()
+        for index in range(2):
+            pixels = random.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f'{index}.png')
+    return folder
+
+
+def write(file, rows):
+    with file.open('w', newline='') as out:
+        csv.writer(out).writerows(rows)
+    return file
+
+
+def same(ours, folder):
+    """Whether a dataset gives the pictures and labels of a folder, in its order."""
+    expected = CustomDataset(data_root=str(folder), pipeline=PIPELINE)
+    assert ours.metainfo['classes'] == expected.metainfo['classes']
+    assert len(ours) == len(expected)
+    for one, other in zip(ours, expected, strict=True):
+        assert torch.equal(one['inputs'], other['inputs'])
+        assert torch.equal(one['data_samples'].gt_label, other['data_samples'].gt_label)
+    return True
+
+
+# CSV ------------------------------------------------------------------------------------------
+
+
+def table(birds, tmp_path):
+    pictures = sorted(file.relative_to(birds) for file in birds.rglob('*.png'))
+    return [['image', 'label'], *([str(p), p.parts[0]] for p in pictures)]
+
+
+def test_a_table_of_classes(birds, tmp_path):
+    file = write(tmp_path / 'birds.csv', table(birds, tmp_path))
+    assert same(CSVDataset(file, data_root=str(birds), pipeline=PIPELINE), birds)
+
+
+def test_the_folder_of_the_table_and_its_splits(birds):
+    rows = [['file', 'bird', 'split']]
+    rows += [[f'{name}/{i}.png', name, ('train', 'val')[i]] for i in range(2) for name in CLASSES]
+    file = write(birds / 'lists.csv', rows)
+    columns = dict(image_column='file', label_column='bird')
+    train, val = (CSVDataset(file, split=split, **columns) for split in ('train', 'val'))
+    assert [len(train), len(val)] == [3, 3]
+    assert train.metainfo['classes'] == val.metainfo['classes'] == CLASSES
+    assert {val.get_data_info(i)['img_path'] for i in range(3)} == {
+        str(birds / name / '1.png') for name in CLASSES
+    }
+
+
+def test_numbers_are_classes_by_their_value(tmp_path):
+    file = write(tmp_path / 'x.csv', [['image', 'label'], ['a.png', '10'], ['b.png', '9']])
+    data = CSVDataset(file)
+    assert data.metainfo['classes'] == ('9', '10')
+    assert data.get_gt_labels().tolist() == [1, 0]
+
+
+def test_several_classes_and_none(tmp_path):
+    rows = [['image', 'label'], ['a.png', 'wing;beak'], ['b.png', ''], ['c.png', 'beak']]
+    data = CSVDataset(write(tmp_path / 'x.csv', rows), target='classes')
+    assert data.metainfo['classes'] == ('beak', 'wing')
+    assert [data.get_data_info(i)['gt_label'] for i in range(3)] == [[1, 0], [], [0]]
+
+
+def test_numbers_to_be_met(tmp_path):
+    rows = [['image', 'x', 'y'], ['a.png', '1.5', '-2'], ['b.png', '1e3', '0']]
+    data = CSVDataset(write(tmp_path / 'x.csv', rows), label_column=['x', 'y'], target='number')
+    assert data.metainfo['classes'] == ('x', 'y')
+    assert [data.get_data_info(i)['gt_score'] for i in range(2)] == [[1.5, -2.0], [1000.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ('rows', 'options', 'told'),
+    [
+        ([['img', 'label'], ['a', 'b']], {}, r"no column 'image', did you mean 'img'"),
+        ([['image', 'label'], ['a.png']], {}, 'line 2: not 2 columns'),
+        ([['image', 'label'], ['../a.png', 'b']], {}, r'line 2: .*leads out'),
+        ([['image', 'label'], ['a.png', ' ']], {}, 'line 2: label is empty'),
+        ([['image', 'label'], ['a.png', 'robbin']], dict(classes=CLASSES), "did you mean 'robin'"),
+        ([['image', 'label'], ['a.png', 'x']], dict(target='number'), "label='x' is no number"),
+        ([['image', 'label'], ['a.png', 'nan']], dict(target='number'), 'is no number'),
+        ([['image', 'label']], {}, 'no lines'),
+        ([['image', 'label', 'split'], ['a', 'b', 'train']], dict(split='val'), "split='val'"),
+    ],
+)
+def test_mistakes_of_a_table(tmp_path, rows, options, told):
+    with pytest.raises(ImageListError, match=told):
+        CSVDataset(write(tmp_path / 'x.csv', rows), **options)
+
+
+def test_a_picture_that_is_missing_is_told_with_its_line(birds, tmp_path):
+    rows = [*table(birds, tmp_path), ['gone.png', 'robin']]
+    file = write(tmp_path / 'birds.csv', rows)
+    data = CSVDataset(file, data_root=str(birds), pipeline=PIPELINE)
+    with pytest.raises(UnreadableImageError, match=r'gone.png.*birds.csv, line 8'):
+        data[6]
+    left = CSVDataset(file, data_root=str(birds), pipeline=PIPELINE, skip_unreadable=1)
+    assert len(left) == 6
+
+
+# Tar files ------------------------------------------------------------------------------------
+
+
+def shard(file, samples):
+    """Writes a shard without WebDataset's help: (key, {ending: bytes})."""
+    with tarfile.open(file, 'w') as tar:
+        for key, parts in samples:
+            for ending, content in parts.items():
+                member = tarfile.TarInfo(f'{key}.{ending}')
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return str(file)
+
+
+def samples(birds, label):
+    for file in sorted(birds.rglob('*.png')):
+        name = file.parent.name
+        key = f'{name}_{file.stem}'
+        yield key, {'png': file.read_bytes(), 'cls': label(name).encode(), 'json': b'{}'}
+
+
+@pytest.mark.parametrize('label', [str, lambda name: str(CLASSES.index(name))])
+def test_shards(birds, tmp_path, label):
+    whole = list(samples(birds, label))
+    shard(tmp_path / 'train-00.tar', whole[:4])
+    shard(tmp_path / 'train-01.tar', whole[4:])
+    for pattern in ('train-*.tar', 'train-{00..01}.tar'):
+        data = TarDataset(str(tmp_path / pattern), classes=CLASSES, pipeline=PIPELINE)
+        assert same(data, birds)
+
+
+def test_what_webdataset_writes_and_reads(birds, tmp_path):
+    webdataset = pytest.importorskip('webdataset')
+    with webdataset.TarWriter(str(tmp_path / 'a.tar')) as writer:
+        for file in sorted(birds.rglob('*.png')):
+            label = CLASSES.index(file.parent.name)
+            key = f'{file.parent.name}/{file.stem}'
+            writer.write({'__key__': key, 'png': file.read_bytes(), 'cls': label})
+    data = TarDataset(str(tmp_path / 'a.tar'), pipeline=PIPELINE)
+    assert data.metainfo['classes'] == ('0', '1', '2')
+    theirs = webdataset.WebDataset(str(tmp_path / 'a.tar'), shardshuffle=False).decode('rgb8')
+    for ours, (picture, label) in zip(data, theirs.to_tuple('png', 'cls'), strict=True):
+        bgr = torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)
+        assert torch.equal(ours['inputs'], bgr)
+        assert ours['data_samples'].gt_label.item() == label
+
+
+def test_mistakes_of_shards(birds, tmp_path):
+    with pytest.raises(FileNotFoundError, match='lost'):
+        TarDataset(str(tmp_path / 'lost-*.tar'))
+    (tmp_path / 'no.tar').write_bytes(b'no tar file')
+    with pytest.raises(ValueError, match=r'no\.tar: cannot be read as a tar file'):
+        TarDataset(str(tmp_path / 'no.tar'))
+    png = next(birds.rglob('*.png')).read_bytes()
+    file = shard(tmp_path / 'a.tar', [('x', {'png': png, 'txt': b'robin'})])
+    with pytest.raises(ValueError, match=r'a\.tar: x has no \.cls'):
+        TarDataset(file)
+    assert TarDataset(file, label='txt').metainfo['classes'] == ('robin',)
+    broken = shard(tmp_path / 'b.tar', [('x', {'png': png[:20], 'cls': b'0'})])
+    with pytest.raises(UnreadableImageError, match=r'b\.tar/x\.png'):
+        TarDataset(broken, pipeline=PIPELINE)[0]
+
+
+# Hugging Face ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def saved(birds, tmp_path_factory):
+    """What ``save_to_disk`` writes of the birds."""
+    datasets = pytest.importorskip('datasets')
+    files = sorted(birds.rglob('*.png'))
+    features = datasets.Features(
+        photo=datasets.Image(), bird=datasets.ClassLabel(names=list(CLASSES))
+    )
+    rows = dict(photo=[str(f) for f in files], bird=[f.parent.name for f in files])
+    data = datasets.Dataset.from_dict(rows, features=features)
+    folder = tmp_path_factory.mktemp('saved')
+    datasets.DatasetDict(train=data, test=data.select([0, 2])).save_to_disk(str(folder))
+    data.to_parquet(str(folder / 'parquet' / 'birds.parquet'))
+    return folder
+
+
+def test_a_saved_dataset(saved, birds):
+    assert same(HuggingFaceDataset(str(saved), pipeline=PIPELINE), birds)
+    assert len(HuggingFaceDataset(str(saved), split='test')) == 2
+
+
+def test_a_folder_of_parquet_files(saved, birds, tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_DATASETS_CACHE', str(tmp_path))
+    options = dict(cache_dir=str(tmp_path))
+    data = HuggingFaceDataset(str(saved / 'parquet'), pipeline=PIPELINE, options=options)
+    assert same(data, birds)
+
+
+def test_mistakes_of_a_saved_dataset(saved):
+    with pytest.raises(ValueError, match="no split 'tset', did you mean 'test'"):
+        HuggingFaceDataset(str(saved), split='tset')
+    with pytest.raises(ValueError, match="label_column='brid', did you mean 'bird'"):
+        HuggingFaceDataset(str(saved), label_column='brid')
+
+
+# By path --------------------------------------------------------------------------------------
+
+
+def built(source):
+    return [len(DATASETS.build(part)) for part in (source.train, source.val, source.test)]
+
+
+def test_what_a_path_means(birds, saved, tmp_path):
+    half = 0.5  # of six pictures
+    assert built(source_of(birds, half)) == [3, 3, 3]
+    for split in ('train', 'validation'):
+        (tmp_path / 'splits' / split).mkdir(parents=True)
+        (tmp_path / 'splits' / split / 'robin').symlink_to(birds / 'robin')
+    assert built(source_of(tmp_path / 'splits', half)) == [2, 2, 2]
+    (tmp_path / 'splits' / 'validation').rename(tmp_path / 'splits' / 'test')
+    assert built(source_of(tmp_path / 'splits', half)) == [1, 1, 2]
+
+    rows = table(birds, tmp_path)
+    rows[1:] = [[str(birds / image), label] for image, label in rows[1:]]
+    assert built(source_of(write(tmp_path / 'birds.csv', rows), half)) == [3, 3, 3]
+
+    (tmp_path / 'tars').mkdir()
+    for split in ('train', 'val'):
+        shard(tmp_path / 'tars' / f'{split}-0.tar', samples(birds, str))
+    assert built(source_of(tmp_path / 'tars', half)) == [6, 6, 6]
+    assert built(source_of(tmp_path / 'tars' / 'train-*.tar', half)) == [3, 3, 3]
+    assert built(source_of(saved, half)) == [3, 3, 2]
+
+
+def test_mistakes_of_paths(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        source_of(tmp_path / 'nowhere')
+    with pytest.raises(ValueError, match='no folders of classes'):
+        source_of(tmp_path)
+    (tmp_path / 'val').mkdir()
+    with pytest.raises(ValueError, match='no folder train'):
+        source_of(tmp_path)
+    (tmp_path / 'x.txt').touch()
+    with pytest.raises(ValueError, match=r'x\.txt'):
+        source_of(tmp_path / 'x.txt')
