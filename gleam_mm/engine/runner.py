@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
@@ -127,11 +128,12 @@ class PETLRunner(Runner):
         """
         if self._train_loop is None:
             return
-        cfg, self.cfg = self.cfg, with_scopes(self.cfg)
+        own: Config = vars(self)['cfg']
+        self.cfg = with_scopes(own)
         try:
             super().dump_config()
         finally:
-            self.cfg = cfg
+            self.cfg = own
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scales the learning rate by the batch size, as in MMEngine.

@@ -155,7 +155,7 @@ def best_classes(
 def predicted_numbers(
     numbers: Tensor, names: Sequence[str | int] | None, top_k: int | None = None
 ) -> list[Any]:
-    """What a :class:`~gleam_mm.models.RegressionHead` predicts, in the form of :func:`best_classes`.
+    """What a ``RegressionHead`` predicts, in the form of :func:`best_classes`.
 
     Args:
         numbers: Of shape (B, targets).
