@@ -66,6 +66,9 @@ class Layout:
     neck: ClassVar[Mapping[str, Any]] = {'type': 'GlobalAveragePooling'}
     """The config of the neck that pools what such a backbone returns, unless it does so itself."""
 
+    no_prompts: ClassVar[str] = ''
+    """Why no tokens can be added to those of the backbone, if they cannot."""
+
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone: Any = backbone  # whose attributes only its layout knows
         self._tokens = _Tokens()
@@ -84,6 +87,31 @@ class Layout:
     @abstractmethod
     def track_grid(self) -> list[RemovableHandle]:
         """Hooks the backbone so that :meth:`grid` knows the size of the current input."""
+
+    @classmethod
+    def refusal(cls, backbone: nn.Module) -> str | None:
+        """Why a backbone is refused that one would take for one of this layout's, or None."""
+        return None
+
+    @property
+    def no_grid(self) -> str:
+        """Why the tokens form no grid, if they do not."""
+        return ''
+
+    @property
+    def no_blocks(self) -> str:
+        """Why whole blocks cannot be adapted, if they cannot."""
+        return ''
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether norms stand in front of attention and FFN, so that they read the residual."""
+        return True
+
+    @property
+    def features(self) -> int | None:
+        """The width of what the backbone gives for an image when it is pooled, where known."""
+        return self.sites(('block',))[-1].width
 
     @property
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
@@ -105,13 +133,14 @@ class Layout:
 
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image for the backbone; 224 where it has no size."""
-        embedding = next(m for m in self.backbone.modules() if isinstance(m, nn.Conv2d))
+        embedding = next((m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)), None)
+        channels = 3 if embedding is None else embedding.in_channels
         for module in self.backbone.modules():
             size = getattr(module, 'img_size', None)
             if isinstance(size, int | tuple | list):
                 height, width = (size, size) if isinstance(size, int) else size
-                return embedding.in_channels, height, width
-        return embedding.in_channels, 224, 224
+                return channels, height, width
+        return channels, 224, 224
 
     def forget(self) -> None:
         """Forgets the grids of the passes so far."""
@@ -121,6 +150,28 @@ class Layout:
     def begin(self) -> None:
         """Forgets what a pass that broke off has left. The backbone is called."""
         self._tokens.suffix, self._tokens.off_grid = 0, None
+
+    def as_tokens(self, site: Site, x: Any) -> Any:
+        """What a site's module reads or gives, as methods see it: tokens (B, N, C).
+
+        Args:
+            site: The site.
+            x: What it is called with, or returns.
+        """
+        return x
+
+    def from_tokens(self, site: Site, tokens: Tensor, like: Any) -> Any:
+        """Undoes :meth:`as_tokens`.
+
+        Args:
+            site: The site.
+            tokens: Tokens (B, N, C).
+            like: What the module is called with, or returns, without the method.
+
+        Raises:
+            RuntimeError: There are other tokens than there were.
+        """
+        return tokens
 
     def grid(self, site: Site) -> Grid:
         """The grid of the tokens that reach ``site`` in the current forward pass.
@@ -272,6 +323,9 @@ def find_layout(backbone: nn.Module) -> Layout:
     for layout in reversed(layouts):
         if layout.supports(backbone):
             return layout(backbone)
+    for layout in layouts:
+        if reason := layout.refusal(backbone):
+            raise ValueError(f'no layout supports this backbone: {reason}')
     name = type(backbone).__name__
     if (inner := getattr(backbone, 'timm_model', None)) is not None:
         name = f'{name}({type(inner).__name__})'

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from timm.layers import RmsNorm
 from torch import Tensor, nn
 
 LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
 ROLES = ('patch_embed', 'block', 'norm', 'attn', 'ffn', *LINEAR_ROLES, 'downsample')
 
-Affine = nn.Linear | nn.LayerNorm | nn.Conv2d
-"""What has a weight and a bias that a method may act on."""
+NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
+
+Affine = nn.Linear | nn.LayerNorm | nn.RMSNorm | RmsNorm | nn.Conv2d
+"""What has a weight, and may have a bias, that a method may act on."""
 
 
 class Grid(NamedTuple):
@@ -113,7 +116,7 @@ class Site:
         Raises:
             ValueError: There is no :attr:`affine`.
         """
-        return self.require_affine().bias
+        return getattr(self.require_affine(), 'bias', None)
 
     def require_affine(self) -> Affine:
         """:attr:`affine`, where a method cannot do without.
@@ -129,29 +132,33 @@ class Site:
         return affine
 
     @property
+    def in_features(self) -> int:
+        """How many numbers a token has that the Linear reads."""
+        return self._features('in_features')
+
+    @property
+    def out_features(self) -> int:
+        """How many numbers a token has that the Linear writes."""
+        return self._features('out_features')
+
+    @property
     def blocks_in(self) -> int:
-        """How many d-wide blocks the Linear reads (fc2: 4)."""
-        return self._count_blocks('in_features')
+        """How many d-wide blocks the Linear reads (fc2: 4). The last may be cut."""
+        return -(-self.in_features // self.width)
 
     @property
     def blocks_out(self) -> int:
-        """How many d-wide blocks the Linear writes (qkv: 3, fc1: 4)."""
-        return self._count_blocks('out_features')
+        """How many d-wide blocks the Linear writes (qkv: 3, fc1: 4). The last may be cut."""
+        return -(-self.out_features // self.width)
 
-    def _count_blocks(self, attribute: str) -> int:
+    def _features(self, attribute: str) -> int:
         features = getattr(self.module, attribute, None)
         if features is None:
             raise ValueError(
                 f'site {self.name!r} (role {self.role!r}) is a {type(self.module).__name__}, not a '
                 'Linear, so it has no blocks; choose among the roles qkv, proj, fc1, fc2'
             )
-        if features % self.width:
-            raise ValueError(
-                f'site {self.name!r} has {attribute}={features}, which is no multiple of the token '
-                f'width {self.width}: a blockwise method (GLEAM, SLoRA, FacT) does not fit there; '
-                f'leave the role {self.role!r} out of `sites`, or use LoRA'
-            )
-        return features // self.width
+        return features
 
 
 @dataclass(frozen=True)

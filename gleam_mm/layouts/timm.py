@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from mmpretrain.models.backbones import TIMMBackbone
 from timm.models import swin_transformer as timm_swin
 from timm.models import vision_transformer as timm_vit
 from torch import Tensor, nn
@@ -14,16 +13,13 @@ from gleam_mm.layouts.attention import TIMMAttention
 from gleam_mm.layouts.base import Layout, OwnClassifier
 from gleam_mm.layouts.site import Block, Grid, Site
 from gleam_mm.layouts.swin import Partition, WindowedLayout
-from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone
+from gleam_mm.layouts.timm_backbone import (
+    PooledTIMMBackbone,
+    inner_model,
+    own_classifier,
+    timm_model,
+)
 from gleam_mm.registry import LAYOUTS
-
-_OF_TIMM_BACKBONE = ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path')
-"""Arguments of ``TIMMBackbone`` that a classifier with its weights has no use for."""
-
-
-def timm_model(backbone: nn.Module) -> nn.Module:
-    """The model inside of a ``TIMMBackbone``, or the backbone itself."""
-    return backbone.timm_model if isinstance(backbone, TIMMBackbone) else backbone
 
 
 class TIMMLayout(Layout):
@@ -47,22 +43,17 @@ class TIMMLayout(Layout):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
-        self.model: Any = timm_model(backbone)
-        self.root = '' if self.model is backbone else 'timm_model.'
+        self.model, self.root = inner_model(backbone)
 
     @property
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
         return {'patch_embed': (f'{self.root}patch_embed',), 'norm': (f'{self.root}norm',)}
 
     def own_classifier(self, config: Mapping[str, Any]) -> OwnClassifier:
-        options = {key: value for key, value in config.items() if key not in _OF_TIMM_BACKBONE}
-        if 'in_channels' in options:
-            options['in_chans'] = options.pop('in_channels')
-        described = {'type': 'TimmClassifier', **options}
         if isinstance(self.backbone, PooledTIMMBackbone):
-            return OwnClassifier(described, self.model, self.own_head, neck={})
-        described['global_pool'] = self.own_pooling
-        return OwnClassifier(described, self.model, self.own_head, self.neck)
+            return own_classifier(self.backbone, config, self.own_head, {})
+        pooling = {'global_pool': self.own_pooling}
+        return own_classifier(self.backbone, {**config, **pooling}, self.own_head, self.neck)
 
 
 @LAYOUTS.register_module()
@@ -77,7 +68,10 @@ class TIMMViTLayout(TIMMLayout):
     def supports(cls, backbone: nn.Module) -> bool:
         model = timm_model(backbone)
         return isinstance(model, timm_vit.VisionTransformer) and all(
-            isinstance(getattr(block, 'attn', None), timm_vit.Attention) for block in model.blocks
+            isinstance(getattr(block, 'attn', None), timm_vit.Attention)
+            and hasattr(block, 'mlp')
+            and hasattr(block.mlp, 'fc1')
+            for block in model.blocks
         )
 
     @property

@@ -1,13 +1,47 @@
 """timm's transformers as backbones that pool as they themselves do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import timm
 from mmpretrain.models.backbones import TIMMBackbone
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
-from torch import Tensor
+from torch import Tensor, nn
 
+from gleam_mm.layouts.base import OwnClassifier
 from gleam_mm.registry import MODELS
+
+_OF_TIMM_BACKBONE = ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path')
+"""Arguments of ``TIMMBackbone`` that a classifier with its weights has no use for."""
+
+
+def timm_model(backbone: nn.Module) -> nn.Module:
+    """The model inside of a ``TIMMBackbone``, or the backbone itself."""
+    return backbone.timm_model if isinstance(backbone, TIMMBackbone) else backbone
+
+
+def inner_model(backbone: nn.Module) -> tuple[Any, str]:
+    """The library's own model in a backbone, and what stands before the names of its modules."""
+    model = timm_model(backbone)
+    return model, '' if model is backbone else 'timm_model.'
+
+
+def own_classifier(
+    backbone: nn.Module, config: Mapping[str, Any], head: str, neck: Mapping[str, Any]
+) -> OwnClassifier:
+    """MMPretrain's classifier with the model that is in a ``TIMMBackbone``.
+
+    Args:
+        backbone: The backbone.
+        config: Its config.
+        head: The path of the model's Linear.
+        neck: The config of the neck that its pooling stands for.
+    """
+    options = {key: value for key, value in config.items() if key not in _OF_TIMM_BACKBONE}
+    if 'in_channels' in options:
+        options['in_chans'] = options.pop('in_channels')
+    described = {'type': 'TimmClassifier', **options}
+    return OwnClassifier(described, timm_model(backbone), head, neck)
 
 
 @MODELS.register_module()

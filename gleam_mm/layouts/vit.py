@@ -33,7 +33,8 @@ class ViTLayout(Layout):
     def supports(cls, backbone: nn.Module) -> bool:
         # BEiT's attention multiplies by qkv.weight itself, so that hooks on qkv would never fire.
         return isinstance(backbone, VisionTransformer) and all(
-            isinstance(layer.attn, MultiheadAttention) for layer in backbone.layers
+            isinstance(layer.attn, MultiheadAttention) and hasattr(layer.ffn, 'layers')
+            for layer in backbone.layers
         )
 
     @property

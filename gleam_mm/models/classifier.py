@@ -120,8 +120,8 @@ class PETLClassifier(ImageClassifier):
         reads = getattr(self.head, 'in_channels', None) if self.with_head else None
         if reads is None or (self.with_neck and any(True for _ in self.neck.parameters())):
             return  # a neck that learns may change the width
-        width = self.petl.layout.sites(('block',))[-1].width
-        if reads != width:
+        width = self.petl.layout.features
+        if width is not None and reads != width:
             raise ValueError(
                 f'model.head.in_channels={reads}: the backbone gives {width} numbers an image'
             )

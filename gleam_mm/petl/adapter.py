@@ -59,7 +59,7 @@ class Adapter(PETLMethod):
         """Creates one bottleneck a site."""
         for site in sites:
             self.local[site.key] = Bottleneck(
-                site.blocks_out * site.width, self.bottleneck, bits=self.bits, bias=self.bias
+                site.out_features, self.bottleneck, bits=self.bits, bias=self.bias
             )
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class AdapterBias(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one direction and one Linear a site."""
         for site in sites:
-            self.local[site.key] = TokenShift(site.blocks_out * site.width)
+            self.local[site.key] = TokenShift(site.out_features)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Shifts every token along the site's direction."""

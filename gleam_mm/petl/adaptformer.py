@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive, Probability
-from gleam_mm.layouts import PassState, Site
+from gleam_mm.layouts import Layout, PassState, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
@@ -68,6 +68,19 @@ class AdaptFormer(PETLMethod):
         self.scale = scale
         self.drop_rate = drop_rate
         self._residuals = _Residuals()
+
+    def select(self, layout: Layout) -> list[Site]:
+        """The blocks, and their norms.
+
+        Raises:
+            ValueError: The norms do not read the residual stream.
+        """
+        if not layout.pre_norm:
+            raise ValueError(
+                f'AdaptFormer reads the residual stream at the norm in front of an FFN, and '
+                f'{type(layout.backbone).__name__} has its norms behind: use AdapterPlus'
+            )
+        return super().select(layout)
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a block."""

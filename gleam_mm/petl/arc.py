@@ -61,7 +61,7 @@ class ARC(PETLMethod):
         """Creates one projection a role and stage, and one rescaling a site."""
         self.shared.update({role: nn.ParameterDict() for role in self.roles})
         for site in sites:
-            width, projections = site.blocks_in * site.width, self.shared[site.role]
+            width, projections = site.in_features, self.shared[site.role]
             if str(site.stage) not in projections:
                 projections[str(site.stage)] = nn.Parameter(torch.empty(width, self.rank))
                 nn.init.xavier_uniform_(projections[str(site.stage)])

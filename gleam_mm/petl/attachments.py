@@ -179,7 +179,10 @@ class Attachments:
             self._require_innermost(acting, merged)
             weight, bias = (
                 self._originals.get((module, name), own)
-                for name, own in (('weight', module.weight), ('bias', module.bias))
+                for name, own in (
+                    ('weight', module.weight),
+                    ('bias', getattr(module, 'bias', None)),
+                )
             )
             new = dequantized(weight), bias
             for member, site in inside:

@@ -133,6 +133,11 @@ class PETLMethod(Checked, BaseModule):
 
     # What a method says.
 
+    @property
+    def reads_grid(self) -> bool:
+        """Whether the method needs to know the grid of the tokens at its sites."""
+        return False
+
     def select(self, layout: Layout) -> list[Site]:
         """The sites to adapt: by default those of the given roles in the given blocks."""
         return layout.sites(self.roles, self.blocks)
@@ -266,7 +271,13 @@ class PETLMethod(Checked, BaseModule):
         try:
             self._prepare(attachments)
             if probe and not attachments.occupied:
-                prove(attachments.layout, self._touched())
+                on_grid = {
+                    name
+                    for member in self.members()
+                    if member.reads_grid
+                    for name in (site.name for site in member.sites.values())
+                }
+                prove(attachments.layout, self._touched(), on_grid)
             attachments.add(self)
         except BaseException:
             self._leave(attachments)
@@ -403,7 +414,18 @@ class PETLMethod(Checked, BaseModule):
     def _prepare(self, attachments: Attachments) -> None:
         """Finds the sites of the method and its parts, and builds what is not built yet."""
         self._attachments = attachments
-        sites = self.select(attachments.layout)
+        layout = attachments.layout
+        if self.reads_grid and layout.no_grid:
+            raise ValueError(
+                f'{self.title} needs the grid of the tokens, and those of '
+                f'{type(layout.backbone).__name__} form none: {layout.no_grid}'
+            )
+        sites = self.select(layout)
+        if layout.no_blocks and any(site.role == 'block' for site in sites):
+            raise ValueError(
+                f'{self.title} adapts what whole blocks read or write; those of '
+                f'{type(layout.backbone).__name__} cannot be: {layout.no_blocks}'
+            )
         self.sites = {site.key: site for site in sites}
         if not self._built:
             given = dict(self.local)
@@ -441,10 +463,15 @@ class PETLMethod(Checked, BaseModule):
             member._attachments, member.sites = None, {}
 
     def _before(self, site: Site, module: nn.Module, args: tuple) -> tuple:
-        return self.before(site, args[0]), *args[1:]
+        layout = self.layout
+        x = self.before(site, layout.as_tokens(site, args[0]))
+        return layout.from_tokens(site, x, args[0]), *args[1:]
 
-    def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self.adapt(site, args[0], output)
+    def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Any) -> Any:
+        layout = self.layout
+        y = layout.as_tokens(site, output)
+        y = self.adapt(site, layout.as_tokens(site, args[0]), y)  # the grid is that of the input
+        return layout.from_tokens(site, y, output)
 
 
 def overrides(method: PETLMethod, word: str) -> bool:

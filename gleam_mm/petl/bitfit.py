@@ -7,8 +7,8 @@ from torch import nn
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.registry import MODELS
 
-# How layers, and Swin's attention, name what they add.
-BIASES = ('bias', 'relative_position_bias_table')
+# How layers, fused projections of BEiT and EVA, and Swin's attention name what they add.
+BIASES = ('bias', 'q_bias', 'v_bias', 'in_proj_bias', 'relative_position_bias_table')
 
 
 @MODELS.register_module()

@@ -65,7 +65,7 @@ class Consolidator(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one grouped Linear a site."""
         for site in sites:
-            widths = site.blocks_in * site.width, site.blocks_out * site.width
+            widths = site.in_features, site.out_features
             for width in widths:
                 if width % self.groups:
                     raise ValueError(

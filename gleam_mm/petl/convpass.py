@@ -106,6 +106,11 @@ class Convpass(PETLMethod):
         self.bits = bits
         self.conv_init = conv_init
 
+    @property
+    def reads_grid(self) -> bool:
+        """Its bypasses convolve."""
+        return True
+
     def build(self, sites: list[Site]) -> None:
         """Creates one bypass a site."""
         for site in sites:

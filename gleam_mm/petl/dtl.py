@@ -75,6 +75,11 @@ class DTL(PETLMethod):
         self._start = 0
         self._beginnings: set[int] = set()  # the first block of each stage
 
+    @property
+    def reads_grid(self) -> bool:
+        """Whether it convolves."""
+        return self.kernel is not None
+
     def select(self, layout: Layout) -> list[Site]:
         """The blocks of the stages in which some block is adapted."""
         number = len(layout.sites(('block',)))

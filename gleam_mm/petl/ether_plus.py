@@ -58,9 +58,9 @@ class ETHERPlus(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one or two reflections a site."""
         for site in sites:
-            own = nn.ModuleDict({'right': Reflection(site.blocks_in * site.width)})
+            own = nn.ModuleDict({'right': Reflection(site.in_features)})
             if self.two_sided:
-                own['left'] = Reflection(site.blocks_out * site.width)
+                own['left'] = Reflection(site.out_features)
             self.local[site.key] = own
 
     def compute(self, site: Site, x: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class Hydra(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates two branches a site."""
         for site in sites:
-            width_in, width_out = site.blocks_in * site.width, site.blocks_out * site.width
+            width_in, width_out = site.in_features, site.out_features
             self.local[site.key] = Branches(width_in, width_out, self.rank, self.bits)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:

@@ -118,6 +118,10 @@ class LadderMethod(PETLMethod):
 
     Without local transforms L_s is the identity between blocks.
 
+    Where a width is no multiple of d, as in a SwiGLU, the last block is cut: its columns of A, or
+    its rows of B, are those that there are numbers for. L_s counts it as a whole block, so that
+    what papers print for whole blocks stays as it is.
+
     Args:
         rank: Inner width r.
         alpha: Scale of the update.
@@ -159,6 +163,11 @@ class LadderMethod(PETLMethod):
         if mixer is not None:
             self.shared['mixer'] = mixer
 
+    @property
+    def reads_grid(self) -> bool:
+        """Whether there is a mixture, whose experts convolve."""
+        return 'mixer' in self.shared
+
     def build(self, sites: list[Site]) -> None:
         """Creates one projection a stage and, where wanted, one local transform a site."""
         self.shared['projections'] = nn.ModuleDict(
@@ -173,6 +182,12 @@ class LadderMethod(PETLMethod):
                 raise ValueError(
                     f'site {site.name!r} maps {site.blocks_in} blocks to {site.blocks_out}; '
                     'a shared path needs a site with one block on a side'
+                )
+            if self.mixes_blocks and _is_cut(site):
+                raise ValueError(
+                    f"moe_side='wide' mixes whole blocks, and the last one of {site.name!r}, which "
+                    f'maps {site.in_features} to {site.out_features}, is cut: choose '
+                    f"moe_side='narrow', or leave {site.role!r} out of `sites`"
                 )
             if self.rank > site.width:
                 raise ValueError(
@@ -211,8 +226,12 @@ class LadderMethod(PETLMethod):
         down, up = (self.projection(site).matrix(name) for name in ('down', 'up'))
         local = self.local_weight(site).flatten(0, 1)  # (blocks, r, r)
         if self._transforms_first(site):
-            return _join(local @ down, site), up
-        return down, _join(up @ local, site)
+            down = _join(local @ down, site)
+        else:
+            up = _join(up @ local, site)
+        if _is_cut(site):
+            return down[:, : site.in_features], up[: site.out_features]
+        return down, up
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the site's low-rank update to the frozen Linear's output."""
@@ -256,6 +275,11 @@ class LadderMethod(PETLMethod):
     def _transforms_first(self, site: Site) -> bool:
         """Whether L_s is the neighbour of A, not of B."""
         return (site.blocks_in > 1) != self.mixes_blocks
+
+
+def _is_cut(site: Site) -> bool:
+    """Whether a side of a site is no whole number of blocks."""
+    return bool(site.in_features % site.width or site.out_features % site.width)
 
 
 def _join(blocks: Tensor, site: Site) -> Tensor:

@@ -1,7 +1,7 @@
 """The proof that sites are where a layout says: one small pass of the backbone, without data."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from gleam_mm.layouts import Layout, Site
 
 _MOST_NAMES = 4
+_FAR = 0.95  # tokens between where a patch is and where its change is seen
 
 
 class _Reached(Exception):
     """The first block is reached; the rest of the pass is not needed."""
 
 
-def probe(layout: Layout, sites: Iterable[Site]) -> None:
+def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) -> None:
     """Proves that a backbone computes through sites, and that its tokens form the layout's grid.
 
     A module that is never called, or whose output goes nowhere, would take a method and train it in
@@ -31,6 +32,7 @@ def probe(layout: Layout, sites: Iterable[Site]) -> None:
     Args:
         layout: The layout of the backbone, whose hooks follow the grid.
         sites: The sites to prove.
+        on_grid: Names of those where the method reads the grid of the tokens.
 
     Warns:
         UserWarning: The backbone cannot be tried, as where its device has no kernel for it.
@@ -48,7 +50,7 @@ def probe(layout: Layout, sites: Iterable[Site]) -> None:
     image = torch.randn(1, *size, generator=generator).to(like.device, like.dtype)
     with _left_as_it_is(backbone, like.device):
         try:
-            bypassed = _bypassed(backbone, sites, image)
+            bypassed, off_grid = _bypassed(layout, sites, image, on_grid)
         except Exception as error:  # of the backbone's own, or of a kernel without a gradient
             warnings.warn(
                 f'{_title(backbone)} could not be tried on an image of shape {tuple(image.shape)}, '
@@ -58,38 +60,66 @@ def probe(layout: Layout, sites: Iterable[Site]) -> None:
             return
         if bypassed:
             raise RuntimeError(_refusal(backbone, bypassed))
-        _require_grid(layout, image)
+        if off_grid:
+            raise RuntimeError(f'{_title(backbone)}: {off_grid[0]}')
+        if not (layout.no_grid or layout.no_blocks):
+            _require_grid(layout, image, generator)
     layout.forget()
 
 
-def _outputs(backbone: nn.Module, sites: list[Site], image: Tensor) -> dict[str, Tensor]:
-    """What the module of each site gave, by name, and under '' what the backbone did."""
-    caught: dict[str, Tensor] = {}
+def _outputs(
+    layout: Layout, sites: list[Site], image: Tensor, on_grid: Collection[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What the module of each site gave, by name, and under '' what the backbone did.
 
-    def catch(name: str) -> Callable:
+    Also what is wrong with the grids of those whose grid is read.
+    """
+    caught: dict[str, Tensor] = {}
+    wrong: list[str] = []
+
+    def catch(site: Site) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             if (tensor := next(_tensors(output), None)) is not None:
-                caught[name] = tensor
+                caught[site.name] = tensor
+            if site.name in on_grid and (reason := _misfit(layout, site, args[0])):
+                wrong.append(reason)
 
         return hook
 
     with ExitStack() as stack:
         for site in sites:
-            handle = site.module.register_forward_hook(catch(site.name))
+            handle = site.module.register_forward_hook(catch(site))
             stack.callback(handle.remove)
-        output = backbone(image.clone().requires_grad_(True))
+        output = layout.backbone(image.clone().requires_grad_(True))
     # The sum of what a LayerNorm gives is constant: weights that differ.
     weighed = [
         tensor.float().flatten() @ torch.linspace(-1, 2, tensor.numel(), device=tensor.device)
         for tensor in _tensors(output)
     ]
     caught[''] = torch.stack(weighed).sum()
-    return caught
+    return caught, wrong
 
 
-def _bypassed(backbone: nn.Module, sites: list[Site], image: Tensor) -> list[Site]:
-    """The sites whose module is not called, or gives what nothing is made of."""
-    outputs = _outputs(backbone, sites, image)
+def _misfit(layout: Layout, site: Site, x: Any) -> str:
+    """Why the grid that is told at a site is not that of its tokens, or nothing."""
+    tokens = layout.as_tokens(site, x).flatten(1, -2).shape[1]
+    try:
+        grid = layout.grid(site)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    if grid.tokens == tokens:
+        return ''
+    return (
+        f'{tokens} tokens at {site.name!r} are not the {grid.height} x {grid.width} and '
+        f'{grid.prefix} others that {type(layout).__name__} says'
+    )
+
+
+def _bypassed(
+    layout: Layout, sites: list[Site], image: Tensor, on_grid: Collection[str]
+) -> tuple[list[Site], list[str]]:
+    """The sites whose module is not called, or gives what nothing is made of; wrong grids."""
+    outputs, wrong = _outputs(layout, sites, image, on_grid)
     # Without a graph there is nothing to say, as within a checkpoint that computes twice.
     traced = [site for site in sites if site.name in outputs and outputs[site.name].requires_grad]
     if traced:
@@ -98,7 +128,8 @@ def _bypassed(backbone: nn.Module, sites: list[Site], image: Tensor) -> list[Sit
         unused = {site.name for site, grad in zip(traced, gradients, strict=True) if grad is None}
     else:
         unused = set()
-    return [site for site in sites if site.name not in outputs or site.name in unused]
+    bypassed = [site for site in sites if site.name not in outputs or site.name in unused]
+    return bypassed, wrong
 
 
 def _refusal(backbone: nn.Module, bypassed: list[Site]) -> str:
@@ -112,42 +143,57 @@ def _refusal(backbone: nn.Module, bypassed: list[Site]) -> str:
     )
 
 
-def _require_grid(layout: Layout, image: Tensor) -> None:
-    """Changes one patch, and looks which token of the first block's input changes most."""
+def _require_grid(layout: Layout, image: Tensor, generator: torch.Generator) -> None:
+    """Changes one patch, and looks which tokens of the first block's input change.
+
+    Patches may overlap, and convolutions may stand in front of the block: where the change is on
+    the whole has to be less than a token away.
+    """
     first = layout.sites(('block',))[0]
     grid = layout.grid(first)
-    height, width = (side // cells for side, cells in zip(image.shape[-2:], grid[1:3], strict=True))
+    rows, columns = (side // cells for side, cells in zip(image.shape[-2:], grid[1:3], strict=True))
+    place = [min(1, cells - 1) for cells in grid[1:3]]
+    top, left = place[0] * rows, place[1] * columns
     changed = image.clone()
-    changed[..., :height, width : 2 * width] += 1
-    tokens = [_entering(layout.backbone, first.module, given) for given in (image, changed)]
-    expected = grid.prefix + (1 if grid.width > 1 else 0)
-    moved = (tokens[1] - tokens[0]).float().abs().sum(-1)[0]
-    elsewhere = grid.width > 1 and bool(moved.any()) and int(moved.argmax()) != expected
-    if len(moved) != grid.tokens or elsewhere:
-        raise RuntimeError(
-            f'the tokens of {_title(layout.backbone)} are not what {type(layout).__name__} '
-            f'says: {len(moved)} tokens, of which a change of the second patch changes number '
-            f'{int(moved.argmax())}, for a grid of {grid.height} x {grid.width} behind '
-            f'{grid.prefix} others'
-        )
+    patch = changed[..., top : top + rows, left : left + columns]
+    patch += torch.randn(patch.shape, generator=generator).to(patch)
+    tokens = [_entering(layout, first, given) for given in (image, changed)]
+    # The fourth power: most of it is where the change is, little where it has spread to.
+    moved = (tokens[1] - tokens[0]).float().square().sum(-1)[0].square()
+    if len(moved) == grid.tokens:
+        inside = moved[grid.prefix : grid.prefix + grid.height * grid.width]
+        inside = inside.view(grid.height, grid.width) / inside.sum().clamp_min(1e-30)
+        found = [
+            float(inside.sum(1 - axis) @ torch.arange(cells, device=inside.device).float())
+            for axis, cells in enumerate(grid[1:3])
+        ]
+        if all(abs(a - b) < _FAR for a, b in zip(found, place, strict=True)):
+            return
+    at = int(moved.argmax())
+    raise RuntimeError(
+        f'the tokens of {_title(layout.backbone)} are not what {type(layout).__name__} '
+        f'says: {len(moved)} tokens, of which a change of the patch in row {place[0]} and column '
+        f'{place[1]} changes number {at} most, for a grid of {grid.height} x {grid.width} behind '
+        f'{grid.prefix} others'
+    )
 
 
 @torch.no_grad()
-def _entering(backbone: nn.Module, block: nn.Module, image: Tensor) -> Tensor:
+def _entering(layout: Layout, block: Site, image: Tensor) -> Tensor:
     caught = []
 
     def stop(module: nn.Module, args: tuple) -> None:
         caught.append(args[0])
         raise _Reached
 
-    handle = block.register_forward_pre_hook(stop)
+    handle = block.module.register_forward_pre_hook(stop)
     try:
-        backbone(image)
+        layout.backbone(image)
     except _Reached:
         pass
     finally:
         handle.remove()
-    return caught[0].flatten(1, -2)
+    return layout.as_tokens(block, caught[0]).flatten(1, -2)
 
 
 def _title(backbone: nn.Module) -> str:

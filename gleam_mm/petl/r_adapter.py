@@ -54,7 +54,7 @@ class RAdapter(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one pair of matrices and one scale a site."""
         for site in sites:
-            width = site.blocks_out * site.width
+            width = site.out_features
             self.local[site.key] = pair = LowRankPair(width, width, self.rank)
             pair.scale = nn.Parameter(torch.tensor(self.scale))
 

@@ -81,7 +81,7 @@ class RepAdapter(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one adapter a site."""
         for site in sites:
-            width = site.blocks_in * site.width
+            width = site.in_features
             if width % self.groups:
                 raise ValueError(
                     f'groups={self.groups} does not divide the {width} inputs of {site.name!r}'

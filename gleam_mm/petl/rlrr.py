@@ -56,7 +56,7 @@ class RLRR(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates the factors of every Linear, and scales and shifts behind the blocks' norms."""
         for site in sites:
-            rows, columns = site.blocks_out * site.width, site.blocks_in * site.width
+            rows, columns = site.out_features, site.in_features
             parts = 3 if site.role == 'qkv' else 1
             self.local[site.key] = RowsAndColumns(rows, columns, parts)
         self.local['norms'] = SSF(0.0, ('norm',), sorted({site.index for site in sites}))

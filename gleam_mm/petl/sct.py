@@ -59,7 +59,7 @@ class SCT(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates one small Linear a site."""
         for site in sites:
-            if self.number > (width := site.blocks_out * site.width):
+            if self.number > (width := site.out_features):
                 raise ValueError(
                     f'number={self.number} exceeds the {width} channels of {site.name!r}'
                 )

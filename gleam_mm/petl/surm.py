@@ -47,4 +47,5 @@ class SURM(PETLMethod):
         diagonals = self.local[site.key]['diagonals']
         place = torch.arange(site.width, device=diagonals.device)
         blocks = diagonals[..., place[:, None] - place + site.width - 1]
-        return weight + blocks.transpose(1, 2).flatten(2).flatten(0, 1), bias
+        update = blocks.transpose(1, 2).flatten(2).flatten(0, 1)
+        return weight + update[: site.out_features, : site.in_features], bias

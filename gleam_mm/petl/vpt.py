@@ -128,6 +128,11 @@ class VPT(PETLMethod):
 
     def select(self, layout: Layout) -> list[Site]:
         """The blocks; in a Swin their attention and, where prompts pass it, the patch merging."""
+        if layout.no_prompts:
+            raise ValueError(
+                f'{self.title} cannot add tokens to those of {type(layout.backbone).__name__}: '
+                f'{layout.no_prompts}'
+            )
         roles = ['block']
         if layout.windowed:
             roles += ['attn'] if self.deep else ['attn', 'downsample']

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from backbones import BACKBONES, WIDTH, evaluating
-from mmpretrain.models import BEiTViT, SwinTransformerV2, VisionTransformer
+from mmpretrain.models import ConvNeXt
 from torch import nn
 
 from gleam_mm.layouts import LINEAR_ROLES, ROLES, Block, Grid, Layout, find_layout
@@ -114,28 +114,16 @@ def test_unknown_role_lists_the_roles(vit):
 
 
 def test_missing_role_is_an_error():
-    """A SwiGLU has no fc1, and no other module takes its place."""
-    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=128)
-    vit = VisionTransformer(
-        arch, img_size=32, patch_size=8, layer_cfgs=dict(ffn_type='swiglu_fused')
-    )
-    with pytest.raises(ValueError, match="no site with the role 'fc1'"):
-        find_layout(vit).sites(['fc1'])
+    """A ConvNeXt has no attention, and no other module takes its place."""
+    convnext = ConvNeXt(dict(depths=[1] * 4, channels=[8] * 4))
+    with pytest.raises(ValueError, match="no site with the role 'qkv'; its roles are: block, fc1"):
+        find_layout(convnext).sites(['qkv'])
 
 
-@pytest.mark.parametrize(
-    'make',
-    [
-        lambda: SwinTransformerV2(img_size=64, window_size=4),
-        lambda: BEiTViT(
-            dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=128), img_size=32
-        ),
-    ],
-)
-def test_backbones_that_bypass_their_modules_are_refused(make):
-    """They multiply by qkv.weight themselves: a hook on qkv would never fire."""
-    with pytest.raises(ValueError, match=r'no layout supports the backbone .* Swin, TIMMViT'):
-        find_layout(make())
+def test_a_backbone_of_convolutions_is_refused():
+    convnext = ConvNeXt(dict(depths=[1] * 4, channels=[8] * 4), linear_pw_conv=False)
+    with pytest.raises(ValueError, match=r'ConvNeXt .* has no Linear in stages.*convolutions'):
+        find_layout(convnext)
 
 
 class Mixer(nn.Module):

@@ -138,7 +138,7 @@ def test_another_grid_is_told(change, monkeypatch):
 
 def test_a_prefix_too_many_is_told(monkeypatch):
     monkeypatch.setattr(TIMMViTLayout, 'num_prefix_tokens', 0)
-    with pytest.raises(RuntimeError, match='changes number 2, for a grid of 4 x 4 behind 0'):
+    with pytest.raises(RuntimeError, match='changes number 6 most, for a grid of 4 x 4 behind 0'):
         LoRA().attach(vit(), probe=True)
 
 

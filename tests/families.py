@@ -1,0 +1,323 @@
+"""Tiny models of every family of vision transformers that has a layout, with random weights."""
+
+import copy
+from functools import partial
+
+import timm
+
+from gleam_mm.registry import MODELS
+
+_PLAIN = dict(img_size=(24, 40), patch_size=8, embed_dim=32, depth=2, num_heads=2)
+
+TIMM = {
+    'vit': ('vit_tiny_patch16_224', _PLAIN),
+    'vit-dinov2': ('vit_small_patch14_reg4_dinov2', _PLAIN),
+    'vit-siglip': ('vit_base_patch16_siglip_224', _PLAIN),
+    'vit-clip': ('vit_base_patch16_clip_224', _PLAIN),
+    'vit-parallel': ('vit_small_patch16_36x1_224', _PLAIN),
+    'vit-things': ('vit_small_patch16_18x2_224', _PLAIN),
+    'vit-22b': ('vit_base_patch16_xp_224', _PLAIN),
+    'deit3': ('deit3_base_patch16_224', _PLAIN),
+    'deit-distilled': ('deit_tiny_distilled_patch16_224', _PLAIN),
+    'dinov2-giant': ('vit_giant_patch14_dinov2', _PLAIN),
+    'relpos': ('vit_relpos_base_patch16_224', _PLAIN),
+    'srelpos': ('vit_srelpos_small_patch16_224', _PLAIN),
+    'sam': (
+        'samvit_base_patch16_224',
+        dict(_PLAIN, img_size=(32, 48), window_size=2, global_attn_indexes=(1,), neck_chans=16),
+    ),
+    'eva': ('eva_giant_patch14_224', _PLAIN),
+    'eva02': ('eva02_base_patch14_224', _PLAIN),
+    'eva02-tiny': ('eva02_tiny_patch14_224', _PLAIN),
+    'dinov3': ('vit_small_patch16_dinov3', _PLAIN),
+    'dinov3-plus': ('vit_small_plus_patch16_dinov3', _PLAIN),
+    'pe': ('vit_pe_core_base_patch16_224', _PLAIN),
+    'rope': ('vit_base_patch16_rope_reg1_gap_256', _PLAIN),
+    'beit': ('beit_base_patch16_224', _PLAIN),
+    'beitv2': ('beitv2_base_patch16_224', _PLAIN),
+    'cait': ('cait_xxs24_224', _PLAIN),
+    'convit': ('convit_tiny', dict(_PLAIN, img_size=32)),
+    'xcit': ('xcit_tiny_12_p8_224', _PLAIN),
+    'naflex': ('naflexvit_base_patch16_gap', _PLAIN),
+    'swinv2': (
+        'swinv2_tiny_window8_256',
+        dict(
+            img_size=(32, 48),
+            patch_size=2,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 2),
+            window_size=4,
+        ),
+    ),
+    'swinv2-cr': (
+        'swinv2_cr_tiny_ns_224',
+        dict(
+            img_size=(32, 48),
+            patch_size=2,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 2),
+            window_size=4,
+        ),
+    ),
+    'hiera': (
+        'hiera_tiny_224',
+        dict(img_size=(64, 96), embed_dim=16, stages=(1, 1, 1, 1), num_heads=1),
+    ),
+    'sam2-hiera': (
+        'sam2_hiera_tiny',
+        dict(
+            embed_dim=16,
+            stages=(1, 1, 2, 1),
+            global_att_blocks=(3,),
+            window_spec=(4, 4, 2, 2),
+            global_pos_size=(4, 4),
+        ),
+    ),
+    'mvitv2': ('mvitv2_tiny', dict(img_size=64)),
+    'pvtv2': (
+        'pvt_v2_b0',
+        dict(depths=(1, 1, 1, 1), embed_dims=(16, 16, 32, 32), num_heads=(1, 1, 2, 2)),
+    ),
+    'davit': (
+        'davit_tiny',
+        dict(depths=(1, 1), embed_dims=(16, 32), num_heads=(2, 2), window_size=4),
+    ),
+    'tinyvit': (
+        'tiny_vit_5m_224',
+        dict(
+            depths=(1, 2, 1, 1),
+            embed_dims=(16, 16, 32, 32),
+            num_heads=(2, 2, 2, 2),
+            window_sizes=(4, 4, 4, 2),
+        ),
+    ),
+    'convnext': ('convnext_atto', dict(depths=(1, 1, 1, 1), dims=(16, 16, 32, 32), conv_mlp=False)),
+    'convnextv2': (
+        'convnextv2_atto',
+        dict(depths=(1, 1, 1, 1), dims=(16, 16, 32, 32), conv_mlp=False),
+    ),
+    'twins-svt': (
+        'twins_svt_small',
+        dict(
+            depths=(2, 2, 2, 2),
+            embed_dims=(16, 16, 32, 32),
+            num_heads=(2, 2, 2, 2),
+            wss=(4, 4, 4, 2),
+            img_size=(64, 96),
+        ),
+    ),
+    'twins-pcpvt': (
+        'twins_pcpvt_small',
+        dict(
+            depths=(1, 1, 1, 1),
+            embed_dims=(16, 16, 32, 32),
+            num_heads=(2, 2, 2, 2),
+            img_size=(64, 96),
+        ),
+    ),
+    'volo': ('volo_d1_224', dict(img_size=(64, 96))),
+    'gcvit': ('gcvit_xxtiny', dict(img_size=(64, 96))),
+    'maxvit': ('maxvit_rmlp_nano_rw_256', dict(img_size=(64, 96))),
+    'coatnet': ('coatnet_0_rw_224', dict(img_size=(64, 96))),
+    'nest': ('nest_tiny', dict(img_size=64)),
+    'pit': (
+        'pit_ti_224',
+        dict(img_size=(64, 96), base_dims=(16, 16, 16), depth=(1, 1, 1), heads=(1, 2, 4)),
+    ),
+    'levit': ('levit_128s', dict(img_size=(64, 96), depth=(1, 1, 1))),
+    'coat': (
+        'coat_lite_tiny',
+        dict(
+            img_size=64,
+            crpe_window={3: 1, 5: 1},
+            serial_depths=(1, 1, 1, 1),
+            embed_dims=(16, 16, 32, 32),
+            num_heads=2,
+        ),
+    ),
+    'crossvit': (
+        'crossvit_9_240',
+        dict(
+            img_size=240,
+            embed_dim=(16, 32),
+            depth=((1, 1, 1),),
+            num_heads=(2, 2),
+            mlp_ratio=(2, 2, 1),
+        ),
+    ),
+    'tnt': (
+        'tnt_s_legacy_patch16_224',
+        dict(
+            img_size=(32, 48),
+            embed_dim=32,
+            inner_dim=16,
+            depth=2,
+            num_heads_inner=2,
+            num_heads_outer=2,
+        ),
+    ),
+    'focalnet': ('focalnet_tiny_srf', {}),
+    'caformer': ('caformer_s18', {}),
+    'edgenext': (
+        'edgenext_xx_small',
+        dict(
+            depths=(1, 1, 1, 1),
+            dims=(16, 16, 32, 32),
+            heads=(2, 2, 2, 2),
+            global_block_counts=(0, 1, 1, 1),
+        ),
+    ),
+    'nextvit': ('nextvit_small', {}),
+    'efficientformer': ('efficientformer_l1', dict(depths=(1, 1, 1, 1))),
+    'vit-hybrid': (
+        'vit_tiny_r_s16_p8_224',
+        dict(img_size=(64, 96), embed_dim=32, depth=2, num_heads=2),
+    ),
+    'vitamin': ('vitamin_small_224', dict(img_size=(64, 96), depth=1)),
+    'mobilevit': ('mobilevit_xxs', {}),
+    'mobilevitv2': ('mobilevitv2_050', {}),
+    'mixer': ('mixer_s16_224', dict(img_size=32, patch_size=8, embed_dim=32, num_blocks=2)),
+    'deepseek': ('deepseek_vit_412m', _PLAIN),
+    'qwen3': ('qwen3_vit_88m', _PLAIN),
+    'gemma4': ('gemma4_vit_167m', _PLAIN),
+    'fastvit': ('fastvit_sa12', dict(layers=(1, 1, 1, 1))),
+}
+
+
+_ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128)
+_TALL = dict(img_size=(24, 40), patch_size=8)
+_STAGES = dict(channels=[16, 16, 32, 32], depths=[1, 2, 2, 2], num_heads=[2, 2, 2, 2])
+
+MMPRETRAIN = {
+    'vit': dict(type='VisionTransformer', arch=_ARCH, **_TALL),
+    'vit-swiglu': dict(
+        type='VisionTransformer',
+        arch=dict(_ARCH, feedforward_channels=96),
+        layer_cfgs=dict(ffn_type='swiglu_fused'),
+        **_TALL,
+    ),
+    'deit3': dict(type='DeiT3', arch=_ARCH, **_TALL),
+    'deit-distilled': dict(type='DistilledVisionTransformer', arch=_ARCH, **_TALL),
+    'beit': dict(type='BEiTViT', arch=_ARCH, **_TALL),
+    'eva02': dict(type='ViTEVA02', arch=dict(_ARCH, feedforward_channels=85), **_TALL),
+    'sam': dict(
+        type='ViTSAM',
+        arch=dict(_ARCH, global_attn_indexes=[1]),
+        img_size=(32, 48),
+        patch_size=8,
+        out_channels=16,
+        window_size=2,
+    ),
+    'swinv2': dict(
+        type='SwinTransformerV2',
+        arch=dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2], extra_norm_every_n_blocks=0),
+        img_size=(32, 48),
+        patch_size=2,
+        window_size=4,
+        out_indices=(1,),
+    ),
+    'hivit': dict(type='HiViT', arch='tiny', img_size=32),
+    'mvit': dict(
+        type='MViT',
+        arch=dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1]),
+        img_size=64,
+    ),
+    'mixmim': dict(
+        type='MixMIMTransformer',
+        arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[2, 2, 2, 2]),
+        img_size=64,
+        window_size=[4, 4, 4, 2],
+    ),
+    't2t': dict(
+        type='T2T_ViT',
+        img_size=32,
+        embed_dims=32,
+        num_layers=2,
+        t2t_cfg=dict(token_dims=16, use_performer=False),
+        layer_cfgs=dict(num_heads=2, feedforward_channels=96),
+    ),
+    'tnt': dict(
+        type='TNT',
+        arch=dict(
+            embed_dims_outer=32,
+            embed_dims_inner=16,
+            num_layers=2,
+            num_heads_outer=2,
+            num_heads_inner=2,
+        ),
+        img_size=32,
+        patch_size=16,
+    ),
+    'twins-pcpvt': dict(
+        type='PCPVT',
+        arch=dict(
+            embed_dims=[16, 16, 32, 32],
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 2, 2],
+            patch_sizes=[4, 2, 2, 2],
+            strides=[4, 2, 2, 2],
+            mlp_ratios=[4, 4, 4, 4],
+            sr_ratios=[8, 4, 2, 1],
+        ),
+    ),
+    'twins-svt': dict(
+        type='SVT',
+        arch=dict(
+            embed_dims=[16, 16, 32],
+            depths=[2, 2, 2],
+            num_heads=[1, 1, 2],
+            patch_sizes=[4, 2, 2],
+            strides=[4, 2, 2],
+            mlp_ratios=[4, 4, 4],
+            sr_ratios=[4, 2, 1],
+            window_sizes=[4, 4, 2],
+        ),
+        out_indices=(2,),
+    ),
+    'xcit': dict(type='XCiT', embed_dims=32, depth=2, num_heads=2, **_TALL),
+    'davit': dict(
+        type='DaViT',
+        arch=dict(embed_dims=16, depths=[1, 1], num_heads=[2, 2]),
+        window_size=4,
+        out_indices=(1,),
+    ),
+    'tinyvit': dict(
+        type='TinyViT',
+        arch=dict(
+            channels=[16, 16, 32, 32], num_heads=[2, 2, 2, 2], depths=[1, 1, 1, 1]
+        ),
+        img_size=(64, 64),
+        window_size=[4, 4, 4, 2],
+    ),
+    'edgenext': dict(type='EdgeNeXt', arch=_STAGES),
+    'convnext': dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[16, 16, 32, 32])),
+    'mobilevit': dict(type='MobileViT', arch='xx_small'),
+    'hornet': dict(type='HorNet', arch='tiny'),
+    'efficientformer': dict(type='EfficientFormer', arch='l1'),
+}
+
+
+def build_mmpretrain(family):
+    """A backbone of MMPretrain."""
+    return MODELS.build(copy.deepcopy(MMPRETRAIN[family]))
+
+
+def build(family):
+    """A model of timm, whose classifier has three classes."""
+    name, options = TIMM[family]
+    return timm.create_model(name, num_classes=3, **options)
+
+
+FAMILIES = {
+    **{family: partial(build, family) for family in TIMM},
+    **{f'mm-{family}': partial(build_mmpretrain, family) for family in MMPRETRAIN},
+}
+
+
+def size_of(family):
+    """Height and width of the images for a model."""
+    options = TIMM[family][1] if family in TIMM else MMPRETRAIN[family.removeprefix('mm-')]
+    size = options.get('img_size', (64, 96))
+    return (size, size) if isinstance(size, int) else size
