@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bench test test-slow test-onedl conformance campaign lint pretrain clean
+.PHONY: help demo bench test test-slow test-onedl conformance backbones campaign lint pretrain clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
+	@echo 'make backbones   what every family of backbones can do, written to docs/backbones.md'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
 	@echo 'make campaign    kill trainings at random moments, and make some 230 mistakes'
 	@echo 'make lint        ruff and mypy, as CI runs them'
@@ -66,6 +67,9 @@ test-onedl: $(VENV_ONEDL)/.dev
 
 conformance: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance --write-conformance
+
+backbones: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python tests/layouts/backbone_table.py
 
 campaign: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python tests/campaign/kills.py --kills 36 --seed 0

@@ -39,6 +39,17 @@ TIMM = {
     'convit': ('convit_tiny', dict(_PLAIN, img_size=32)),
     'xcit': ('xcit_tiny_12_p8_224', _PLAIN),
     'naflex': ('naflexvit_base_patch16_gap', _PLAIN),
+    'swin': (
+        'swin_tiny_patch4_window7_224',
+        dict(
+            img_size=(32, 48),
+            patch_size=2,
+            embed_dim=16,
+            depths=(2, 2),
+            num_heads=(2, 2),
+            window_size=4,
+        ),
+    ),
     'swinv2': (
         'swinv2_tiny_window8_256',
         dict(
@@ -178,7 +189,6 @@ TIMM = {
     'vitamin': ('vitamin_small_224', dict(img_size=(64, 96), depth=1)),
     'mobilevit': ('mobilevit_xxs', {}),
     'mobilevitv2': ('mobilevitv2_050', {}),
-    'mixer': ('mixer_s16_224', dict(img_size=32, patch_size=8, embed_dim=32, num_blocks=2)),
     'deepseek': ('deepseek_vit_412m', _PLAIN),
     'qwen3': ('qwen3_vit_88m', _PLAIN),
     'gemma4': ('gemma4_vit_167m', _PLAIN),
@@ -209,6 +219,14 @@ MMPRETRAIN = {
         patch_size=8,
         out_channels=16,
         window_size=2,
+    ),
+    'swin': dict(
+        type='SwinTransformer',
+        arch=dict(embed_dims=16, depths=[2, 2], num_heads=[2, 2]),
+        img_size=(32, 48),
+        patch_size=2,
+        window_size=4,
+        out_indices=(1,),
     ),
     'swinv2': dict(
         type='SwinTransformerV2',
@@ -285,9 +303,7 @@ MMPRETRAIN = {
     ),
     'tinyvit': dict(
         type='TinyViT',
-        arch=dict(
-            channels=[16, 16, 32, 32], num_heads=[2, 2, 2, 2], depths=[1, 1, 1, 1]
-        ),
+        arch=dict(channels=[16, 16, 32, 32], num_heads=[2, 2, 2, 2], depths=[1, 1, 1, 1]),
         img_size=(64, 64),
         window_size=[4, 4, 4, 2],
     ),
@@ -307,17 +323,24 @@ def build_mmpretrain(family):
 def build(family):
     """A model of timm, whose classifier has three classes."""
     name, options = TIMM[family]
-    return timm.create_model(name, num_classes=3, **options)
+    told = dict(input_size=(3, *size_of(f'timm-{family}')))  # where the model does not say it
+    return timm.create_model(name, num_classes=3, pretrained_cfg_overlay=told, **options)
 
 
 FAMILIES = {
-    **{family: partial(build, family) for family in TIMM},
+    **{f'timm-{family}': partial(build, family) for family in TIMM},
     **{f'mm-{family}': partial(build_mmpretrain, family) for family in MMPRETRAIN},
 }
+LIBRARIES = {
+    **{f'timm-{family}': ('timm', options) for family, options in TIMM.items()},
+    **{f'mm-{family}': ('MMPretrain', options) for family, options in MMPRETRAIN.items()},
+}
+"""What a model is of, and its options."""
 
 
 def size_of(family):
     """Height and width of the images for a model."""
-    options = TIMM[family][1] if family in TIMM else MMPRETRAIN[family.removeprefix('mm-')]
-    size = options.get('img_size', (64, 96))
+    _, options = LIBRARIES[family]
+    options = options[1] if isinstance(options, tuple) else options
+    size = 224 if 'efficientformer' in family else options.get('img_size', (64, 96))
     return (size, size) if isinstance(size, int) else size

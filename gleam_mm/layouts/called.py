@@ -9,7 +9,7 @@ module: what is multiplied by it goes through the module, hooks and all.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -84,5 +84,5 @@ def _forward(module: nn.Module, names: Sequence[str], *args: Any, **kwargs: Any)
     view._modules = dict(module._modules)
     for name in names:
         # Not as a child: what stands there is no module.
-        vars(view)[name] = _StandIn(view._modules.pop(name))
+        vars(view)[name] = _StandIn(cast(nn.Linear, view._modules.pop(name)))
     return type(module).forward(view, *args, **kwargs)

@@ -121,7 +121,12 @@ TIMM = (
 
 _FFN = {'layers.0.0': 'fc1', 'layers.1': 'fc2'}
 _SWIGLU = {'w12': 'fc1', 'w3': 'fc2'}
-_POINTWISE = {'pointwise_conv1': 'fc1', 'pointwise_conv2': 'fc2', 'pwconv1': 'fc1', 'pwconv2': 'fc2'}
+_POINTWISE = {
+    'pointwise_conv1': 'fc1',
+    'pointwise_conv2': 'fc2',
+    'pwconv1': 'fc1',
+    'pwconv2': 'fc2',
+}
 _NOT_CALLED = {'out_proj': ''}  # of nn.MultiheadAttention, which multiplies by its weights
 
 MMPRETRAIN = (

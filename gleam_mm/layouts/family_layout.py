@@ -97,6 +97,17 @@ class FamilyLayout(Layout):
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
         return {'patch_embed': (f'{self.root}patch_embed',), 'norm': (f'{self.root}norm',)}
 
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = super().image_shape()
+        if any(hasattr(module, 'img_size') for module in self.model.modules()):
+            return channels, height, width
+        if (tokens := getattr(self.model, 'tokens_spatial_shape', None)) is not None:  # Hiera
+            height, width = (a * b for a, b in zip(tokens, self.model.patch_stride, strict=True))
+            return channels, height, width
+        pretrained = getattr(self.model, 'pretrained_cfg', None) or {}
+        _, height, width = pretrained.get('input_size', (channels, height, width))
+        return channels, height, width
+
     def own_classifier(self, config: Mapping[str, Any]) -> OwnClassifier | None:
         if not isinstance(self.backbone, PooledTIMMBackbone):
             return None
@@ -204,7 +215,7 @@ class FamilyLayout(Layout):
             return Grid(1, 0, 0)
         if len(shape) > 2:
             return Grid(0, *shape[-2:])
-        return self._sequence(site, *shape, *images)
+        return self._sequence(site, shape[0], shape[1], *images)
 
     def _sequence(
         self, site: Site, sequences: int, tokens: int, images: int, height: int, width: int
@@ -301,7 +312,7 @@ def _role(name: str, family: Family) -> str | None:
 def _width(block: nn.Module, linears: Mapping[str, str]) -> int:
     """The width of what a block writes."""
     writes = [name for name, role in linears.items() if role in ('fc2', 'proj')]
-    return block.get_submodule(writes[-1]).out_features if writes else 0
+    return cast(nn.Linear, block.get_submodule(writes[-1])).out_features if writes else 0
 
 
 @cache

@@ -177,13 +177,8 @@ class Attachments:
             if not inside:
                 continue
             self._require_innermost(acting, merged)
-            weight, bias = (
-                self._originals.get((module, name), own)
-                for name, own in (
-                    ('weight', module.weight),
-                    ('bias', getattr(module, 'bias', None)),
-                )
-            )
+            weight = self._originals.get((module, 'weight'), module.weight)
+            bias = self._originals.get((module, 'bias'), getattr(module, 'bias', None))
             new = dequantized(weight), bias
             for member, site in inside:
                 new = member.fold(site, *new)

@@ -262,9 +262,41 @@ def test_rank_beyond_the_width_is_named(vit):
         GLEAM(rank=33).attach(vit)
 
 
-def test_ffn_of_odd_width_is_named():
-    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=100)
-    vit = VisionTransformer(arch, img_size=32, patch_size=8)
-    with pytest.raises(ValueError, match='out_features=100, which is no multiple'):
-        GLEAM(rank=4).attach(vit)
-    GLEAM(rank=4, sites=('qkv', 'proj')).attach(vit)
+def odd(hidden=100):
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=hidden)
+    return evaluating(VisionTransformer(arch, img_size=32, patch_size=8))
+
+
+@torch.no_grad()
+def test_the_last_block_of_an_odd_width_is_cut():
+    """As if the hidden units that lack were there, with weights of zero on both sides."""
+    cut, whole = odd(100), odd(128)
+    state = cut.state_dict()
+    for name, tensor in whole.state_dict().items():
+        part = tensor[tuple(slice(size) for size in state[name].shape)]
+        tensor.zero_()
+        part.copy_(state[name])
+    names = ('layers.0.ffn.layers.0.0', 'layers.0.ffn.layers.1')
+    x, hidden = torch.randn(2, 17, 32), torch.randn(2, 17, 100)
+    for method in (GLEAM(rank=4, sites=('fc1', 'fc2')), SLoRA(rank=4, sites=('fc1', 'fc2'))):
+        randomize(method)
+        method.attach(cut)
+        cut(images := torch.randn(2, 3, 32, 32))
+        randomize(method)
+        found = [cut.get_submodule(n)(z) for n, z in zip(names, (x, hidden), strict=True)]
+        counted = sum(p.numel() for p in method.parameters())
+        method.detach()
+        method.attach(whole)
+        whole(images)
+        padded = torch.nn.functional.pad(hidden, (0, 28))
+        expected = [whole.get_submodule(n)(z) for n, z in zip(names, (x, padded), strict=True)]
+        torch.testing.assert_close(found[0], expected[0][..., :100])
+        torch.testing.assert_close(found[1], expected[1])
+        assert counted == sum(p.numel() for p in method.parameters())
+        method.detach()
+
+
+def test_whole_blocks_cannot_be_mixed_where_one_is_cut():
+    with pytest.raises(ValueError, match=r"moe_side='wide' .* maps 32 to 100, is cut"):
+        GLEAM(rank=4, moe_side='wide').attach(odd())
+    GLEAM(rank=4, moe_side='wide', sites=('qkv', 'proj')).attach(odd())

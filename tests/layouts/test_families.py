@@ -1,0 +1,147 @@
+"""Every family of backbones is what its row in docs/backbones.md says."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from families import FAMILIES, size_of
+from layouts.backbone_table import PAGE, close, make, measure, outputs, page
+
+from gleam_mm.layouts.family_layout import _grid
+from gleam_mm.petl import SSF, VPT, AdaptFormer, Convpass, LoRA, LoReFT
+
+QUICK = ('timm-eva02', 'timm-beit', 'timm-swinv2', 'timm-sam', 'timm-convnext', 'mm-beit')
+
+
+def rows():
+    lines = PAGE.read_text('utf-8').splitlines()
+    return [line for line in lines if line.startswith(('| timm-', '| mm-', '| hf-', '| tv-'))]
+
+
+@pytest.mark.parametrize(
+    'family',
+    [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in FAMILIES],
+)
+def test_its_row_is_what_is_measured(family):
+    assert measure(family) in rows()
+
+
+def test_the_page_has_every_family():
+    assert PAGE.read_text('utf-8') == page(rows())
+    assert [row.split(' | ')[0].removeprefix('| ') for row in rows()] == list(FAMILIES)
+
+
+def count(library, column):
+    header = next(line for line in PAGE.read_text('utf-8').splitlines() if ' trains ' in line)
+    place = header.split(' | ').index(column)
+    classes = {
+        cells[2]
+        for row in rows()
+        if (cells := row.split(' | '))[1] == library and cells[place] == '✓'
+    }
+    return len(classes)
+
+
+def test_as_many_are_supported_as_promised():
+    """Classes, not models: several rows may be of one."""
+    assert count('timm', 'trains') >= 28
+    assert count('timm', 'GLEAM') >= 20
+    assert count('MMPretrain', 'trains') >= 14
+
+
+@pytest.mark.parametrize('library', ['timm', 'mm'])
+def test_calls_through_a_weight_that_is_multiplied_by(library):
+    """BEiT multiplies by qkv.weight: what is adapted there reaches the output, and no further."""
+    family, images = f'{library}-beit', torch.randn(2, 3, 24, 40)
+    model, untouched = make(family), make(family)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    method = LoRA(rank=2, drop_rate=0.5)
+    method.attach(model, probe=True)
+    assert {site.name.rpartition('.')[2] for site in method.sites.values()} == {'qkv'}
+    with torch.no_grad():
+        before = outputs(untouched, images)
+        assert close(outputs(model, images), before, 2e-6)
+        for site in method.sites.values():
+            method.local[site.key].up.normal_()
+        adapted = outputs(model, images)
+        assert not close(adapted, before, 1e-2)
+        # As if the weights had it.
+        for name, module in untouched.named_modules():
+            if name in (names := {site.name: site for site in method.sites.values()}):
+                module.weight.copy_(method.fold(names[name], module.weight, None)[0])
+        assert close(outputs(untouched, images), adapted, 1e-5)
+        assert model.state_dict().keys() == state.keys()
+        copied, _ = copy.deepcopy((model, method))
+        assert torch.equal(outputs(copied, images), adapted)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: outputs(model, images), range(8)))
+        assert all(close(one, adapted, 1e-6) for one in found)
+    method.detach()
+    assert not any('forward' in vars(module) for module in model.modules())
+    with torch.no_grad():
+        assert torch.equal(outputs(model, images), before)
+
+
+def test_what_does_not_fit_is_refused_with_its_reason():
+    with pytest.raises(ValueError, match='VPT cannot add tokens to those of Eva: its attention'):
+        VPT(num_prompts=2).attach(make('timm-eva02'))
+    with pytest.raises(ValueError, match='AdaptFormer reads the residual stream'):
+        AdaptFormer().attach(make('timm-swinv2'))
+    with pytest.raises(ValueError, match=r'Convpass needs the grid .* Hiera form none: they stand'):
+        Convpass().attach(make('timm-hiera'))
+    with pytest.raises(
+        ValueError, match=r'whole blocks .* TNT cannot be: they carry two sequences'
+    ):
+        AdaptFormer().attach(make('timm-tnt'))
+
+
+@pytest.mark.parametrize('family', ['timm-sam', 'timm-convnext', 'timm-davit'])
+def test_methods_see_sequences_where_modules_see_maps(family):
+    """One method at sublayers, one at norms, one at whole blocks: each starts as the identity."""
+    images = torch.randn(2, 3, *size_of(family))
+    for method in (
+        Convpass(bottleneck=2, sites=['ffn']),
+        SSF(std=0.0, sites=['norm', 'fc1']),
+        LoReFT(rank=2),
+    ):
+        model = make(family)
+        with torch.no_grad():
+            before = outputs(model, images)
+            method.attach(model, probe=True)
+            method.eval()
+            assert close(outputs(model, images), before, 2e-6)
+        for _, parameter in method.trainable_parameters():
+            torch.nn.init.normal_(parameter)
+        assert not close(outputs(model, images), before, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ('tokens', 'height', 'width', 'size'),
+    [
+        (196, 224, 224, (14, 14)),
+        (234, 50, 70, (13, 18)),  # rounded up
+        (15, 30, 47, (3, 5)),  # rounded down
+        (7, 7, 1, (7, 1)),
+        (49, 64, 96, None),  # a window
+        (20, 64, 64, None),  # 4 x 5, or 5 x 4
+        (0, 8, 8, None),
+    ],
+)
+def test_the_grid_that_a_stride_makes(tokens, height, width, size):
+    assert _grid(tokens, height, width) == size
+
+
+def test_every_grid_of_every_stride_is_found():
+    for stride in (4, 7, 14, 16):
+        for height in range(32, 100, 9):
+            for width in range(32, 150, 11):
+                for rounded in (
+                    (height // stride, width // stride),
+                    (
+                        -(-height // stride),
+                        -(-width // stride),
+                    ),
+                ):
+                    found = _grid(rounded[0] * rounded[1], height, width)
+                    assert found in (rounded, None)
