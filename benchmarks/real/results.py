@@ -1,0 +1,173 @@
+"""The page of results on the real backbone, from its record alone."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import paired
+import records
+from records import Record
+
+from gleam_mm.fileio import write_bytes
+from gleam_mm.output.tables import MISSING, count, number, pipes
+from gleam_mm.sweep.plan import FINAL, SELECT
+
+PAGE = 'RESULTS.md'
+TASKS = ('cifar10', 'signs', 'solar', 'land', 'letters', 'count', 'distance', 'orientation')
+PHOTOGRAPHS = 3  # of them, the first ones
+
+CLAIMS = (
+    ('GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t', 'lora'),
+    ('GLEAM-T is better than LoRA of rank 8 on every Linear', 'gleam-t', 'lora-all'),
+    *(
+        (f'GLEAM-L is better than {label}', 'gleam-l', method)
+        for label, method in [
+            ('LoRA of rank 8 on qkv', 'lora'),
+            ('FacT', 'fact'),
+            ('SSF', 'ssf'),
+            ('RepAdapter', 'repadapter'),
+            ('Convpass', 'convpass'),
+        ]
+    ),
+    ('GLEAM-L is better than SLoRA', 'gleam-l', 'slora'),
+)
+"""What is compared: a sentence, the method that it is about, and the other one."""
+
+_TOP = """\
+# A real backbone: results
+
+*Made by `benchmarks/real/collect.py` from [results.csv](results.csv) and
+[studies.json](studies.json); do not edit it by hand.*
+
+DINOv2's ViT-S/14, its first ten blocks, at 98 x 98 pixels; [README.md](README.md) says where
+weights and photographs come from, and the rules. Accuracy is top-1 in % on the test split, which a
+final training opens once, at its last epoch. Nothing here compares with a published number.
+
+```bash
+cd benchmarks/real
+export PYTHONPATH=$PWD
+{runs}
+python collect.py {studies}
+```
+"""
+
+_TABLE = """\
+## Accuracy
+
+By the mean over the tasks ({tasks}), seeds {seeds}; parameters without the head. A method that
+lacks one of the tasks comes last, without a mean.
+"""
+
+_CLAIMS = """\
+## What was asked
+
+By the rule of [MiniVTAB](../minivtab/RESULTS.md#how-claims-are-tested): a claim holds where the
+mean difference over tasks is above zero and the p of its t test over tasks, with Holm's correction
+for all lines of this table, is below 0.05.
+"""
+
+_RATES = """\
+## Learning rates
+
+Of 1e-3, 3e-3 and 1e-2 the best on val200, for each task by itself; in brackets its accuracy there.
+"""
+
+
+def write(folder: Path) -> Path:
+    """Writes the page of a folder that has a record.
+
+    Args:
+        folder: Where ``results.csv`` and ``studies.json`` are.
+    """
+    trainings = records.read(folder / records.CSV)
+    notes = json.loads((folder / records.STUDIES).read_text())
+    page = folder / PAGE
+    write_bytes(page, build(trainings, sorted(notes)).encode())
+    return page
+
+
+def build(trainings: Sequence[Record], studies: Sequence[str]) -> str:
+    """The text of the page.
+
+    Args:
+        trainings: The record.
+        studies: Names of the sweeps that it is of.
+    """
+    scores = records.scores(trainings)
+    runs = [f'python ../../tools/sweep.py run configs/sweeps/{s}.py --workers 2' for s in studies]
+    parts = [_TOP.format(runs='\n'.join(runs), studies=' '.join(studies))]
+    if scores:
+        parts += [_accuracies(scores, records.parameters(trainings)), _claims(scores)]
+    parts.append(_RATES + '\n' + _rates(trainings))
+    return '\n'.join(parts)
+
+
+def _accuracies(scores: Mapping[str, paired.Scores], parameters: Mapping[str, int]) -> str:
+    """The table of accuracies, the best method first."""
+    means = {method: paired.task_means(own) for method, own in scores.items()}
+    tasks = [task for task in TASKS if any(f'real-{task}' in own for own in means.values())]
+    whole = {m: own for m, own in means.items() if all(f'real-{task}' in own for task in tasks)}
+    overall = {method: statistics.fmean(own.values()) for method, own in whole.items()}
+    seeds = sorted({seed for own in scores.values() for _, seed in own})
+    rows = [
+        [
+            method,
+            count(parameters[method]),
+            *(number(means[method].get(f'real-{task}')) for task in tasks),
+            number(overall.get(method)),
+        ]
+        for method in sorted(means, key=lambda m: (m not in overall, -overall.get(m, 0.0), m))
+    ]
+    names = [f'*{task}*' if task in TASKS[:PHOTOGRAPHS] else task for task in tasks]
+    table = pipes(['method', 'parameters', *names, 'mean'], rows, left=['method'])
+    text = _TABLE.format(tasks=', '.join(tasks), seeds=', '.join(map(str, seeds)))
+    return f'{text}\n{table}\n\n*In italics: photographs.*\n'
+
+
+def _claims(scores: Mapping[str, paired.Scores]) -> str:
+    """The table of claims, with what can be said of each."""
+    compared = [
+        paired.compare(scores.get(first, {}), scores.get(second, {})) for _, first, second in CLAIMS
+    ]
+    corrected = paired.holm([one.p_tasks if one else None for one in compared])
+    rows = [
+        [
+            claim,
+            f'{one.mean:+.1f}' if one else MISSING,
+            f'{one.wins} of {one.pairs}' if one else MISSING,
+            number(p, '.3f'),
+            paired.verdict(one, p),
+        ]
+        for (claim, _, _), one, p in zip(CLAIMS, compared, corrected, strict=True)
+    ]
+    head = ['claim', 'points', 'pairs won', 'p', 'verdict']
+    table = pipes(head, rows, left=['claim'])
+    return f'{_CLAIMS}\n{table}\n'
+
+
+def _rates(trainings: Sequence[Record]) -> str:
+    """The table of chosen rates: those that final trainings have."""
+    validated = {
+        (row.method, row.dataset, row.options): row.accuracy
+        for row in trainings
+        if row.phase == SELECT and row.accuracy is not None
+    }
+    chosen = {(r.method, r.dataset): r.options for r in trainings if r.phase == FINAL and r.options}
+    tasks = [task for task in TASKS if any(dataset == f'real-{task}' for _, dataset in chosen)]
+    rows = []
+    for method in sorted({method for method, _ in chosen}):
+        cells = []
+        for task in tasks:
+            options = chosen.get((method, f'real-{task}'))
+            accuracy = validated.get((method, f'real-{task}', options or ''))
+            cells.append(
+                MISSING if accuracy is None else f'{float(_rate(options)):g} ({accuracy:.1f})'
+            )
+        rows.append([method, *cells])
+    return pipes(['method', *tasks], rows, left=['method']) + '\n'
+
+
+def _rate(options: str) -> str:
+    """The learning rate among ``name=value,...``; the grid's comes last."""
+    return options.rsplit('optim_wrapper.optimizer.lr=', 1)[1].split(',')[0]

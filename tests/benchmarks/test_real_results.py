@@ -1,0 +1,66 @@
+"""The page of the real backbone's results, from a record that is written down here."""
+
+import results
+from records import Record
+
+
+def row(phase, method, task, accuracy, rate, seed=0, parameters=100):
+    options = f'optim_wrapper.optimizer.lr={rate}'
+    return Record(
+        'real-a',
+        phase,
+        method,
+        f'real-{task}',
+        seed,
+        options,
+        'complete',
+        accuracy,
+        parameters,
+        9.0,
+    )
+
+
+TRAININGS = [
+    row('select', 'gleam-t', 'cifar10', 61.0, 0.001),
+    row('select', 'gleam-t', 'cifar10', 66.5, 0.01),
+    row('select', 'lora', 'cifar10', 64.0, 0.003),
+    row('final', 'gleam-t', 'cifar10', 70.0, 0.01),
+    row('final', 'gleam-t', 'cifar10', 72.0, 0.01, seed=1),
+    row('final', 'gleam-t', 'letters', 50.0, 0.01),
+    row('final', 'lora', 'cifar10', 68.0, 0.003, parameters=147_456),
+    row('final', 'lora', 'letters', 51.0, 0.003, parameters=147_456),
+    row('final', 'fact', 'cifar10', 90.0, 0.003),
+]
+
+
+def cells(page, start):
+    line = next(line for line in page.splitlines() if line.startswith(f'| {start} |'))
+    return [cell.strip() for cell in line.strip('|').split('|')][1:]
+
+
+def test_means_are_over_tasks_of_means_over_seeds():
+    page = results.build(TRAININGS, ['real-a'])
+    assert cells(page, 'method')[:4] == ['parameters', '*cifar10*', 'letters', 'mean']
+    assert cells(page, 'gleam-t') == ['100', '71.0', '50.0', '60.5']
+    assert cells(page, 'lora') == ['147,456', '68.0', '51.0', '59.5']
+    assert cells(page, 'fact') == ['100', '90.0', '—', '—']  # last, as it lacks a task
+    assert page.index('| gleam-t |') < page.index('| lora |') < page.index('| fact |')
+
+
+def test_claims_compare_the_pairs_that_both_have():
+    page = results.build(TRAININGS, ['real-a'])
+    found = cells(page, 'GLEAM-T is better than LoRA of rank 8 on qkv')
+    assert found[:2] == ['+0.5', '1 of 2'] and found[3] == 'not decided'
+    assert cells(page, 'GLEAM-L is better than FacT')[3] == 'no data'
+
+
+def test_rates_are_those_of_final_trainings_with_their_accuracy_on_val200():
+    page = results.build(TRAININGS, ['real-a'])
+    rates = page[page.index('## Learning rates') :]
+    assert cells(rates, 'gleam-t')[0] == '0.01 (66.5)'
+    assert cells(rates, 'lora')[0] == '0.003 (64.0)'
+
+
+def test_a_record_without_final_trainings_makes_a_page():
+    page = results.build([t for t in TRAININGS if t.phase == 'select'], ['real-a'])
+    assert '## Accuracy' not in page and 'configs/sweeps/real-a.py' in page
