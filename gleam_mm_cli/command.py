@@ -23,6 +23,7 @@ COMMANDS = {
     'compress': 'make an adapter file smaller',
     'combine': 'make one adapter of several',
     'extract': 'make a LoRA adapter of a fully tuned checkpoint',
+    'incremental': 'learn classes session by session',
     'verify': 'check files of weights',
     'prepare-data': 'check or build VTAB-1K and few-shot FGVC',
     'fetch-weights': 'download pretrained weights',

@@ -16,13 +16,11 @@ from gleam_mm.checkpoint import (
     read_adapter,
     read_state_dict,
     resolve_path,
-    save_adapter,
 )
 from gleam_mm.combine import lowrank
-from gleam_mm.inference import preprocessing
+from gleam_mm.inference.saving import save_classifier
 from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.models import PETLClassifier, build_model
-from gleam_mm.models.description import versions
 
 _TIMM = 'timm_model.'  # what TIMMBackbone puts before timm's names
 
@@ -147,15 +145,7 @@ def extract(
         for name, before in pretrained.items()
         if name not in kept_names and not torch.equal(weights[name], before)
     }
-    metadata = {
-        **model.description,
-        'classes': _classes(full),
-        'pipeline': preprocessing.of_config(cfg),
-        'backbone_fingerprint': model.backbone_fingerprint(),
-        'versions': versions(),
-    }
-    state = {name: t for name, t in model.state_dict().items() if name != FINGERPRINT}
-    save_adapter(out, state, metadata)
+    save_classifier(model, out, cfg, _classes(full))
     return Extracted(rank, energies, lost)
 
 

@@ -1,7 +1,7 @@
 """Checkpoints that survive a kill at any moment, and the adapter file beside them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,9 @@ from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import remove_unfinished, write_bytes
-from gleam_mm.inference import preprocessing
+from gleam_mm.inference.saving import metadata_of
 from gleam_mm.interrupts import uninterrupted
 from gleam_mm.models import PETLClassifier
-from gleam_mm.models.description import versions
-from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import HOOKS
 
 ADAPTER = 'adapter.safetensors'
@@ -260,15 +258,9 @@ def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
     model = unwrapped(runner.model)
     metainfo = getattr(dataset, 'metainfo', None) or {}
     classes = metainfo.get('classes')
-    packed = packed_matrices(model)
-    return {
-        **model.description,
-        **({'packed': packed} if packed else {}),
-        'classes': list(classes) if isinstance(classes, Sequence) else None,
-        'backbone_fingerprint': model.backbone_fingerprint(),
-        'pipeline': preprocessing.of_config(runner.cfg),
-        'versions': versions(),
-    }
+    if classes is None and model.teacher is not None:  # the images have no labels
+        classes = model.teacher.classes
+    return metadata_of(model, runner.cfg, classes)
 
 
 def _done(runner: Runner) -> int:

@@ -216,4 +216,5 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     if test_only:
         for key in TRAINING_KEYS:
             cfg[key] = None
+        cfg.model.pop('teacher', None)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PETLRunner.from_cfg(cfg)

@@ -34,6 +34,7 @@ def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, f
         if cfg.get('val_dataloader') is None:
             raise ValueError(f"{cfg.filename}: the config has no 'val_dataloader' to measure on")
         cfg.work_dir, cfg.load_from, cfg.resume = folder, None, False
+        cfg.model.pop('teacher', None)
         for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
             cfg[key] = None
         runner = launch.build_runner(cfg, 'none')

@@ -2,7 +2,17 @@
 
 from gleam_mm.models.building import build_model, load_model
 from gleam_mm.models.classifier import PETLClassifier
+from gleam_mm.models.cosine_head import CosineClsHead
 from gleam_mm.models.heads import RegressionHead
 from gleam_mm.models.necks import TokenPool
+from gleam_mm.models.teacher import Teacher
 
-__all__ = ['PETLClassifier', 'RegressionHead', 'TokenPool', 'build_model', 'load_model']
+__all__ = [
+    'CosineClsHead',
+    'PETLClassifier',
+    'RegressionHead',
+    'Teacher',
+    'TokenPool',
+    'build_model',
+    'load_model',
+]

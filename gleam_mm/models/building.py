@@ -132,6 +132,7 @@ def build_model(cfg: Config, tensors: Mapping[str, Tensor] | None = None) -> PET
         ValueError: ``model.type`` is no PETLClassifier.
     """
     described = cfg.model.to_dict()
+    described.pop('teacher', None)  # which only a training has
     if cfg.get('data_preprocessor') is not None:
         described.setdefault('data_preprocessor', cfg.data_preprocessor.to_dict())
     if tensors is not None and 'petl' in described:

@@ -1,16 +1,19 @@
 """The image classifier that trains a PETL method and a head on a frozen backbone."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
+from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.checkpoint.packing import without_scales
-from gleam_mm.models import description
+from gleam_mm.models import description, library
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
 from gleam_mm.petl import Compose, PETLMethod
@@ -43,6 +46,11 @@ class PETLClassifier(ImageClassifier):
             drawn from a seed of its own, so that every training has the same one.
         probe: Whether to prove by one small pass that the backbone computes through the sites that
             the method adapts.
+        adapters: Files of trained adapters by name, for a method that is made of others: each is
+            loaded into the part of that name, which is frozen. Parts that ``petl`` does not have
+            are those that the files say.
+        teacher: Config of a :class:`~gleam_mm.models.Teacher` that is distilled; only a training
+            has it.
 
     Attributes:
         description (dict): The configs of its parts, by the names of
@@ -51,6 +59,7 @@ class PETLClassifier(ImageClassifier):
     Raises:
         TypeError: JSON has no word for an option, so that no checkpoint could hold it.
         ValueError: The method does not fit the backbone, or the head has no number of classes.
+        CheckpointError: An adapter is damaged, does not fit, or belongs to another backbone.
     """
 
     def __init__(
@@ -64,6 +73,8 @@ class PETLClassifier(ImageClassifier):
         init_cfg: dict | None = None,
         allow_random_backbone: bool = False,
         probe: bool = True,
+        adapters: Mapping[str, str | Path] | None = None,
+        teacher: dict | None = None,
     ) -> None:
         if isinstance(head, dict) and 'num_classes' in head and head['num_classes'] is None:
             raise ValueError(
@@ -73,6 +84,9 @@ class PETLClassifier(ImageClassifier):
         if isinstance(petl, list | tuple):
             configs = all(isinstance(method, dict) for method in petl)
             petl = dict(type='Compose', methods=petl) if configs else Compose(petl)
+        taken = library.read(adapters or {})
+        if taken and isinstance(petl, dict):
+            petl = library.configured(petl, taken)
         self.description = description.of_parts(
             method=petl,
             backbone=backbone,
@@ -106,8 +120,11 @@ class PETLClassifier(ImageClassifier):
             )
         self.backbone.requires_grad_(False)
         self.petl.attach(self.backbone, probe=probe)
+        if taken:
+            library.hand_over(taken, self.petl, self.backbone)
         self._check_class_token()
         self._check_width()
+        self.teacher: Any = None if teacher is None else self._teacher_of(teacher)
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
         self._frozen = self._frozen_names()
@@ -142,10 +159,47 @@ class PETLClassifier(ImageClassifier):
         return feats
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Losses of the head, as in MMPretrain, and those of the method, as ``loss_<name>``."""
-        losses = super().loss(inputs, data_samples)
+        """Losses of the head, as in MMPretrain, of a teacher, and of the method.
+
+        The latter two are ``loss_distillation`` and ``loss_<name>``. With a teacher, images need no
+        labels.
+        """
+        if self.teacher is None:
+            losses = super().loss(inputs, data_samples)
+        else:
+            losses = self._distilled(inputs, data_samples)
         losses.update({f'loss_{name}': loss for name, loss in self.petl.all_losses().items()})
         return losses
+
+    def _distilled(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        teacher, feats = self.teacher, self.extract_feat(inputs)
+        told = teacher.logits(inputs, self.data_preprocessor)
+        losses = {'loss_distillation': teacher.divergence(self.head(feats), told)}
+        known = [
+            i
+            for i, sample in enumerate(data_samples)
+            if {'gt_label', 'gt_score'} & {*sample.keys()}
+        ]
+        if known and teacher.label_weight:
+            own = self.head.loss(tuple(f[known] for f in feats), [data_samples[i] for i in known])
+            for name, value in own.items():
+                losses[name] = teacher.label_weight * value if 'loss' in name else value
+        return losses
+
+    def _teacher_of(self, config: dict) -> Any:
+        with own_scope():
+            teacher = MODELS.build({'type': 'Teacher', **config})
+        for model in (self, teacher.model):
+            if not isinstance(model.head, ClsHead):
+                raise ValueError(
+                    f'model.teacher: a {type(model.head).__name__} tells no classes to distil'
+                )
+        ours, theirs = (model.head.num_classes for model in (self, teacher.model))
+        if ours != theirs:
+            raise ValueError(
+                f'model.teacher tells {theirs} classes, but model.head.num_classes is {ours}'
+            )
+        return teacher
 
     def backbone_fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values.

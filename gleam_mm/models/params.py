@@ -53,6 +53,7 @@ def count_config(cfg: Config) -> ParameterCount:
         raise ValueError(f'{cfg.filename}: the config has no PETL method in model.petl to count')
     model = cfg.model.to_dict()
     model['backbone'].pop('init_cfg', None)
+    model.pop('teacher', None)
     model['probe'] = False  # nothing is computed
     head = model.get('head') or {}
     unknown = False

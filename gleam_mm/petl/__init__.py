@@ -3,11 +3,19 @@
 from gleam_mm.petl.adalink import AdaLink
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.adapter_bias import AdapterBias
+from gleam_mm.petl.adapter_fusion import AdapterFusion
 from gleam_mm.petl.adapter_plus import AdapterPlus
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.arc import ARC
+from gleam_mm.petl.arrow import Arrow
 from gleam_mm.petl.attachments import MergeError
-from gleam_mm.petl.base import ForwardReplacement, LossOfBatch, PETLMethod, overrides
+from gleam_mm.petl.base import (
+    ForwardReplacement,
+    LossOfBatch,
+    PETLMethod,
+    TrainedAdapter,
+    overrides,
+)
 from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.consolidator import Consolidator
@@ -15,6 +23,7 @@ from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.dtl import DTL
 from gleam_mm.petl.dylora import DyLoRA
 from gleam_mm.petl.e2vpt import E2VPT
+from gleam_mm.petl.eigen_lora import EigenLoRA
 from gleam_mm.petl.ether_plus import ETHERPlus
 from gleam_mm.petl.fact import FacT
 from gleam_mm.petl.full_tuning import FullTuning
@@ -63,7 +72,9 @@ __all__ = [
     'AdaptFormer',
     'Adapter',
     'AdapterBias',
+    'AdapterFusion',
     'AdapterPlus',
+    'Arrow',
     'BitFit',
     'Compose',
     'Consolidator',
@@ -71,6 +82,7 @@ __all__ = [
     'Convpass',
     'DyLoRA',
     'ETHERPlus',
+    'EigenLoRA',
     'FacT',
     'ForwardReplacement',
     'FullTuning',
@@ -92,5 +104,6 @@ __all__ = [
     'SLoRA',
     'SparseTuning',
     'Supernet',
+    'TrainedAdapter',
     'overrides',
 ]

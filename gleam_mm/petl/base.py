@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -14,6 +14,18 @@ from gleam_mm.petl.probe import probe as prove
 
 LossOfBatch = Callable[[], Tensor]
 """Runs the model over one batch of training data and returns its loss."""
+
+
+class TrainedAdapter(NamedTuple):
+    """A trained method, out of a file.
+
+    Attributes:
+        config: The config of the method.
+        tensors: Its state, by the names that it has in the method itself.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
 
 
 class Handle(Protocol):
@@ -129,6 +141,8 @@ class PETLMethod(Checked, BaseModule):
         self._attachments: Attachments | None = None
         self._place = ''  # in the method that this one is a part of
         self._built = False
+        self._frozen = False  # it was trained before, and is not any more
+        self._called = False  # the method that it is a part of calls its adapt
         self._handles: list[Handle] = []
 
     # What a method says.
@@ -216,6 +230,17 @@ class PETLMethod(Checked, BaseModule):
             batches: For each of a few batches what computes its loss, with a graph where gradients
                 are enabled.
         """
+
+    def take(self, adapters: Mapping[str, TrainedAdapter]) -> None:
+        """Takes over what others have learnt, once the method is attached.
+
+        Raises:
+            ValueError: The method is not made of others, or they do not fit.
+        """
+        raise ValueError(
+            f'{self.title} takes no trained adapters; Compose, AdapterFusion, Arrow and EigenLoRA '
+            'do'
+        )
 
     # What follows from it.
 
@@ -394,8 +419,12 @@ class PETLMethod(Checked, BaseModule):
                 )
             if self._acts('compute', site):
                 self._handles.append(ForwardReplacement(module, partial(self.compute, site)))
-            if self._acts('adapt', site):
+            if self._acts('adapt', site) and not self._called:
                 self._handles.append(module.register_forward_hook(partial(self._adapt, site)))
+
+    def train(self, mode: bool = True) -> 'PETLMethod':
+        """Sets the mode, as PyTorch does; a frozen method stays in evaluation."""
+        return super().train(mode and not self._frozen)
 
     def unplug(self) -> None:
         """Removes the method's hooks."""

@@ -1,9 +1,12 @@
 """Several methods on one backbone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gleam_mm.petl.base import PETLMethod
+from torch import nn
+
+from gleam_mm.petl.attachments import Attachments
+from gleam_mm.petl.base import PETLMethod, TrainedAdapter
 from gleam_mm.registry import MODELS
 
 
@@ -23,17 +26,21 @@ class Compose(PETLMethod):
     Args:
         methods: Configs of methods, or methods, by name; or a list of them, whose names are then
             their classes' in lower case, with a number behind the second of a kind.
+        frozen: Names of those that are not trained, such as those that
+            ``model.adapters=dict(name='adapter.safetensors')`` loads.
 
     Raises:
         TypeError: ``methods`` is no collection of them.
-        ValueError: It is empty, or a name has a dot.
+        ValueError: It is empty, a name has a dot, or there is no method of a name in ``frozen``.
 
     Examples:
         >>> Compose(dict(lora=dict(type='LoRA'), prompts=dict(type='VPT', num_prompts=10)))
     """
 
     def __init__(
-        self, methods: Mapping[str, dict | PETLMethod] | Sequence[dict | PETLMethod]
+        self,
+        methods: Mapping[str, dict | PETLMethod] | Sequence[dict | PETLMethod],
+        frozen: Sequence[str] | None = None,
     ) -> None:
         super().__init__(sites=())
         methods = named(methods)
@@ -48,6 +55,47 @@ class Compose(PETLMethod):
                     f'methods of Compose: {name!r} is a {type(built).__name__}, no PETL method'
                 )
             self.local[name] = built
+        self.frozen = tuple(frozen or ())
+        for name in self.frozen:
+            self.part(name)._frozen = True
+
+    def part(self, name: str) -> PETLMethod:
+        """One of the methods.
+
+        Raises:
+            ValueError: There is none of this name.
+        """
+        if name not in self.parts:
+            raise ValueError(f'{self.title} has no method {name!r}; it has {", ".join(self.parts)}')
+        return self.parts[name]
+
+    def take(self, adapters: Mapping[str, TrainedAdapter]) -> None:
+        """Loads trained adapters into the methods of their names.
+
+        Raises:
+            RuntimeError: One does not fit.
+            ValueError: There is no method of a name.
+        """
+        for name, adapter in adapters.items():
+            self.part(name).load_state_dict(dict(adapter.tensors))
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that the methods add and train, by name, without those of frozen ones."""
+        frozen = tuple(f'local.{name}.' for name in self.frozen)
+        for name, parameter in super().own_parameters():
+            if not name.startswith(frozen):
+                yield name, parameter
+
+    def _prepare(self, attachments: Attachments) -> None:
+        super()._prepare(attachments)
+        for name in self.frozen:
+            part = self.part(name)
+            part.requires_grad_(False)
+            if any(True for member in part.members() for _ in member.adopted_parameters()):
+                raise ValueError(
+                    f'{part.title} trains parameters of the backbone itself, of which there is one '
+                    'set: it cannot be frozen'
+                )
 
 
 def named(

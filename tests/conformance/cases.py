@@ -493,6 +493,42 @@ CASES = [
         identity=False,
     ),
     Case(
+        'Compose: LoRA beside a frozen Adapter',
+        dict(
+            type='Compose',
+            methods=dict(old=dict(type='Adapter', bottleneck=4), new=dict(type='LoRA', rank=4)),
+            frozen=['old'],
+        ),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d)),
+    ),
+    Case(
+        'AdapterFusion',
+        dict(
+            type='AdapterFusion',
+            methods=dict(
+                a=dict(type='AdapterPlus', bottleneck=4), b=dict(type='AdapterPlus', bottleneck=3)
+            ),
+            rank=4,
+        ),
+        lambda shape: shape.each_block(lambda d: 2 * (4 * d + 4) + d * d),
+        identity=False,
+    ),
+    Case(
+        'Arrow',
+        dict(
+            type='Arrow',
+            methods=dict(a=dict(type='LoRA', rank=4), b=dict(type='LoRA', rank=3)),
+            top_k=2,
+        ),
+        lambda shape: 0,
+    ),
+    Case(
+        'EigenLoRAx',
+        dict(type='EigenLoRA', components=6, rank=4),
+        lambda shape: shape.each_block(lambda d: 2 * 6 * 4),
+        merges=True,
+    ),
+    Case(
         'LoRA, 1 bit',
         dict(type='LoRA', rank=4, bits=1),
         lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d)),
@@ -577,9 +613,11 @@ def build_classifier(case: Case, kind: str, seed: int = 0) -> torch.nn.Module:
 
 
 def randomize(method: torch.nn.Module) -> None:
-    """Moves every parameter of a method off its start, as training does."""
+    """Moves every parameter of a method off its start, as training does or has done before."""
     with torch.no_grad():
-        for _, parameter in method.trainable_parameters():
+        trained = dict(method.trainable_parameters()).values()
+        frozen = [p for p in method.parameters() if not p.requires_grad]
+        for parameter in (*trained, *frozen):
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 

@@ -18,7 +18,7 @@ CHECKS = {
     'identity': ('starts as the pretrained model', 'the features of the frozen backbone, to 2e-6'),
     'declared': ('trains what it declares', 'these parameters, the head, and no others'),
     'count': ('parameters', "as many as the closed formula of the method's paper"),
-    'saved': ('file', 'holds what is trained and declared buffers, nothing more'),
+    'saved': ('file', 'holds what is trained, or was before, and declared buffers, nothing more'),
     'round_trip': ('round trip', 'saved, loaded by another process: equal outputs, bit for bit'),
     'detach': ('detach', 'gives the original model back, bit for bit'),
     'attach_twice': ('attach twice', 'is an error'),

@@ -55,6 +55,7 @@ def test_saved(case, classifier, tmp_path):
     save(classifier, tmp_path / 'adapter.safetensors')
     tensors, _ = read_adapter(tmp_path / 'adapter.safetensors')
     expected = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+    expected += sum(p.numel() for p in classifier.petl.parameters() if not p.requires_grad)
     expected += count_buffers(classifier.petl)
     if case.petl['type'] == 'FullTuning':  # nothing of the backbone is frozen
         expected += count_buffers(classifier.backbone)

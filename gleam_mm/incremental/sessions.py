@@ -1,0 +1,93 @@
+"""Sessions of classes: what there is to learn in each, and what has been seen by then."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from gleam_mm.registry import DATASETS
+
+
+class Session(NamedTuple):
+    """One session.
+
+    Attributes:
+        index: Its number, from 0 on.
+        classes: The classes that it brings.
+        seen: All classes so far, its own among them.
+        train: Its training images, shuffled.
+        still: The same in their order.
+        test: The test images of all classes so far.
+    """
+
+    index: int
+    classes: list[int]
+    seen: list[int]
+    train: DataLoader
+    still: DataLoader
+    test: DataLoader
+
+
+class Sessions:
+    """Splits the classes of a config's training and test data into sessions.
+
+    The classes are shuffled, and come in sessions of equal sizes or, where that does not go, the
+    first ones with one class more. Only a session's own training images are ever read in it.
+
+    Args:
+        cfg: A whole config.
+        number: The number of sessions.
+        seed: Of the order of the classes.
+
+    Raises:
+        ValueError: There would be sessions of fewer than two classes.
+    """
+
+    def __init__(self, cfg: Config, number: int, seed: int = 1993) -> None:
+        self.cfg = cfg
+        self.seed = cfg.get('randomness', {}).get('seed') or 0
+        self._train = DATASETS.build(cfg.train_dataloader.dataset)
+        self._test = DATASETS.build(cfg.test_dataloader.dataset)
+        self.names = list(self._train.metainfo['classes'])
+        if len(self.names) < 2 * number:
+            raise ValueError(
+                f'sessions={number}: {len(self.names)} classes make sessions of fewer than two; '
+                f'choose {len(self.names) // 2} at most'
+            )
+        order = np.random.default_rng(seed).permutation(len(self.names))
+        self.classes = [part.tolist() for part in np.array_split(order, number)]
+
+    def __iter__(self) -> Iterator[Session]:
+        """The sessions, one after the other."""
+        train, test = _labels(self._train), _labels(self._test)
+        seen: list[int] = []
+        for index, classes in enumerate(self.classes):
+            seen = [*seen, *classes]
+            own = self._train.get_subset(_of(train, classes))
+            yield Session(
+                index,
+                classes,
+                seen,
+                self._loader('train_dataloader', own, index, shuffle=True),
+                self._loader('train_dataloader', own, index, shuffle=False),
+                self._loader('test_dataloader', self._test.get_subset(_of(test, seen)), index),
+            )
+
+    def _loader(
+        self, key: str, dataset: BaseDataset, index: int, shuffle: bool = False
+    ) -> DataLoader:
+        loader: dict[str, Any] = {**self.cfg[key], 'dataset': dataset}
+        loader['sampler'] = dict(type='DefaultSampler', shuffle=shuffle)
+        return Runner.build_dataloader(loader, seed=self.seed + index)
+
+
+def _labels(dataset: BaseDataset) -> np.ndarray:
+    return np.array([dataset.get_data_info(i)['gt_label'] for i in range(len(dataset))])
+
+
+def _of(labels: np.ndarray, classes: Sequence[int]) -> list[int]:
+    return np.flatnonzero(np.isin(labels, classes)).tolist()

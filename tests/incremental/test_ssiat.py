@@ -1,0 +1,108 @@
+"""Sessions of classes, prototypes that drift, and a run from beginning to end."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from backbones import CONFIGS, WIDTH
+from mmengine.config import Config
+from torch.nn import functional as F
+
+from gleam_mm.incremental import SSIAT, Sessions
+from gleam_mm.incremental.ssiat import Prototype, drift
+from gleam_mm.models import CosineClsHead
+from gleam_mm.registry import MODELS
+
+
+def loader(split, images):
+    dataset = dict(type='MiniVTAB', split=split, indices=images, pipeline=[dict(type='PackInputs')])
+    return dict(
+        batch_size=16,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / 'weights.pth'
+    torch.save(MODELS.build(copy.deepcopy(CONFIGS['vit'])).state_dict(), weights)
+    named = dict(type='Pretrained', checkpoint=str(weights))
+    return Config(
+        dict(
+            default_scope='gleam_mm',
+            model=dict(
+                type='PETLClassifier',
+                backbone={**copy.deepcopy(CONFIGS['vit']), 'init_cfg': named},
+                head=dict(type='CosineClsHead', in_channels=WIDTH, num_classes=10),
+                petl=dict(type='AdaptFormer', bottleneck=8),
+            ),
+            data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, num_classes=10),
+            train_dataloader=loader('train800', 120),
+            test_dataloader=loader('test', 100),
+            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05)),
+            randomness=dict(seed=0),
+        )
+    )
+
+
+def test_the_head_is_a_cosine_among_active_classes():
+    head = CosineClsHead(num_classes=4, in_channels=6, scale=5.0)
+    x, w = torch.randn(3, 6), head.fc.weight
+    cosines = torch.stack([F.cosine_similarity(x, row[None]) for row in w], dim=1)
+    torch.testing.assert_close(head((x,)), 5 * cosines)
+    head.active = [1, 3]
+    assert head((x,))[:, [0, 2]].isneginf().all()
+    loss = F.cross_entropy(head((x,)), torch.tensor([1, 3, 1]))
+    torch.testing.assert_close(
+        loss, F.cross_entropy(5 * cosines[:, [1, 3]], torch.tensor([0, 1, 0]))
+    )
+    loss.backward()
+    assert not w.grad[[0, 2]].any() and w.grad[[1, 3]].any(1).all() and w.grad.isfinite().all()
+
+
+def test_prototypes_drift_with_their_neighbours():
+    mean, before = torch.zeros(3), torch.tensor([[1.0, 0, 0], [0, 2.0, 0], [9.0, 9, 9]])
+    after = before + torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [5.0, 5, 5]])
+    w = np.exp([-1 / 18, -4 / 18, -243 / 18])
+    expected = (w[:, None] * (after - before).numpy()).sum(0) / w.sum()
+    torch.testing.assert_close(drift(mean, before, after, 3.0), torch.tensor(expected).float())
+    assert drift(mean, 1e4 * before, 1e4 * before + 1, 0.1).isfinite().all()
+
+
+def test_prototypes_draw_the_distribution_of_their_class():
+    features = torch.randn(40, 3) @ torch.tensor([[2.0, 1, 0], [0, 1, 0], [0, 0, 0.0]]) + 3
+    drawn = Prototype.of(features).sample(200_000)
+    torch.testing.assert_close(drawn.mean(0), features.mean(0), atol=0.05, rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), features.T.cov(), atol=0.1, rtol=0)
+
+
+def test_sessions_have_classes_of_their_own(cfg):
+    sessions = list(Sessions(cfg, 3, seed=1))
+    assert [len(s.classes) for s in sessions] == [4, 3, 3]
+    assert sorted(sessions[-1].seen) == list(range(10))
+    for session in sessions:
+        for data, classes in ((session.train, session.classes), (session.test, session.seen)):
+            labels = {s.gt_label.item() for batch in data for s in batch['data_samples']}
+            assert labels == set(classes)
+    with pytest.raises(ValueError, match='choose 5 at most'):
+        Sessions(cfg, 6)
+
+
+def test_all_classes_are_told_in_the_end(cfg):
+    torch.manual_seed(0)
+    learner = SSIAT(cfg, sessions=2, first_epochs=4, epochs=4, align_epochs=4, align_rate=0.1)
+    weights = {k: v.clone() for k, v in learner.model.state_dict().items() if k != '_extra_state'}
+    seen = []
+    found = learner.run(lambda session, accuracy: seen.append((len(session.seen), accuracy)))
+    assert seen == [(5, found[0]), (10, found[1])]
+    assert found[0] > 35 and found[1] > 20  # of 20 and 10 by chance
+    state = learner.model.state_dict()
+    assert all(not torch.equal(state[k], w) for k, w in weights.items() if 'up.weight' in k)
+    assert sorted(learner.prototypes) == list(range(10))
+    with pytest.raises(ValueError, match='SSIAT takes a CosineClsHead'):
+        cfg.model.head.type = 'LinearClsHead'
+        SSIAT(cfg, sessions=2)
