@@ -18,7 +18,7 @@ help:
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make backbones   what every family of backbones can do, written to docs/backbones.md'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
-	@echo 'make campaign    kill trainings at random moments, and make some 230 mistakes'
+	@echo 'make campaign    kill trainings, damage files, read hostile ones, make mistakes (minutes)'
 	@echo 'make lint        ruff and mypy, as CI runs them'
 	@echo 'make pretrain    make the embedded backbones again (long)'
 	@echo 'make clean       remove the virtual environments'
@@ -74,6 +74,9 @@ backbones: $(VENV)/.dev
 campaign: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python tests/campaign/kills.py --kills 36 --seed 0
 	$(TEST_ENV) $(BIN)/python tests/campaign/kills.py --kills 60 --seed 1
+	$(TEST_ENV) $(BIN)/python tests/campaign/flips.py --flips 200 --seed 0
+	$(TEST_ENV) $(BIN)/python tests/campaign/hostile.py --files 300 --seed 0
+	$(TEST_ENV) $(BIN)/python tests/campaign/processes.py
 	$(TEST_ENV) $(BIN)/python tests/campaign/mistakes.py
 
 lint: $(VENV)/.dev

@@ -40,6 +40,7 @@ def apply() -> None:
     load_safely_only()
     fix_adjust_hue()
     fix_drop_path()
+    tell_empty_datasets()
     quiet_harmless_warnings()
     quiet_init_report()
     patch_in_workers()
@@ -268,6 +269,85 @@ def fix_drop_path() -> None:
 
     init._gleam_mm = True
     DropPath.__init__ = init
+
+
+def fix_window_resizing() -> None:
+    """Lets the weights of a Swin or BEiT be loaded at another size of windows or images.
+
+    MMPretrain resizes their tables of position biases with ``scipy.interpolate.interp2d``, which
+    SciPy 1.14 has removed. Not part of :func:`apply`, since importing MMPretrain's models takes
+    seconds: what imports them calls it.
+    """
+    from mmpretrain.models.utils import embed
+    from scipy import interpolate
+
+    try:
+        interpolate.interp2d(range(4), range(4), np.zeros((4, 4)), kind='cubic')
+    except (AttributeError, NotImplementedError):
+        _rebind('mmpretrain', embed.resize_relative_position_bias_table, resize_position_biases)
+
+
+def resize_position_biases(
+    source: int, target: int, table: torch.Tensor, heads: int
+) -> torch.Tensor:
+    """Takes the place of MMPretrain's ``resize_relative_position_bias_table``.
+
+    A table has a row for every offset between two tokens, ``source ** 2`` of them. The offsets of
+    the old table are put at distances that grow like a geometric series, up to the largest offset
+    of the new one, so that small offsets keep their places; between them it is interpolated by
+    cubic splines, as ``interp2d`` did.
+
+    Args:
+        source: Offsets a side in the table.
+        target: Offsets a side in the new one.
+        table: Biases of shape (source ** 2, heads).
+        heads: The number of heads.
+
+    Returns:
+        Biases of shape (target ** 2, heads).
+    """
+    from scipy.interpolate import RectBivariateSpline
+
+    steps, farthest = source // 2, target // 2
+    low, high = 1.01, 1.5  # the ratio of the series, by bisection
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if (1 - ratio**steps) / (1 - ratio) > farthest:
+            high = ratio
+        else:
+            low = ratio
+    right = np.cumsum(ratio ** np.arange(steps))
+    known = np.concatenate((-right[::-1], [0.0], right))
+    wanted = np.arange(-farthest, farthest + 1.0)
+    grids = table.float().cpu().numpy().T.reshape(heads, source, source)
+    degree = min(3, source - 1)
+    resized = [
+        RectBivariateSpline(known, known, grid, kx=degree, ky=degree)(wanted, wanted)
+        for grid in grids
+    ]
+    return torch.tensor(np.stack(resized), dtype=torch.float32).flatten(1).T.to(table.device)
+
+
+def tell_empty_datasets() -> None:
+    """Lets MMEngine's datasets say that they have no images.
+
+    Without it they end in "need at least one array to concatenate".
+    """
+    from mmengine.dataset import BaseDataset
+
+    original = BaseDataset._serialize_data
+    if hasattr(original, '_gleam_mm'):
+        return
+
+    @functools.wraps(original)
+    def serialize(dataset: BaseDataset) -> tuple[np.ndarray, np.ndarray]:
+        if not dataset.data_list:
+            reason = f' (indices={dataset._indices})' if dataset._indices is not None else ''
+            raise ValueError(f'{type(dataset).__name__}: the dataset has no images{reason}')
+        return original(dataset)
+
+    serialize._gleam_mm = True
+    BaseDataset._serialize_data = serialize
 
 
 def quiet_harmless_warnings() -> None:

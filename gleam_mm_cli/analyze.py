@@ -1,8 +1,8 @@
 """Looks into trained methods: how alike their updates are, their experts, attention and CAMs.
 
-A SUBJECT is [NAME=]CONFIG:CHECKPOINT; or [NAME=]CHECKPOINT alone, as training leaves it beside its
-config; or [NAME=]CONFIG, which is the method at its start. Every number that is drawn is in the
-JSON file beside the figures.
+A SUBJECT is [NAME=]CONFIG:CHECKPOINT; or [NAME=]ADAPTER with --data, whose file describes the
+model; or [NAME=]CONFIG, which is the method at its start. Every number that is drawn is in the JSON
+file beside the figures.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def _add(
         'subjects',
         nargs='+' if several else 1,
         metavar='SUBJECT',
-        help='[NAME=]CONFIG:CHECKPOINT, [NAME=]CHECKPOINT or [NAME=]CONFIG',
+        help='[NAME=]CONFIG:CHECKPOINT, [NAME=]ADAPTER with --data, or [NAME=]CONFIG',
     )
     command.add_argument(
         '--out',

@@ -1,8 +1,7 @@
 """Lists what recipes are made of, or writes one as a short config to edit.
 
 A recipe is <backbone>_<method>_<dataset>, such as vit-b_gleam-l_vtab-cifar. Every combination works
-with every tool, but sweeps need datasets with splits. Files in configs/_base_/ of the current
-directory join the list.
+with every tool. Files in configs/_base_/ of the current directory join the list.
 """
 
 import argparse

@@ -21,6 +21,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
     parser.add_argument('--seed', type=int, help='seed of everything random; default: config')
+    parser.add_argument(
+        '--best',
+        action='store_true',
+        help='test the best checkpoint by validation and make it the adapter, not the last one',
+    )
     parser.add_argument('--no-validate', action='store_true', help='never validate')
     parser.add_argument(
         '--auto-scale-lr',
@@ -41,10 +46,11 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm import errors
     from gleam_mm.config import recipes
     from gleam_mm.engine import launch, summary
+    from gleam_mm.engine.classes import check_test_data
 
     with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
-        launch.set_work_dir(cfg, args.work_dir)
+        told = launch.set_training_dir(cfg, args.work_dir, args.resume)
         if args.no_validate:
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         if args.seed is not None:
@@ -55,9 +61,14 @@ def main(args: argparse.Namespace) -> None:
             launch.use_amp(cfg)
         launch.set_dataloader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
         launch.check_schedule(cfg)
+        if args.best:
+            launch.check_best(cfg)
         launch.check_backbone(cfg)
         launch.set_resume(cfg, args.resume)
         runner = launch.build_runner(cfg, args.launcher)
+        check_test_data(runner)
+    if told:
+        runner.logger.warning(told)
     if args.resume == 'auto' and not cfg.resume:
         runner.logger.warning(
             f'no checkpoint in {cfg.work_dir} to resume: starting at the beginning'
@@ -65,5 +76,7 @@ def main(args: argparse.Namespace) -> None:
     start = time.monotonic()
     runner.train()
     seconds = time.monotonic() - start
+    if args.best:
+        launch.load_best(runner)
     metrics = runner.test() if cfg.get('test_dataloader') is not None else None
-    summary.tell(summary.of_training(runner, metrics, seconds))
+    summary.tell(summary.of_training(runner, metrics, seconds, args.best))

@@ -16,6 +16,7 @@ from mmengine.logging import HistoryBuffer, MMLogger, print_log
 from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmpretrain.models.utils import embed
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -201,6 +202,31 @@ def test_hue_of_old_numpy_is_reproduced():
     np.testing.assert_array_equal(mmcv.adjust_hue(image, -0.3, backend='cv2'), expected)
 
 
+# Windows of another size
+
+
+@pytest.mark.parametrize('source, target', [(7, 13), (5, 9), (13, 7), (7, 7)])
+def test_position_biases_are_resized_exactly_where_they_are_cubic(source, target):
+    """Old offsets are put at 1, 1 + q, 1 + q + q^2, ..., whose last is the largest new one."""
+    steps, farthest = source // 2, target // 2
+    roots = np.roots([*[1] * (steps - 1), 1 - farthest])  # 1 + q + ... = farthest
+    (q,) = [max(1.01, min(root.real, 1.5)) for root in roots if root.imag == 0 and root.real > 0]
+    right = np.cumsum(q ** np.arange(steps))
+    known = np.concatenate((-right[::-1], [0], right))
+
+    def biases(x, y):
+        return torch.tensor(x**3 - 2 * x * y + y**2, dtype=torch.float32)
+
+    table = biases(*np.meshgrid(known, known, indexing='ij')).flatten()[:, None].repeat(1, 2)
+    resized = embed.resize_relative_position_bias_table(source, target, table, 2)
+    new = np.arange(-farthest, farthest + 1)
+    inside = np.abs(new) <= right[-1]  # beyond, a spline is constant
+    expected = biases(*np.meshgrid(new[inside], new[inside], indexing='ij'))
+    for head in range(2):
+        ours = resized[:, head].view(target, target)[inside][:, inside]
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
+
+
 # What is printed
 
 
@@ -245,10 +271,11 @@ def test_report_of_initialisation_reaches_the_log_file(current_logger, tmp_path)
 
 
 @pytest.mark.slow
-def test_spawned_workers_are_patched():
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_workers_that_are_not_forked_are_patched(method):
     images = [{'img': np.full((2, 2, 3), 90, np.uint8)} for _ in range(8)]
     jitter = TRANSFORMS.build(dict(type='ColorJitter', hue=0.5))  # overflows without a patch
     loader = DataLoader(
-        images, batch_size=None, collate_fn=jitter, num_workers=1, multiprocessing_context='spawn'
+        images, batch_size=None, collate_fn=jitter, num_workers=1, multiprocessing_context=method
     )
     assert len([image['img'] for image in loader]) == 8

@@ -76,9 +76,9 @@ def load_subject(
     """Loads what a user named on the command line.
 
     Args:
-        text: ``[NAME=]CONFIG:CHECKPOINT``; ``[NAME=]CHECKPOINT``, whose config lies beside it, as
-            training leaves it, or else in the metadata of the adapter; or ``[NAME=]CONFIG``, the
-            method at its start.
+        text: ``[NAME=]CONFIG:CHECKPOINT``; ``[NAME=]ADAPTER``, whose metadata describe the model;
+            or ``[NAME=]CONFIG``, the method at its start. A config is a program, so that one that
+            lies beside a file is run only if it is named.
         options: Overrides of the config.
         data: A config or recipe whose dataloaders replace those of the subject.
         device: Where the model goes.
@@ -92,16 +92,17 @@ def load_subject(
     metadata: dict[str, Any] = {}
     if checkpoint is not None and resolve_path(checkpoint).suffix == '.safetensors':
         _, metadata = read_adapter(checkpoint)
-    if config is None:
-        config = _config_beside(Path(checkpoint))
     if config is not None:
         cfg = recipes.load(config, options)
     elif metadata and data is not None:
         cfg = config_of(checkpoint)
+        cfg.merge_from_dict(dict(options or {}))
     else:
+        beside = sorted(Path(checkpoint).parent.glob('*.py'))
+        config = str(beside[0]) if len(beside) == 1 else 'CONFIG'
         raise ValueError(
-            f'{checkpoint}: there is no config beside it; give CONFIG:{checkpoint}'
-            + (', or --data CONFIG for the images' if metadata else '')
+            f'{checkpoint}: no config is named, and none is run unasked; give {config}:{checkpoint}'
+            + (f', or --data {config} for the images' if metadata else '')
         )
     if data is not None:
         _lend_data(cfg, recipes.load(data))
@@ -224,15 +225,6 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
     if config:
         return name, config, last
     return (name, None, rest) if Path(rest).suffix in _WEIGHTS else (name, rest, None)
-
-
-def _config_beside(checkpoint: Path) -> Path | None:
-    configs = sorted(checkpoint.parent.glob('*.py'))
-    if len(configs) > 1:
-        raise ValueError(
-            f'{checkpoint}: there are several configs beside it; give CONFIG:{checkpoint}'
-        )
-    return configs[0] if configs else None
 
 
 def _lend_data(cfg: Config, data: Config) -> None:

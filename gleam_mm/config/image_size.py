@@ -20,7 +20,7 @@ def fill_image_size(cfg: Config) -> None:
     for transform in _transforms(cfg._cfg_dict):
         for key in ('scale', 'crop_size'):
             if transform.get(key, ...) is None:
-                transform[key] = _size_for(transform.type, image_size(cfg.model.backbone))
+                transform[key] = _size_for(_name(transform), image_size(cfg.model.backbone))
 
 
 def _size_for(transform: str, size: tuple[int, int]) -> int | tuple[int, int]:
@@ -36,7 +36,7 @@ def _size_for(transform: str, size: tuple[int, int]) -> int | tuple[int, int]:
 def image_size(backbone: ConfigDict) -> tuple[int, int]:
     """Height and width that a backbone expects."""
     size = backbone.get('img_size')
-    if size is None and backbone.type == 'TIMMBackbone':
+    if size is None and _name(backbone) == 'TIMMBackbone':
         from timm.models import get_pretrained_cfg  # takes a second to import
 
         known = get_pretrained_cfg(backbone.model_name, allow_unregistered=True)
@@ -48,9 +48,14 @@ def image_size(backbone: ConfigDict) -> tuple[int, int]:
 def _transforms(node: Any) -> Iterator[ConfigDict]:
     """All parts of a config that have a type, which transforms have."""
     if isinstance(node, dict):
-        if isinstance(node.get('type'), str):
+        if node.get('type') is not None:
             yield node
-        node = node.values()
-    if not isinstance(node, str) and hasattr(node, '__iter__'):
-        for part in node:
-            yield from _transforms(part)
+        node = list(node.values())
+    for part in node if isinstance(node, list | tuple) else ():
+        yield from _transforms(part)
+
+
+def _name(config: ConfigDict) -> str:
+    """The name of a type, which new-style configs give as a class."""
+    kind = config.type
+    return kind if isinstance(kind, str) else kind.__name__

@@ -306,6 +306,12 @@ def _read(path: Path) -> Config:
         return Config.fromfile(path)
     except Exception as error:  # a config is a program: anything can happen in it
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if 'inheritance chain' in str(error):
+            raise RecipeError(
+                f'{path}: a config with _base_ cannot inherit from a new-style one, which imports: '
+                'write it in the new style too, `with read_base(): from .base import *`, or give '
+                'it a _base_ that imports nothing'
+            ) from error
         raise RecipeError(f'{path}: {type(error).__name__}: {reason}') from error
 
 

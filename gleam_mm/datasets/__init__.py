@@ -4,7 +4,7 @@ from gleam_mm.datasets.cache import CacheError, ImageCache
 from gleam_mm.datasets.concat import ConcatDataset
 from gleam_mm.datasets.csv_list import CSVDataset
 from gleam_mm.datasets.fewshot import FGVC_TASKS, FewShotFGVC
-from gleam_mm.datasets.folder import CustomDataset
+from gleam_mm.datasets.folder import CustomDataset, ImageNet, ImageNet21k, Places205
 from gleam_mm.datasets.hugging_face import HuggingFaceDataset
 from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList
 from gleam_mm.datasets.images import LoadImageFromFile, UnreadableImageError
@@ -26,7 +26,10 @@ __all__ = [
     'ImageCache',
     'ImageList',
     'ImageListError',
+    'ImageNet',
+    'ImageNet21k',
     'LoadImageFromFile',
+    'Places205',
     'TarDataset',
     'UnreadableImageError',
 ]

@@ -7,13 +7,20 @@ from pathlib import PurePath
 
 from mmengine.fileio import get_file_backend
 from mmpretrain.datasets import CustomDataset as _CustomDataset
+from mmpretrain.datasets import ImageNet as _ImageNet
+from mmpretrain.datasets import ImageNet21k as _ImageNet21k
+from mmpretrain.datasets import Places205 as _Places205
 
+from gleam_mm.datasets.choose import stratified
 from gleam_mm.datasets.image_files import ImageFiles, warn
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.lists import ImageListError, Line, check_path, raw_lines, read_list, text_of
 from gleam_mm.registry import DATASETS
 
-__all__ = ['CustomDataset', 'is_hidden']
+__all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k', 'Places205', 'is_hidden']
+
+SELECT, VALIDATE = 'select', 'validate'
+"""The two parts of a folder: what options are chosen by, and what they are judged on."""
 
 # What systems and tools put beside folders of classes.
 _HIDDEN = ('__MACOSX', '__pycache__', '@eaDir', '$RECYCLE.BIN', 'lost+found')
@@ -36,26 +43,62 @@ class CustomDataset(ImageFiles, _CustomDataset):
 
     Args:
         extensions: Endings of pictures, by default of all formats that can be decoded.
+        only_classes: Whether every folder must have the name of one of the ``classes``, so that
+            other names, in their order, do not stand for them.
+        part: ``'select'`` leaves out the pictures of ``'validate'``, which are ``held_out`` of
+            all, every class in proportion, the same on every machine. Of any other part, and by
+            default, all pictures are taken. Sweeps set it.
+        held_out: The share of the pictures that ``'validate'`` takes.
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``CustomDataset``.
 
     Raises:
-        ValueError: The folder has no images, or its subfolders are not the ``classes``.
+        ValueError: The folder has no images, its subfolders are not the ``classes``, or these have
+            a name twice; or ``held_out`` is no share.
         ImageListError: A line of the list is malformed, or a label out of range.
     """
 
     def __init__(
-        self, *args: object, extensions: Sequence[str] = SUFFIXES, **kwargs: object
+        self,
+        *args: object,
+        extensions: Sequence[str] = SUFFIXES,
+        only_classes: bool = False,
+        part: str | None = None,
+        held_out: float = 0.2,
+        **kwargs: object,
     ) -> None:
+        if not 0 < held_out < 1:
+            raise ValueError(f'held_out={held_out!r}: choose a share, above 0 and below 1')
+        self.only_classes, self.part, self.held_out = only_classes, part, held_out
         super().__init__(*args, extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Finds the images: ``img_path`` and, with labels, ``gt_label`` of each."""
+        names = list(self.CLASSES or ())
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f'classes: {max(names, key=names.count)!r} is there twice; each class needs a '
+                'name of its own'
+            )
         if not self.ann_file:
-            return self._samples_of_folder()
+            return self._take(self._samples_of_folder())
         samples = [self._sample(line.image, line.label) for line in self._lines()]
         if not samples:
             raise ImageListError(f'{self.ann_file}: the list is empty')
-        return samples
+        return self._take(samples)
+
+    def _take(self, samples: list[dict]) -> list[dict]:
+        if self.part not in (SELECT, VALIDATE):
+            return samples
+        labels = [sample.get('gt_label', 0) for sample in samples]
+        number = round(self.held_out * len(samples))
+        if not 0 < number < len(samples):
+            raise ValueError(
+                f'{self.ann_file or self._folder}: of {len(samples)} pictures, a share of '
+                f'{self.held_out} to validate on leaves nothing to train or to validate on'
+            )
+        held_out = set(*stratified(labels, [number], seed=0))
+        validates = self.part == VALIDATE
+        return [s for i, s in enumerate(samples) if (i in held_out) == validates]
 
     # Lists ---------------------------------------------------------------------------------------
 
@@ -123,7 +166,10 @@ class CustomDataset(ImageFiles, _CustomDataset):
         others = [folder for folder in folders if folder not in names]
         if not others:
             return {folder: names.index(folder) for folder in folders}
-        if len(others) == len(folders) == len(names):  # told by other names, in their order
+        if not self.only_classes and len(others) == len(folders) == len(names):
+            pairs = [f'{folder} is {n!r}' for folder, n in zip(folders, names, strict=True)]
+            if tuple(names) != tuple(self.METAINFO.get('classes', ())):
+                warn(f'{self._folder}: `classes` name its folders in their order: {_some(pairs)}')
             return {folder: label for label, folder in enumerate(folders)}
         raise ValueError(
             f'{self._folder}: of its {len(folders)} folders of classes these are none of the '
@@ -162,6 +208,24 @@ class CustomDataset(ImageFiles, _CustomDataset):
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         sample = {'img_path': backend.join_path(self.img_prefix, file)}
         return sample if label is None else {**sample, 'gt_label': label}
+
+
+# MMPretrain's datasets that are folders of classes, under their own names.
+
+
+@DATASETS.register_module()
+class ImageNet(CustomDataset, _ImageNet):
+    """MMPretrain's ImageNet-1k, read as :class:`CustomDataset` reads folders and lists."""
+
+
+@DATASETS.register_module()
+class ImageNet21k(CustomDataset, _ImageNet21k):
+    """MMPretrain's ImageNet-21k, read as :class:`CustomDataset` reads folders and lists."""
+
+
+@DATASETS.register_module()
+class Places205(CustomDataset, _Places205):
+    """MMPretrain's Places205, read as :class:`CustomDataset` reads folders and lists."""
 
 
 def _hidden_part(folder: str) -> str:

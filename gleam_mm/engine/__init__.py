@@ -10,6 +10,7 @@ from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.engine.metrics import RegressionMetric
 from gleam_mm.engine.optim import TrainableOptimWrapperConstructor
 from gleam_mm.engine.order import EpochSeedHook
+from gleam_mm.engine.pictures_hook import PicturesHook
 from gleam_mm.engine.resume import find_resumable
 from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.engine.schedule import WarmupLR
@@ -25,6 +26,7 @@ __all__ = [
     'EpochTrainLoop',
     'IterTrainLoop',
     'PETLRunner',
+    'PicturesHook',
     'RegressionMetric',
     'SparseAdapterHook',
     'TrainableOptimWrapperConstructor',

@@ -77,6 +77,12 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 # Under MMEngine's own name, so that `type='AmpOptimWrapper'` and `--amp` work everywhere.
 @OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper')
-def build_amp_optim_wrapper(**kwargs: Any) -> OptimWrapper:
-    """Makes MMEngine's ``AmpOptimWrapper`` or, where it refuses, :class:`CPUAmpOptimWrapper`."""
-    return (CPUAmpOptimWrapper if get_device() == 'cpu' else AmpOptimWrapper)(**kwargs)
+class DeviceAmpOptimWrapper:
+    """Makes MMEngine's ``AmpOptimWrapper`` or, where it refuses, :class:`CPUAmpOptimWrapper`.
+
+    A class, since configs can write down nothing else for a type.
+    """
+
+    def __new__(cls, **kwargs: Any) -> OptimWrapper:  # type: ignore[misc]
+        """Builds the one of them that the device needs."""
+        return (CPUAmpOptimWrapper if get_device() == 'cpu' else AmpOptimWrapper)(**kwargs)

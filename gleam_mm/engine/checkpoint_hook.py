@@ -1,15 +1,19 @@
 """Checkpoints that survive a kill at any moment, and the adapter file beside them."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import all_reduce_dict, is_main_process
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
@@ -75,6 +79,7 @@ class AdapterCheckpointHook(CheckpointHook):
             self.last_ckpt = runner._load_from
             if is_main_process():  # a kill may have come before it was said to be the last
                 write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
+        self._check_names(runner)
         super().before_train(runner)  # which removes outdated ones
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
@@ -129,17 +134,60 @@ class AdapterCheckpointHook(CheckpointHook):
         Raises:
             UserError: There is no metric of the name that ``save_best`` has.
         """
-        if self._trains and self.save_best:
-            known = {*(metrics or {}), 'auto'}
-            for name in self.key_indicators:
-                if name not in known:
-                    raise UserError(
-                        f'default_hooks.checkpoint.save_best={name!r}: the evaluators give '
-                        f'{", ".join(metrics or ()) or "no metrics"}{hint_at(name, known)}'
-                    )
         if self._trains:
+            self._require({*(metrics or {})})
             with uninterrupted():
                 self._keep(runner, metrics or {})
+
+    def _check_names(self, runner: Runner) -> None:
+        """Refuses names in ``save_best`` that the evaluators do not give, as far as they tell."""
+        if runner.val_loop is None:
+            return
+        given = [metric_names(metric) for metric in runner.val_evaluator.metrics]
+        if all(names is not None for names in given):
+            self._require({name for names in given for name in names or ()})
+
+    def _require(self, given: set[str]) -> None:
+        for name in self.key_indicators if self.save_best else ():
+            if name not in {*given, 'auto'}:
+                raise UserError(
+                    f'default_hooks.checkpoint.save_best={name!r}: the evaluators give '
+                    f'{", ".join(sorted(given)) or "no metrics"}{hint_at(name, given)}'
+                )
+
+    def load_best(self, runner: Runner) -> Path:
+        """Puts the best weights by validation in the place of the last, and into the adapter file.
+
+        Averaged weights, too, are then those of the best checkpoint.
+
+        Args:
+            runner: The runner, after its training.
+
+        Returns:
+            The best checkpoint; of several metrics that of the first.
+
+        Raises:
+            UserError: There is none.
+        """
+        best = next(iter(self._best_paths().items()), None)
+        if best is None or not Path(best[1]).is_file():
+            raise UserError(
+                f'--best: there is no best checkpoint in {self.out_dir}: nothing was validated'
+            )
+        key, path = best[0] or self.key_indicators[0], Path(best[1])
+        runner._resume = False  # so that an EMAHook takes them for the averaged ones as well
+        runner.load_checkpoint(str(path))
+        if is_main_process() and isinstance(unwrapped(runner.model), PETLClassifier):
+            content = checkpoints.load_from_local(str(path), 'cpu')  # with averaged weights, if any
+            info = content['message_hub']['runtime_info']
+            score = info.get('best_score', info.get(f'best_score_{key}'))
+            tensors = dict(content['state_dict'])
+            del tensors[checkpoints.FINGERPRINT]
+            metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
+            metadata |= {name: content['meta'][name] for name in ('epoch', 'iter')}
+            metadata['metrics'] = {'val': plain_metrics({key: score})}
+            checkpoints.save_adapter(Path(runner.work_dir) / ADAPTER, tensors, metadata)
+        return path
 
     def _keep(self, runner: Runner, metrics: dict[str, Any]) -> None:
         done = _done(runner)
@@ -297,3 +345,25 @@ def _accumulated(runner: Runner) -> dict[str, Tensor]:
     }
     all_reduce_dict(gradients, op='mean')
     return {name: gradient.cpu() for name, gradient in gradients.items()}
+
+
+def metric_names(metric: BaseMetric) -> list[str] | None:
+    """What one of MMPretrain's metrics gives, seen by computing it for one made-up image.
+
+    Returns:
+        The names; None of a metric of somebody else's, which might do anything, and of one that
+        needs more than a label and scores.
+    """
+    if not type(metric).__module__.startswith('mmpretrain.'):
+        return None
+    scores = torch.eye(1, 1000)[0]  # of as many classes as any `topk` may ask for
+    sample = DataSample().set_gt_label([0]).set_gt_score(scores)
+    sample.set_pred_label([0]).set_pred_score(scores)
+    metric = copy.deepcopy(metric)
+    metric.results = []
+    try:
+        metric.process({}, [sample.to_dict()])
+        names = metric.compute_metrics(metric.results)
+    except Exception:  # it is told at the first validation then
+        return None
+    return [f'{metric.prefix}/{name}' if metric.prefix else name for name in names]

@@ -1,6 +1,7 @@
-"""The head has as many outputs as the dataset has classes: filled in, and checked."""
+"""The classes of a model and of its datasets are the same: filled in, and compared by name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,42 @@ from mmengine import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import Dataset
 
+from gleam_mm.checkpoint import CheckpointError, load_from_local
+from gleam_mm.datasets import CustomDataset
 from gleam_mm.engine.dist import unwrapped
-from gleam_mm.registry import DATASETS, HOOKS, scope_of
+from gleam_mm.registry import DATASETS, HOOKS, registered, scope_of
+
+Names = tuple[str, ...]
+
+_TRAINED = 'the dataset of train_dataloader'
 
 
-def fill_num_classes(cfg: Config) -> None:
+def fill_classes(cfg: Config, names: Names | None = None) -> None:
+    """Fills in the number of classes of the head, and the names of those that folders stand for.
+
+    Folders of validation and test data that no ``classes`` name get those of the training data, so
+    that they may lack some, and have no others.
+
+    Args:
+        cfg: The whole config; changed in place.
+        names: The classes, where they are known. By default the training dataset is built and
+            asked, if there is anything to fill in.
+
+    Raises:
+        ValueError: The training dataset has no class names.
+    """
+    folders = list(_unnamed_folders(cfg))
+    if names is None and folders and cfg.get('train_dataloader') is not None:
+        names = class_names(cfg)
+    fill_num_classes(cfg, names)
+    for dataset in folders if names is not None else ():
+        dataset.update(classes=list(names), only_classes=True)
+
+
+def fill_num_classes(cfg: Config, names: Names | None = None) -> None:
     """Fills ``model.head.num_classes`` where it is None.
 
     The number comes from ``data_preprocessor.num_classes`` or, where that is None as well, from
@@ -22,6 +52,7 @@ def fill_num_classes(cfg: Config) -> None:
 
     Args:
         cfg: The whole config; changed in place.
+        names: The classes, where they are known.
 
     Raises:
         ValueError: The training dataset has no class names either.
@@ -32,13 +63,18 @@ def fill_num_classes(cfg: Config) -> None:
     preprocessor = cfg.get('data_preprocessor') or {}
     number = head.num_classes or preprocessor.get('num_classes')
     if number is None:
-        number = len(_class_names(cfg))
+        number = len(names or class_names(cfg))
     head.num_classes = number
     if 'num_classes' in preprocessor:
         cfg.data_preprocessor.num_classes = number
 
 
-def _class_names(cfg: Config) -> tuple[str, ...]:
+def class_names(cfg: Config) -> Names:
+    """The classes of the training dataset, or else of the test dataset, which is built for that.
+
+    Raises:
+        ValueError: There is no such dataset, or it has no class names.
+    """
     dataloader = cfg.get('train_dataloader') or cfg.get('test_dataloader')
     if dataloader is None:
         raise ValueError(
@@ -47,26 +83,66 @@ def _class_names(cfg: Config) -> tuple[str, ...]:
         )
     with scope_of(cfg):
         dataset = DATASETS.build(dataloader.dataset)
-    classes = dataset.metainfo.get('classes')
-    if not classes:
+    if not (names := _names(dataset)):
         raise ValueError(
             f'model.head.num_classes is None and the dataset {type(dataset).__name__} has no '
             'class names; set model.head.num_classes, or `classes` of the dataset'
         )
-    return classes
+    return names
+
+
+def classes_in(checkpoint: str | None) -> Names | None:
+    """The classes that a local checkpoint or adapter file was trained with, if it says so."""
+    try:
+        content = load_from_local(str(checkpoint), map_location='cpu')
+    except (CheckpointError, OSError):  # told where it is loaded
+        return None
+    return classes_of_meta(content.get('meta'))
+
+
+def classes_of_meta(meta: Any) -> Names | None:
+    """The class names in the ``meta`` of a checkpoint, if there are any."""
+    told = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    names = told.get('classes') if isinstance(told, Mapping) else None
+    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
+
+
+def _unnamed_folders(cfg: Config) -> Iterator[Any]:
+    """Configs of validation and test datasets that are folders of classes without names."""
+    for key in ('val_dataloader', 'test_dataloader'):
+        for dataset in datasets_in((cfg.get(key) or {}).get('dataset')):
+            kind = dataset.get('type')
+            found = registered(DATASETS, kind) if isinstance(kind, str) else kind
+            named = (
+                *(dataset.get('classes'), dataset.get('ann_file')),
+                (dataset.get('metainfo') or {}).get('classes'),
+            )
+            if found is CustomDataset and not any(named) and dataset.get('with_label', True):
+                yield dataset
+
+
+def datasets_in(config: Any) -> Iterator[Any]:
+    """The configs of datasets in one, behind those that repeat, concatenate or select."""
+    if not isinstance(config, dict):
+        return
+    inner = [config.get('dataset'), *(config.get('datasets') or ())]
+    if not any(isinstance(part, dict) for part in inner):
+        yield config
+    for part in inner:
+        yield from datasets_in(part)
 
 
 @HOOKS.register_module()
 class CheckClassesHook(Hook):
-    """Stops a run whose head has another number of classes than its dataset.
+    """Stops a run whose head or checkpoint has other classes than its datasets.
 
     MMPretrain would train it: too large a head passes unnoticed, too small a one fails on the
-    first label beyond it. Labels are compared as well, since a dataset may list others than it has
-    names for.
+    first label beyond it, and classes in another order are scored by the wrong labels. Labels are
+    compared as well, since a dataset may list others than it has names for.
     """
 
     priority = 'VERY_HIGH'
-    _labels_fit = None  # the dataset whose labels were checked last: not again at every epoch
+    _labels_fit: Any = None  # the dataset whose labels were checked last: not at every epoch
 
     def before_train(self, runner: Runner) -> None:
         """Compares the head with the training dataset, and that with the validation dataset.
@@ -75,37 +151,42 @@ class CheckClassesHook(Hook):
         """
         train = runner.train_dataloader.dataset
         self._check(runner, train, 'train_dataloader')
-        if runner.val_loop is None:
-            return
-        validation = runner.val_dataloader.dataset
-        self._check(runner, validation, 'val_dataloader')
-        names: list[Any] = [
-            getattr(dataset, 'metainfo', {}).get('classes') for dataset in (train, validation)
-        ]
-        if all(names) and tuple(names[0]) != tuple(names[1]):
-            ours, theirs = next(pair for pair in zip(*names, strict=True) if pair[0] != pair[1])
-            raise ValueError(
-                'the datasets of train_dataloader and val_dataloader have other classes: where the '
-                f'first has {ours!r}, the second has {theirs!r}'
-            )
+        if runner.val_loop is not None:
+            validation = runner.val_dataloader.dataset
+            self._check(runner, validation, 'val_dataloader')
+            _compare(_names(train), validation, _TRAINED, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
         """Compares the head with the validation dataset."""
         self._check(runner, runner.val_dataloader.dataset, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
-        """Compares the head with the test dataset."""
-        self._check(runner, runner.test_dataloader.dataset, 'test_dataloader')
+        """Compares head, training and checkpoint with the test dataset."""
+        dataset = runner.test_dataloader.dataset
+        self._check(runner, dataset, 'test_dataloader')
+        if isinstance(getattr(runner, '_train_loop', None), BaseLoop):
+            _compare(_names(runner.train_dataloader.dataset), dataset, _TRAINED, 'test_dataloader')
+        else:
+            ours = getattr(runner, 'trained_classes', None)
+            _compare(ours, dataset, 'the checkpoint', 'test_dataloader')
 
     def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> None:
+        if hasattr(dataset, '__len__') and not len(dataset):
+            raise ValueError(f'{where}.dataset has no images')
         model = unwrapped(runner.model)
         outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
-        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        classes = _names(dataset)
         if outputs is not None and classes and outputs != len(classes):
+            told = ', '.join((*classes[:5], *(['...'] if len(classes) > 5 else [])))
+            advice = (
+                f'set model.head.num_classes={len(classes)}, or None to read it from the dataset'
+                if where == 'train_dataloader'
+                else f'data without some of the classes need the names of all, in {where}.dataset'
+                '.classes; data with others are none of this model'
+            )
             raise ValueError(
                 f'model.head.num_classes is {outputs}, but the dataset of {where} has '
-                f'{len(classes)} classes ({", ".join(map(str, classes[:5]))}, ...): set '
-                f'model.head.num_classes={len(classes)}, or None to read it from the dataset'
+                f'{len(classes)} classes ({told}): {advice}'
             )
         number = outputs or len(classes or ())
         if number and self._labels_fit != (dataset, number):
@@ -125,6 +206,36 @@ class CheckClassesHook(Hook):
                         f'{where}: label {one} of {data.get("img_path", f"image {index}")} is out '
                         f'of range; there are {number} classes, 0 to {number - 1}'
                     )
+
+
+def check_test_data(runner: Runner) -> None:
+    """Looks at the test dataset before a training that it follows, for it may not be there.
+
+    Raises:
+        FileNotFoundError: Its files are not there.
+        ValueError: It has no images, or other classes than the training.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, CheckClassesHook) and runner.test_loop is not None:
+            runner.train_dataloader  # noqa: B018 - builds the loop
+            hook.before_test(runner)
+
+
+def _compare(ours: Names | None, dataset: Any, whose: str, where: str) -> None:
+    theirs = _names(dataset)
+    if ours and theirs and ours != theirs:
+        pairs = enumerate(zip_longest(ours, theirs))
+        number, (first, second) = next(pair for pair in pairs if len({*pair[1]}) > 1)
+        raise ValueError(
+            f'the dataset of {where} has other classes than {whose}: class {number} is '
+            f'{second!r}, and {first!r} there, so that labels would be shifted; use data of the '
+            f'same classes, or say their order by {where}.dataset.classes'
+        )
+
+
+def _names(dataset: Any) -> Names | None:
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    return tuple(map(str, names)) if isinstance(names, Sequence) and names else None
 
 
 def _parts(dataset: Dataset) -> Iterator[BaseDataset]:

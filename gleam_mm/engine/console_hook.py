@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,7 @@ _BULKY = (
     '\n------------------------------------------------------------\nSystem environment:',
 )
 _REFRESH_SECONDS = 0.1
+_PATIENCE_SECONDS = 20
 
 
 def on_terminal() -> bool:
@@ -89,7 +91,8 @@ class _TimeColumn(ProgressColumn):
 class ConsoleHook(Hook):
     """Shows one progress bar on a terminal: epoch, loss, validation accuracy and ETA.
 
-    Where standard output is no terminal, it does nothing, and the log has MMEngine's plain lines.
+    Where standard output is no terminal, there is no bar, and the log has MMEngine's plain lines.
+    A first step that takes long is told anywhere: nothing else would show that it runs.
     """
 
     priority = 'VERY_LOW'  # after the hooks that compute what is shown
@@ -98,6 +101,7 @@ class ConsoleHook(Hook):
         self._progress: Progress | None = None
         self._status: dict[str, str] = {}
         self._refreshed = 0.0
+        self._waiting: threading.Timer | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Routes the log of runners that have not done so."""
@@ -107,6 +111,9 @@ class ConsoleHook(Hook):
         """Starts the bar."""
         self._status = {}
         self._start('training', runner.max_iters, runner.iter)
+        self._waiting = threading.Timer(_PATIENCE_SECONDS, _tell_that_it_runs, [runner])
+        self._waiting.daemon = True
+        self._waiting.start()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Names the epoch."""
@@ -120,6 +127,7 @@ class ConsoleHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         """Advances the bar and shows the loss, averaged over the last ten iterations."""
+        self._stop_waiting()
         if self._progress is None:
             return
         losses = runner.message_hub.log_scalars.get('train/loss')
@@ -142,6 +150,7 @@ class ConsoleHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leaves the finished bar on the terminal."""
+        self._stop_waiting()
         self._stop()
 
     def before_test_epoch(self, runner: Runner) -> None:
@@ -168,7 +177,13 @@ class ConsoleHook(Hook):
 
     def after_everything(self, runner: Runner) -> None:
         """Ends a bar that an error or Ctrl-C has stopped, before anything else is printed."""
+        self._stop_waiting()
         self._stop()
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     def _start(self, description: str, total: int, completed: int) -> None:
         self._stop()
@@ -213,6 +228,15 @@ class ConsoleHook(Hook):
             self._progress.stop()
             self._progress = None
             atexit.unregister(self._stop)
+
+
+def _tell_that_it_runs(runner: Runner) -> None:
+    batch = getattr(runner.train_dataloader, 'batch_size', None)
+    images = f', for {batch} images' if batch else ''
+    runner.logger.warning(
+        f'The first step has taken {_PATIENCE_SECONDS} seconds so far and goes on{images}. If it '
+        'never ends: fewer images (train_dataloader.batch_size), or smaller ones'
+    )
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

@@ -1,19 +1,43 @@
 """From a config and the command line's flags to a runner."""
 
+import itertools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from gleam_mm.arguments import hint_at
-from gleam_mm.engine.classes import fill_num_classes
+from gleam_mm.engine.amp import DeviceAmpOptimWrapper
+from gleam_mm.engine.checkpoint_hook import ADAPTER, AdapterCheckpointHook
+from gleam_mm.engine.classes import classes_in, datasets_in, fill_classes
 from gleam_mm.engine.dist import init_dist
-from gleam_mm.engine.resume import find_resumable
+from gleam_mm.engine.resume import LAST, find_resumable
 from gleam_mm.engine.runner import PETLRunner
-from gleam_mm.registry import OPTIMIZERS, RUNNERS
+from gleam_mm.registry import (
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    RUNNERS,
+    TRANSFORMS,
+)
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_REPLACING = (
+    *(DATASETS, TRANSFORMS, HOOKS, LOOPS),
+    *(OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS),
+)
+"""The registries with components of ours under the names of MMEngine's and MMPretrain's."""
+
 TRAINING_KEYS = (
     'train_dataloader',
     'train_cfg',
@@ -31,6 +55,65 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+
+
+def set_training_dir(cfg: Config, work_dir: str | None, resume: str | None) -> str | None:
+    """Sets where a training writes, so that it does not replace another one.
+
+    Where the default folder has a training already, a new one goes beside it, into
+    ``work_dirs/<config's name>-2`` and so on; one that is resumed is the last of these.
+
+    Args:
+        cfg: The whole config; changed in place.
+        work_dir: The folder that the user names, or None.
+        resume: As of :func:`set_resume`.
+
+    Returns:
+        What to tell the user, or None.
+
+    Raises:
+        FileExistsError: The user or the config names a folder that has a training already.
+    """
+    named = work_dir is not None or cfg.get('work_dir') is not None
+    set_work_dir(cfg, work_dir)
+    first = Path(cfg.work_dir)
+    if named:
+        if resume is None and _has_training(first):
+            raise FileExistsError(
+                f'{first}: has a training already, which another one would replace: go on with it '
+                'by --resume, or name another folder with --work-dir'
+            )
+        return None
+    numbered = (first.with_name(f'{first.name}-{number}') for number in itertools.count(2))
+    used = list(itertools.takewhile(_has_training, itertools.chain([first], numbered)))
+    if not used:
+        return None
+    if resume is None:
+        free = first.with_name(f'{first.name}-{len(used) + 1}')
+        cfg.work_dir = str(free)
+        return f'{used[-1]} has a training already: this one goes to {free}'
+    its_own = [folder for folder in used if folder.resolve() == Path(resume).resolve().parent]
+    cfg.work_dir = str((its_own or used)[-1])
+    return None
+
+
+def _has_training(folder: Path) -> bool:
+    """Whether a training has left anything in a folder that another one would replace."""
+    return any(next(folder.glob(pattern), None) for pattern in ('*.pth', ADAPTER, LAST))
+
+
+def check_best(cfg: Config) -> None:
+    """Refuses to end with the best checkpoint of a training that keeps none.
+
+    Raises:
+        ValueError: It does not validate, or does not keep the best.
+    """
+    saves = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if cfg.get('val_dataloader') is None or not saves.get('save_best'):
+        raise ValueError(
+            '--best: the training keeps no best checkpoint; it needs a val_dataloader, and '
+            "default_hooks.checkpoint.save_best='auto'"
+        )
 
 
 def set_dataloader_defaults(
@@ -154,10 +237,90 @@ def scale_learning_rate(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def use_own_components(cfg: Config) -> None:
+    """Takes our components where a new-style config names the classes of those that they replace.
+
+    By name they are found anyway: ours are registered under the same names, nearer by.
+    """
+    replaced = {}
+    for registry in _REPLACING:
+        registry.import_from_location()
+        for name, ours in registry.module_dict.items():
+            above = registry.parent
+            while above is not None:
+                if name in above.module_dict:
+                    replaced[above.module_dict[name]] = ours
+                above = above.parent
+    _replace_types(cfg._cfg_dict, replaced)
+
+
+def _replace_types(node: Any, replaced: Mapping[Any, Any]) -> None:
+    if isinstance(node, dict):
+        kind = node.get('type')
+        if isinstance(kind, type) and kind in replaced:
+            ours = replaced[kind]  # by its import path, which can be written down
+            node['type'] = f'{ours.__module__}.{ours.__qualname__}'
+        node = list(node.values())
+    for part in node if isinstance(node, list | tuple) else ():
+        _replace_types(part, replaced)
+
+
 def use_amp(cfg: Config) -> None:
     """Switches automatic mixed precision on: with a scaled loss on GPUs, bfloat16 on the CPU."""
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    name = DeviceAmpOptimWrapper
+    cfg.optim_wrapper.type = f'{name.__module__}.{name.__qualname__}'  # whatever its scope is
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Makes a test average the scores of several augmented images of each picture.
+
+    Those are what ``tta_pipeline`` of the config says, or the picture and its mirror image; their
+    scores are merged by ``tta_model``, by default their mean.
+
+    Raises:
+        ValueError: No dataset of the test has a pipeline.
+    """
+    datasets = [d for d in datasets_in(cfg.test_dataloader.dataset) if d.get('pipeline')]
+    if not datasets:
+        raise ValueError('--tta: no dataset of test_dataloader has a pipeline to augment')
+    for dataset in datasets:
+        dataset.pipeline = deepcopy(cfg.get('tta_pipeline')) or _mirrored(dataset.pipeline)
+    merged = cfg.get('tta_model') or ConfigDict(type='mmpretrain.AverageClsScoreTTA')
+    hook = dict(type='PrepareTTAHook', tta_cfg=merged)  # which wraps the model behind its loading
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), hook]
+
+
+def _mirrored(pipeline: Sequence[Any]) -> list[Any]:
+    """A pipeline that ends with an image and its mirror image, each packed by its last step."""
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    return [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])]
+
+
+def draw_predictions(
+    cfg: Config, folder: str | None, show: bool, interval: int, seconds: float
+) -> None:
+    """Makes a test draw its predictions.
+
+    Args:
+        cfg: The whole config; changed in place.
+        folder: Where pictures are written, or None.
+        show: Whether they are shown in a window.
+        interval: Every how many pictures one is drawn.
+        seconds: How long a window stays.
+
+    Raises:
+        ValueError: There is no screen to show windows on.
+    """
+    desktop = sys.platform in ('darwin', 'win32') or {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}
+    if show and not desktop:
+        raise ValueError('--show: there is no display here; --show-dir FOLDER writes the pictures')
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.get('visualization') or ConfigDict(type='VisualizationHook')
+    hook.update(enable=True, show=show, out_dir=folder, interval=interval, wait_time=seconds)
+    hooks['visualization'] = hook
+    if cfg.get('visualizer') is None:
+        cfg.visualizer = ConfigDict(type='UniversalVisualizer')
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:
@@ -187,11 +350,22 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     cfg.load_from = str(path)
 
 
+def load_best(runner: Runner) -> None:
+    """Puts the best weights by validation in the place of the last; they become the adapter.
+
+    Raises:
+        UserError: There are none.
+    """
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, AdapterCheckpointHook))
+    runner.logger.info(f'Going on with the best checkpoint, {hook.load_best(runner)}')
+
+
 def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     """Builds the runner of a config, in each process of a distributed run.
 
     Args:
-        cfg: The whole config; changed in place. The size of the head is filled in where it is None.
+        cfg: The whole config; changed in place. The size of the head is filled in where it is None,
+            and the names of classes in folders.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         test_only: Takes out what only training needs.
 
@@ -200,12 +374,13 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
         ValueError: Parts of the config do not fit each other.
     """
     cfg.launcher = launcher
+    use_own_components(cfg)
     check_head(cfg)
     if not test_only:
         check_optimizer(cfg)
     init_dist(cfg)
     try:
-        fill_num_classes(cfg)
+        fill_classes(cfg, classes_in(cfg.get('load_from')) if test_only else None)
     except FileNotFoundError as error:
         if error.filename is None:  # the dataset itself says what to do
             raise

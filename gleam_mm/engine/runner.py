@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
@@ -13,10 +14,22 @@ from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.config.scopes import with_scopes
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine import schedule
-from gleam_mm.engine.console_hook import route_log
+from gleam_mm.engine.calibrate_hook import CalibrateHook
+from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
+from gleam_mm.engine.classes import CheckClassesHook, Names, classes_of_meta
+from gleam_mm.engine.console_hook import ConsoleHook, route_log
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
-from gleam_mm.engine.order import stop_workers
+from gleam_mm.engine.order import EpochSeedHook, stop_workers
 from gleam_mm.registry import RUNNERS
+
+_NEEDED: dict[str, type[Hook]] = {
+    'checkpoint': AdapterCheckpointHook,
+    'epoch_seed': EpochSeedHook,
+    'classes': CheckClassesHook,
+    'calibrate': CalibrateHook,
+    'console': ConsoleHook,
+}
+"""The hooks of our default runtime that decide what a training is, by their names there."""
 
 _WORKER_DIED = re.compile(r'DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)')
 
@@ -35,6 +48,7 @@ class PETLRunner(Runner):
     _running = False
     _ran = False  # before_run
     _loaded: Any = None  # the checkpoint that is being resumed
+    trained_classes: Names | None = None  # those of the checkpoint that was loaded
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds the logger, and keeps its console readable from the first line on."""
@@ -59,6 +73,22 @@ class PETLRunner(Runner):
         super().load_or_resume()
         self._has_loaded = True
         self._loaded = None
+
+    def register_default_hooks(self, hooks: dict[str, Hook | dict | None] | None = None) -> None:
+        """Registers default hooks, as in MMEngine, with what a training of a method needs.
+
+        A config for MMPretrain need not name them. A checkpoint hook of MMEngine's becomes ours,
+        which writes the adapter; None does without a hook.
+        """
+        hooks = {**(hooks or {})}
+        for name, kind in _NEEDED.items():
+            hooks.setdefault(name, dict(type=kind))
+            if hooks[name] is None:
+                del hooks[name]
+        saves: Any = hooks.get('checkpoint')
+        if isinstance(saves, dict) and saves.get('type') in ('CheckpointHook', CheckpointHook):
+            hooks['checkpoint'] = {**saves, 'type': AdapterCheckpointHook}
+        super().register_default_hooks(hooks)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Builds the loop; those without a type are ours, which can be resumed anywhere."""
@@ -117,6 +147,7 @@ class PETLRunner(Runner):
                 raise
             raise CheckpointError(f'{filename}: {error}') from error
         checkpoint.get('meta', {}).pop('config', None)
+        self.trained_classes = classes_of_meta(checkpoint.get('meta'))
         self._loaded = checkpoint
         return checkpoint
 

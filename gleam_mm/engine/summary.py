@@ -58,13 +58,16 @@ def _told(value: Any) -> str:
     return ' '.join(map(_told, value))
 
 
-def of_training(runner: Runner, metrics: Mapping[str, float] | None, seconds: float) -> str:
+def of_training(
+    runner: Runner, metrics: Mapping[str, float] | None, seconds: float, best: bool = False
+) -> str:
     """What a training run came to, and the commands to try next.
 
     Args:
         runner: The runner after training.
         metrics: Metrics on the test split, or None where nothing was tested.
         seconds: How long training took.
+        best: Whether the weights are the best by validation, not the last ones.
 
     Returns:
         Lines of text.
@@ -72,7 +75,8 @@ def of_training(runner: Runner, metrics: Mapping[str, float] | None, seconds: fl
     model = unwrapped(runner.model)
     lines = []
     if metrics is not None:
-        lines.append(('accuracy', f'{headline(metrics)} on test, with the final weights'))
+        weights = 'the best weights by validation' if best else 'the final weights'
+        lines.append(('accuracy', f'{headline(metrics)} on test, with {weights}'))
     if validated := _last_validation(runner):
         lines.append(('validation', f'{headline(validated)} at the end'))
     work_dir = _shown(Path(runner.work_dir))

@@ -31,6 +31,9 @@ _ARGUMENTS: dict[str, set[str]] = {
 }
 """The transforms that are built from a file, and the arguments that they may have."""
 
+_LARGEST = 16_384
+"""The most pixels a side that a file may ask for."""
+
 _WORD = re.compile(r'[\w+-]{0,40}')
 
 
@@ -173,4 +176,6 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
-    return not isinstance(value, str) or _WORD.fullmatch(value) is not None
+    if isinstance(value, str):
+        return _WORD.fullmatch(value) is not None
+    return value is None or abs(value) <= _LARGEST

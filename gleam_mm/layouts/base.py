@@ -1,5 +1,6 @@
 """Layouts: where the sites of a backbone are, and what grid its tokens form."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,9 @@ class Layout:
 
     windowed: ClassVar[bool] = False
     """Whether attention sees windows instead of the whole grid; then it is a WindowedLayout."""
+
+    first_frozen_stage: ClassVar[int] = 0
+    """From which value on the backbone's option ``frozen_stages`` freezes anything."""
 
     neck: ClassVar[Mapping[str, Any]] = {'type': 'GlobalAveragePooling'}
     """The config of the neck that pools what such a backbone returns, unless it does so itself."""
@@ -273,12 +277,35 @@ class Layout:
         return [site for site in sites if site.role in wanted and site.block in chosen]
 
     def parameters(self, blocks: Sequence[int] | None = None) -> Iterator[tuple[str, nn.Parameter]]:
-        """The backbone's parameters by name, all of them or those of some blocks."""
+        """The backbone's parameters by name, all of them or those of some blocks.
+
+        Those that its option ``frozen_stages`` freezes are left out.
+        """
+        frozen = self._frozen()
         if blocks is None:
-            yield from self.backbone.named_parameters()
-            return
-        for site in self.sites(('block',), blocks):
-            yield from site.module.named_parameters(site.name)
+            named = self.backbone.named_parameters()
+        else:
+            sites = self.sites(('block',), blocks)
+            named = itertools.chain(*(s.module.named_parameters(s.name) for s in sites))
+        for name, parameter in named:
+            if parameter not in frozen:
+                yield name, parameter
+
+    def _frozen(self) -> set[nn.Parameter]:
+        """What MMPretrain's option ``frozen_stages`` freezes, by the backbone's own rule."""
+        freezes = hasattr(self.backbone, '_freeze_stages')
+        if not freezes or self.backbone.frozen_stages < self.first_frozen_stage:
+            return set()
+        modes = {module: module.training for module in self.backbone.modules()}
+        before = {p: p.requires_grad for p in self.backbone.parameters()}
+        self.backbone.requires_grad_(True)
+        self.backbone._freeze_stages()
+        frozen = {p for p in before if not p.requires_grad}
+        for parameter, learns in before.items():
+            parameter.requires_grad_(learns)
+        for module, training in modes.items():
+            module.training = training
+        return frozen
 
     def block_of(self, site: Site) -> Site:
         """The transformer block that a site is in."""

@@ -28,6 +28,7 @@ class ViTLayout(Layout):
     }
     attention_class = MMPretrainAttention
     inner_drop_path = {'attn': 'out_drop', 'ffn': 'dropout_layer'}
+    first_frozen_stage = 1
 
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:

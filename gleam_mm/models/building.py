@@ -9,6 +9,7 @@ of the user's own package takes part once the user's config or program has impor
 import inspect
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,6 +27,7 @@ from gleam_mm.checkpoint import (
     resolve_path,
 )
 from gleam_mm.config import recipes
+from gleam_mm.models.budget import Budget
 from gleam_mm.models.classifier import PETLClassifier
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import BATCH_AUGMENTS, MODELS, WEIGHT_INITIALIZERS, registered, scope_of
@@ -61,6 +63,9 @@ _OPENS_FILES = re.compile(r'checkpoint|subnet|pretrained.*|.*_(file|url|dir|core
 
 _ORIGIN = 'described_by'
 """The key of a config with the file that it comes from."""
+
+_LARGEST, _LARGEST_PADDING = 1_000_000, 1024
+"""The largest number in a file; no width, depth or count of a model is more."""
 
 _WEIGHTS = ('.bin', '.pt', '.pth', '.safetensors')
 
@@ -140,7 +145,7 @@ def build_model(cfg: Config, tensors: Mapping[str, Tensor] | None = None) -> PET
     if tensors is not None and 'head.fc.weight' in tensors and described.get('head') is not None:
         described['head']['num_classes'] = len(tensors['head.fc.weight'])
     try:
-        with scope_of(cfg):
+        with scope_of(cfg), _budget(described, tensors) if _ORIGIN in cfg else nullcontext():
             model = MODELS.build(described)
     except Exception as error:
         if _ORIGIN not in cfg:
@@ -150,6 +155,16 @@ def build_model(cfg: Config, tensors: Mapping[str, Tensor] | None = None) -> PET
         raise ValueError(f'{cfg.filename}: model.type is no PETLClassifier')
     model.eval()
     return model
+
+
+def _budget(described: Mapping[str, Any], tensors: Mapping[str, Tensor] | None) -> Budget:
+    """How many numbers a model may take that a file describes, by those that there are of it."""
+    numbers = sum(tensor.numel() for tensor in (tensors or {}).values())
+    init_cfg = described['backbone'].get('init_cfg')
+    if _is_pretrained(init_cfg):
+        path = resolve_path(init_cfg['checkpoint'])
+        numbers += path.stat().st_size if path.is_file() else 0
+    return Budget.for_weights(numbers)
 
 
 def load_trained(
@@ -300,6 +315,9 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
             _check_arguments(where, component, config)
             config['type'] = value['type'].rpartition('.')[2]
         return config
+    largest = _LARGEST_PADDING if where.endswith('.pad_size_divisor') else _LARGEST
+    if isinstance(value, int) and abs(value) > largest:
+        raise CheckpointError(f'{where} is {value:.3g}, and no model has that much of anything')
     if isinstance(value, str) and not _TEXT.fullmatch(value):
         raise CheckpointError(f'{where}={value!r} is neither a word nor a number')
     return value

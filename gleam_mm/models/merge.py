@@ -2,18 +2,23 @@
 
 import copy
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch import Tensor
 
 from gleam_mm.checkpoint import load_from_local, read_adapter, resolve_path
 from gleam_mm.fileio import write_bytes
 from gleam_mm.layouts import OwnClassifier
 from gleam_mm.models import PETLClassifier, load_model
+from gleam_mm.registry import DATASETS, SCOPE, registered, scope_of
 from gleam_mm.version import __version__
+
+_OUR_ARGUMENTS = ('skip_unreadable', 'only_classes', 'part', 'held_out')
 
 
 def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tuple[Path, Path]:
@@ -75,10 +80,58 @@ def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Ten
     if (preprocessor := cfg.get('data_preprocessor')) is not None:
         config.data_preprocessor = preprocessor
         config.data_preprocessor.pop('batch_augments', None)  # for training only
-    pipeline = ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
-    if pipeline is not None:  # what MMPretrain's inferencer prepares an image with
-        config.test_dataloader = dict(dataset=dict(pipeline=pipeline))
+    if cfg.get('test_dataloader') is not None:
+        # MMPretrain's inferencer reads the pipeline, and its tools/test.py all of it.
+        for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+            config[key] = copy.deepcopy(cfg.get(key)) or {}
+        with scope_of(cfg):
+            needs_us = [_for_mmpretrain(part) for part in _datasets(config.test_dataloader.dataset)]
+        if any(needs_us):  # for testing; who only predicts does without
+            config.custom_imports = dict(imports=['gleam_mm'], allow_failed_imports=True)
     return config, state_dict
+
+
+def _datasets(config: Any) -> Iterator[Any]:
+    """The configs of datasets in one, behind those that repeat, concatenate or select."""
+    if isinstance(config, dict):
+        yield config
+        for inner in (config.get('dataset'), *(config.get('datasets') or ())):
+            yield from _datasets(inner)
+
+
+def _for_mmpretrain(dataset: Any) -> bool:
+    """Says a dataset as MMPretrain knows it, if it can: a list of images is a ``CustomDataset``.
+
+    Returns:
+        Whether it cannot.
+    """
+    kind = dataset.get('type')
+    name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+    if registered(DATASETS, name) is None or name not in DATASETS.module_dict:
+        return False
+    if registered(MMPRETRAIN_DATASETS, name) is not None:
+        dataset.type = name
+        for argument in _OUR_ARGUMENTS:
+            dataset.pop(argument, None)
+        return False
+    try:
+        built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+    except (OSError, TypeError, ValueError):  # its data are not here
+        built = None
+    if not hasattr(built, 'image_root'):
+        dataset.type = f'{SCOPE}.{name}'
+        return True
+    pipeline, classes = dataset.pipeline, list(built.metainfo['classes'])
+    dataset.clear()
+    dataset.update(
+        type='CustomDataset',
+        ann_file=str(built.ann_file),
+        data_prefix=str(built.image_root),
+        metainfo=dict(classes=classes),
+        pipeline=pipeline,
+        test_mode=True,
+    )
+    return False
 
 
 def _as_mmpretrain(cfg: Config, model: PETLClassifier) -> tuple[dict, dict[str, Tensor]]:

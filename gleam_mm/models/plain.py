@@ -11,6 +11,7 @@ from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
 from gleam_mm.models import description, timm_models
+from gleam_mm.models.budget import Budget
 from gleam_mm.models.building import checked_part
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
@@ -177,7 +178,8 @@ def load_parts(
         config = checked_part('method', metadata.get('method'))
         if not attached:
             before = {name: p.requires_grad for name, p in model.named_parameters()}
-            attach(model, config)
+            with Budget.for_weights(sum(tensor.numel() for tensor in tensors.values())):
+                attach(model, config)
         own = fitting(model, tensors, metadata, config)
         require_frozen(metadata, frozen_fingerprint(model, own))
         model.load_state_dict(own, strict=False)

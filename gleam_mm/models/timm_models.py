@@ -12,6 +12,7 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
+from gleam_mm.models.budget import Budget
 
 LIBRARY = 'timm'
 
@@ -25,6 +26,8 @@ _OPTIONS = {
     'window_size',
 }
 """Options of ``timm.create_model`` that a file may have: numbers and words, no file or address."""
+
+_MOST_NUMBERS = 200_000_000  # of a model without weights, some times over
 
 _WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')  # in a repository of the hub
 
@@ -85,8 +88,10 @@ def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn
     if weights is not None:
         overlay = dict(state_dict=read_state_dict(weights))
         loading = dict(pretrained=True, pretrained_cfg_overlay=overlay)
+    size = Path(weights).stat().st_size if weights is not None else _MOST_NUMBERS
     try:
-        return timm.create_model(name, **options, **loading)
+        with Budget.for_weights(size):
+            return timm.create_model(name, **options, **loading)
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         what = f'timm builds no {name} of its options' if weights is None else 'does not fit'

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
+from gleam_mm.datasets.folder import SELECT as SELECT_PART
+from gleam_mm.datasets.folder import VALIDATE as VALIDATE_PART
+from gleam_mm.datasets.folder import CustomDataset
 from gleam_mm.sweep.plan import SELECT
 
 _TEST_KEYS = ('test_dataloader', 'test_cfg', 'test_evaluator')
@@ -39,6 +42,8 @@ PROTOCOLS = (
     Splits('train800', 'val200', 'train800val200', 'test'),  # VTAB-1K and MiniVTAB
     Splits('train', 'val', 'train', 'test'),  # few-shot FGVC has no further images for the end
 )
+FOLDERS = Splits(SELECT_PART, VALIDATE_PART, 'all', 'test')
+"""The parts of folders of classes: options are judged on a share of the training's folder."""
 
 
 def prepare(cfg: Config, phase: str, seed: int) -> Splits:
@@ -64,6 +69,8 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
     if evaluated is None:
         raise ValueError(f'{cfg.filename}: a sweep needs a test_dataloader in the config')
     metric = cfg.get('val_evaluator' if evaluation else 'test_evaluator')
+    if splits is FOLDERS:
+        _name_parts(cfg.train_dataloader, evaluated, phase)
     _set_split(cfg.train_dataloader, splits.select if phase == SELECT else splits.final, seed)
     _set_split(evaluated, splits.validate if phase == SELECT else splits.test, seed)
     used, unused = (_VAL_KEYS, _TEST_KEYS) if phase == SELECT else (_TEST_KEYS, _VAL_KEYS)
@@ -85,9 +92,10 @@ def check_untested(cfg: Config, splits: Splits) -> None:
         ProtocolError: It does; the message has the key.
     """
     for key, part in _dicts(cfg.to_dict(), ''):
-        if part.get('split') == splits.test:
+        name = _key_in(part)
+        if name is not None and part[name] == splits.test:
             raise ProtocolError(
-                f'{key}split is {splits.test!r}: options are chosen on {splits.validate!r}; the '
+                f'{key}{name} is {splits.test!r}: options are chosen on {splits.validate!r}; the '
                 'test split stays closed until the final trainings'
             )
 
@@ -105,7 +113,7 @@ def only(*splits: str) -> Iterator[None]:
     full_init = BaseDataset.full_init
 
     def checked(dataset: BaseDataset) -> None:
-        split = getattr(dataset, 'split', None)
+        split = getattr(dataset, 'part', None) or getattr(dataset, 'split', None)
         if split is not None and split not in splits:
             raise ProtocolError(
                 f'{type(dataset).__name__}: the split {split!r} is closed now; this part of the '
@@ -122,23 +130,50 @@ def only(*splits: str) -> Iterator[None]:
 
 def _splits(cfg: Config) -> Splits:
     loader = cfg.get('train_dataloader')
-    names = {part['split'] for _, part in _dicts(loader.dataset.to_dict(), '') if 'split' in part}
+    parts = list(_dicts(loader.dataset.to_dict(), ''))
+    names = {part['split'] for _, part in parts if 'split' in part}
+    if not names and any(_is_folder(part) for _, part in parts):
+        return FOLDERS
     for splits in PROTOCOLS:
         if names and names <= {splits.select, splits.final}:
             return splits
     known = ' or '.join(sorted({splits.final for splits in PROTOCOLS}))
     raise ValueError(
         f'{cfg.filename}: the training dataset has the split {", ".join(sorted(names)) or "None"}; '
-        f'a sweep needs datasets with a `split` that is called {known}'
+        f'a sweep needs datasets with a `split` that is called {known}, or folders of classes'
     )
 
 
 def _set_split(loader: ConfigDict, split: str, seed: int) -> None:
     for _, part in _dicts(loader['dataset'], ''):
-        if 'split' in part:
-            part['split'] = split
+        if (name := _key_in(part)) is not None:
+            part[name] = split
             if 'shots' in part and 'seed' in part:
                 part['seed'] = seed
+
+
+def _is_folder(config: Any) -> bool:
+    return isinstance(config, dict) and config.get('type') in ('CustomDataset', CustomDataset)
+
+
+def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
+    """Gives folders a part, and to a selection the training's folder to be judged on."""
+    if phase == SELECT:
+        folders = (p for _, p in _dicts(evaluated['dataset'], '') if _is_folder(p))
+        pipeline = next(folders, {}).get('pipeline') or []
+        evaluated['dataset'] = deepcopy(train['dataset'])
+        for _, part in _dicts(evaluated['dataset'], ''):
+            if _is_folder(part):
+                part.update(pipeline=deepcopy(pipeline), test_mode=True)
+    for loader in (train, evaluated):
+        for _, part in _dicts(loader['dataset'], ''):
+            if _is_folder(part):
+                part['part'] = ''
+
+
+def _key_in(config: Any) -> str | None:
+    """The argument of a dataset that says its split."""
+    return next((key for key in ('part', 'split') if key in config), None)
 
 
 def _dicts(value: Any, key: str) -> Iterator[tuple[str, dict]]:

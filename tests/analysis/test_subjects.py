@@ -88,25 +88,34 @@ def test_every_way_to_name_a_subject(trained, tmp_path):
     lone.write_bytes(adapter.read_bytes())
     ways = {
         f'{config}:{adapter}': 'tiny',
-        f'{adapter}': 'tiny',
         f'my run={config}:{adapter}': 'my run',
         f'mine={adapter}': 'mine',
         f'lone={lone}': 'lone',
         f'{lone}': 'elsewhere',
     }
     for text, name in ways.items():
-        data = str(config) if 'lone' in text else None
+        data = None if ':' in text else str(config)
         subject = load_subject(text, data=data)
         assert subject.name == name
         assert subject.metrics['test']['accuracy/top1'] == 42
         assert not subject.model.training
         with torch.no_grad():
             torch.testing.assert_close(logits(subject.model, images), expected, rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r'there is no config beside it; give CONFIG:.*--data'):
-        load_subject(str(lone))
-    (work_dir / 'second.py').write_text('')
-    with pytest.raises(ValueError, match='there are several configs beside it'):
-        load_subject(str(adapter))
+
+
+def test_a_config_beside_a_file_is_not_run_unasked(trained, tmp_path):
+    adapter = trained[0] / 'adapter.safetensors'
+    folder = tmp_path / 'downloaded'
+    folder.mkdir()
+    (folder / 'adapter.safetensors').write_bytes(adapter.read_bytes())
+    (folder / 'crafted.py').write_text(f'open({str(tmp_path / "ran")!r}, "w").close()')
+    for name in ('adapter.safetensors', 'epoch_1.pth'):
+        with pytest.raises((ValueError, FileNotFoundError)) as told:
+            load_subject(str(folder / name))
+        assert name in str(told.value)
+    with pytest.raises(ValueError, match=rf'give .*crafted\.py:{folder}/adapter.*, or --data'):
+        load_subject(str(folder / 'adapter.safetensors'))
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_a_method_at_its_start(trained):

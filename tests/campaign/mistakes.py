@@ -8,7 +8,6 @@ no checkpoint behind. Prints what was tried and what passed, by kind, every one 
 and exits with 1 if there is any.
 """
 
-import collections
 import contextlib
 import io
 import runpy
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from mmengine.logging import MessageHub, MMLogger
 from mmpretrain.visualization import UniversalVisualizer
+from tally import Tally
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -115,6 +115,11 @@ OTHERS = {
         'model.head.num_classes=abc',
         'model.head.in_channels=5',
         'model.head=None',
+        'train_dataloader.dataset.indices=[]',
+        'test_dataloader.dataset.indices=[]',
+        'train_dataloader.drop_last=True train_dataloader.batch_size=99',
+        'train_dataloader.dataset.task=digit',
+        'test_dataloader.dataset.task=letters',
         'model.petl.top_k=9',
         'model.petl.scales=[1,2]',
         'method=repadapter model.petl.groups=3',
@@ -148,6 +153,11 @@ FLAGS = [
     ('test.py', RECIPE, 'missing.pth', '--out', 'x.txt'),
     ('test.py', RECIPE, 'missing.pth', '--out', 'x.json'),
     ('test.py', RECIPE, 'missing.pth', '--out-item', 'metrics'),
+    ('test.py', RECIPE, 'missing.pth', '--interval', '0'),
+    ('test.py', RECIPE, 'missing.pth', '--wait-time', 'nan'),
+    ('test.py', RECIPE, 'missing.pth', '--tta'),
+    ('train.py', RECIPE, '--best', '--no-validate'),
+    ('analyze.py', 'homogeneity', 'missing.safetensors'),
     ('merge.py', RECIPE, 'missing.pth', 'out.onnx'),
     ('merge.py', RECIPE, 'missing.pth', 'out.pth'),
     ('convert_weights.py', 'missing.npz'),
@@ -225,21 +235,14 @@ def fault(folder: Path, tool: str, *arguments: str) -> str | None:
 
 def main() -> None:
     """Runs the campaign."""
-    tried, passed = collections.Counter(), collections.Counter()
+    tally = Tally()
     # One folder for all, removed at the end: what MMEngine keeps of a run may still write to it.
     with tempfile.TemporaryDirectory() as root:
         for kind, every in mistakes().items():
             for mistake in every:
-                reason = fault(Path(root, str(tried.total())), *mistake)
-                tried[kind] += 1
-                passed[kind] += reason is None
-                if reason is not None:
-                    print(f'{" ".join((mistake[0], *mistake[1:][-2:]))}: {reason}', flush=True)
-    width = max(map(len, tried))
-    for kind in tried:
-        print(f'{kind:<{width}}  {passed[kind]:>3} of {tried[kind]:>3}')
-    print(f'{"all":<{width}}  {passed.total():>3} of {tried.total():>3}')
-    sys.exit(passed != tried)
+                reason = fault(Path(root, str(tally.tried.total())), *mistake)
+                tally.add(kind, ' '.join((mistake[0], *mistake[1:][-2:])), reason)
+    tally.finish()
 
 
 if __name__ == '__main__':

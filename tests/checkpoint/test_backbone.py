@@ -1,6 +1,7 @@
 import pytest
 import safetensors.torch
 import torch
+from backbones import BACKBONES
 from mmpretrain.models import VisionTransformer
 from state_dicts import assert_equal
 
@@ -58,6 +59,38 @@ def test_forgotten_prefix_is_suggested(tmp_path):
     torch.save({'state_dict': state}, tmp_path / 'vit.pth')
     with pytest.raises(CheckpointError, match=r"Did you mean prefix='backbone\.'\?"):
         load_backbone(make_vit(), tmp_path / 'vit.pth')
+
+
+def test_hint_names_the_prefix_of_most_keys(tmp_path):
+    """Swin has norms in every block that are called like the one behind the last of them."""
+    swin = BACKBONES['swin']()
+    torch.save(swin.state_dict(), tmp_path / 'swin.pth')
+    with pytest.raises(CheckpointError, match=r"Did you mean prefix=''\?"):
+        load_backbone(BACKBONES['swin'](), tmp_path / 'swin.pth', 'stages.1.blocks.0.')
+    state = {**swin.state_dict(), 'extra': torch.ones(1)}
+    torch.save(state, tmp_path / 'swin.pth')
+    with pytest.raises(CheckpointError, match='Not in the backbone: extra') as caught:
+        load_backbone(BACKBONES['swin'](), tmp_path / 'swin.pth')
+    assert 'Did you mean' not in str(caught.value)
+
+
+@pytest.mark.parametrize('index', [True, False])
+def test_swin_is_loaded_at_another_size_of_windows(index, tmp_path):
+    source, target = BACKBONES['swin'](), BACKBONES['swin'](img_size=64, window_size=8)
+    state = source.state_dict()
+    if not index:
+        state = {key: value for key, value in state.items() if not key.endswith('_index')}
+    torch.save(state, tmp_path / 'swin.pth')
+    load_backbone(target, tmp_path / 'swin.pth')
+    ours, theirs = source.stages[0].blocks[0].attn.w_msa, target.stages[0].blocks[0].attn.w_msa
+    assert torch.equal(theirs.qkv.weight, ours.qkv.weight)
+    assert theirs.relative_position_bias_table.shape == (225, 2)
+    middle = theirs.relative_position_bias_table.view(15, 15, 2)[7, 7]
+    expected = ours.relative_position_bias_table.view(7, 7, 2)[3, 3]
+    torch.testing.assert_close(middle, expected)
+    assert theirs.relative_position_index.shape == (64, 64)
+    target.eval()
+    assert target(torch.zeros(1, 3, 64, 64))[-1].isfinite().all()
 
 
 def test_missing_pretrained_weights(tmp_path):

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from runs import Plain, Scripted
 
 import gleam_mm
 from gleam_mm.checkpoint import read_adapter, read_state_dict
-from gleam_mm.engine import find_resumable
+from gleam_mm.engine import AdapterCheckpointHook, find_resumable
+from gleam_mm.engine.checkpoint_hook import metric_names
 from gleam_mm.errors import UserError
 from gleam_mm.registry import METRICS
 
@@ -287,3 +289,60 @@ def test_loops_over_iterations_are_saved(make_runner, tmp_path):
     assert 'best_accuracy_top1_iter_6.pth' in files(tmp_path / 'run')
     metadata = read_adapter(tmp_path / 'run/adapter.safetensors')[1]
     assert metadata['iter'] == 6 and metadata['metrics'] == {'val': {'accuracy/top1': 3.0}}
+
+
+def test_a_metric_that_nothing_gives_is_told_before_training(make_runner):
+    note = []
+
+    class Count(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            note.append(batch_idx)
+
+    runner = make_runner(
+        checkpoint=dict(save_best='accuracy/top7'),
+        val_evaluator=dict(type='Accuracy', topk=(1, 5)),
+        hooks=[Count()],
+    )
+    told = "save_best='accuracy/top7': the evaluators give accuracy/top1, accuracy/top5, did you"
+    with pytest.raises(UserError, match=told):
+        runner.train()
+    assert not note
+
+
+def test_names_of_metrics_are_those_of_a_validation():
+    for config, names in (
+        (dict(type='Accuracy', topk=(1, 5), thrs=(0.0, 0.5)), 4),
+        (dict(type='SingleLabelMetric'), 3),
+        (dict(type='AveragePrecision'), 1),
+        (dict(type='ScriptedAccuracy'), None),  # of somebody else
+    ):
+        found = metric_names(METRICS.build(config))
+        assert (None if found is None else len(found)) == names, config
+
+
+def test_the_same_training_writes_the_same_bytes(make_runner, tmp_path):
+    for name in 'ab':
+        make_runner(work_dir=tmp_path / name).train()
+    ours, theirs = (tmp_path / name / 'adapter.safetensors' for name in 'ab')
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize('own', [False, True])
+def test_mmengines_hooks_become_ours(own, make_runner, tmp_path):
+    """As in a config for MMPretrain whose model is a PETLClassifier."""
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1)) if own else None
+    make_runner(default_hooks=hooks, script=()).train()
+    assert (tmp_path / 'run' / 'adapter.safetensors').is_file()
+
+
+def test_the_best_averaged_weights(make_runner, tmp_path):
+    runner = make_runner(script=(1.0, 3.0, 2.0), hooks=[dict(type='EMAHook', momentum=0.1)])
+    runner.train()
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, AdapterCheckpointHook))
+    best = read_state_dict(hook.load_best(runner))
+    tensors, metadata = read_adapter(tmp_path / 'run' / 'adapter.safetensors')
+    assert (metadata['epoch'], metadata['metrics']) == (2, {'val': {'accuracy/top1': 3.0}})
+    averaged = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, best[name])
+        assert torch.equal(averaged.state_dict()[name], best[name])

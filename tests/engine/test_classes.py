@@ -8,6 +8,7 @@ from mmengine import Config
 from mmengine.dataset import BaseDataset
 
 from gleam_mm.engine import CheckClassesHook, fill_num_classes
+from gleam_mm.engine.classes import fill_classes
 from gleam_mm.registry import DATASETS, scope_of
 
 
@@ -71,8 +72,100 @@ def test_validation_classes_are_compared_before_training(make_classifier):
         train_dataloader=loader('cat', 'dog'),
         val_dataloader=loader('cat', 'hen'),
     )
-    with pytest.raises(ValueError, match="the first has 'dog', the second has 'hen'"):
+    with pytest.raises(ValueError, match="class 1 is 'hen', and 'dog' there"):
         CheckClassesHook().before_train(runner)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Folders of classes by split, one empty picture each, and what trains on them."""
+
+    def make(**splits):
+        for split, names in splits.items():
+            for name in names:
+                (tmp_path / split / name).mkdir(parents=True)
+                (tmp_path / split / name / 'a.png').write_bytes(b'')
+        loaders = {
+            f'{split}_dataloader': dict(
+                dataset=dict(type='CustomDataset', data_root=str(tmp_path), data_prefix=split)
+            )
+            for split in splits
+        }
+        head = dict(type='LinearClsHead', in_channels=8, num_classes=None)
+        return Config(dict(model=dict(head=head), **loaders))
+
+    return make
+
+
+def labels(config):
+    with scope_of({}):
+        dataset = DATASETS.build(config)
+    return {data['img_path'].split('/')[-2]: data['gt_label'] for data in dataset}
+
+
+def test_folders_of_other_splits_have_the_classes_of_the_training(pets):
+    cfg = pets(train=['cat', 'dog', 'hen'], val=['cat', 'hen'], test=['hen'])
+    fill_classes(cfg)
+    assert cfg.model.head.num_classes == 3
+    assert labels(cfg.val_dataloader.dataset) == {'cat': 0, 'hen': 2}
+    assert labels(cfg.test_dataloader.dataset) == {'hen': 2}
+
+
+def test_folders_with_other_names_are_no_classes_of_the_training(pets):
+    cfg = pets(train=['cat', 'dog'], test=['ant', 'bee'])
+    fill_classes(cfg)
+    with pytest.raises(ValueError, match=r'test: of its 2 .* none of the 2 `classes`: ant, bee'):
+        labels(cfg.test_dataloader.dataset)
+
+
+def test_names_that_are_given_stay(pets):
+    cfg = pets(train=['n1', 'n2'], val=['n1', 'n2'])
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.classes = ['cat', 'dog']
+    fill_classes(cfg)
+    assert labels(cfg.val_dataloader.dataset) == {'n1': 0, 'n2': 1}
+
+
+def test_the_classes_of_a_checkpoint_count_without_training_data(pets):
+    cfg = pets(test=['dog', 'cat'])
+    fill_classes(cfg, ('dog', 'cat', 'hen'))
+    assert cfg.model.head.num_classes == 3
+    assert labels(cfg.test_dataloader.dataset) == {'dog': 0, 'cat': 1}
+
+
+def test_a_class_has_a_name_of_its_own(pets):
+    cfg = pets(train=['cat', 'dog'])
+    with pytest.raises(ValueError, match="'dog' is there twice"):
+        labels({**cfg.train_dataloader.dataset, 'classes': ['cat', 'dog', 'dog']})
+
+
+@pytest.mark.parametrize('trained, told', [(('dog', 'cat'), 'other classes'), (None, None)])
+def test_a_checkpoint_of_other_classes_is_not_tested(trained, told, make_classifier):
+    dataset = SimpleNamespace(metainfo=dict(classes=['cat', 'dog']))
+    runner = SimpleNamespace(
+        model=make_classifier(num_classes=2),
+        trained_classes=trained,
+        test_dataloader=SimpleNamespace(dataset=dataset),
+    )
+    if told is None:
+        CheckClassesHook().before_test(runner)
+        return
+    with pytest.raises(ValueError, match="than the checkpoint: class 0 is 'cat', and 'dog' there"):
+        CheckClassesHook().before_test(runner)
+
+
+def test_a_dataset_without_images_is_told(make_classifier):
+    message = r'_FourLabels: the dataset has no images \(indices=\[\]\)'
+    with scope_of({}), pytest.raises(ValueError, match=message):
+        DATASETS.build(dict(type='_FourLabels', indices=[]))
+    empty = _FourLabels(labels=(), serialize_data=False)
+    for phase in ('val', 'test'):
+        runner = SimpleNamespace(
+            model=make_classifier(num_classes=2),
+            **{f'{phase}_dataloader': SimpleNamespace(dataset=empty)},
+        )
+        with pytest.raises(ValueError, match=f'{phase}_dataloader.dataset has no images'):
+            getattr(CheckClassesHook(), f'before_{phase}')(runner)
 
 
 @DATASETS.register_module()

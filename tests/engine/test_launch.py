@@ -1,12 +1,14 @@
 """Checks before a run."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config, DictAction
 
 from gleam_mm.config import recipes
+from gleam_mm.engine import launch
 from gleam_mm.engine.launch import build_runner, check_backbone, check_schedule
 from gleam_mm.registry import MODELS
 
@@ -83,3 +85,107 @@ def test_what_is_missing_is_told_before_anything_is_built(options, message):
     cfg = recipes.load('vit-mini_gleam-l_mini-digits', options)
     with pytest.raises(ValueError, match=message):
         build_runner(cfg, 'none')
+
+
+def work_dir(folder, named=None, resume=None):
+    cfg = Config(dict(model={}), cfg_text='# tiny', filename='tiny.py')
+    told = launch.set_training_dir(cfg, named, resume)
+    return cfg.work_dir, told
+
+
+def test_a_second_training_goes_beside_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = Path('work_dirs/tiny'), Path('work_dirs/tiny-2')
+    assert work_dir(tmp_path) == (str(first), None)
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    (first / 'notes.txt').write_text('no training')
+    assert work_dir(tmp_path) == (str(first), None)
+    (first / 'best_accuracy_top1_epoch_1.pth').touch()
+    assert work_dir(tmp_path, resume='auto') == (str(first), None)
+    taken, told = work_dir(tmp_path)
+    assert taken == str(second)
+    assert told == 'work_dirs/tiny has a training already: this one goes to work_dirs/tiny-2'
+    (second / 'adapter.safetensors').touch()
+    assert work_dir(tmp_path)[0] == 'work_dirs/tiny-3'
+    for resume in ('', 'auto'):
+        assert work_dir(tmp_path, resume=resume)[0] == str(second)
+    assert work_dir(tmp_path, resume=str(first / 'epoch_1.pth'))[0] == str(first)
+
+
+def test_a_folder_that_is_named_is_not_trained_in_twice(tmp_path):
+    assert work_dir(tmp_path, str(tmp_path)) == (str(tmp_path), None)
+    (tmp_path / 'last_checkpoint').touch()
+    with pytest.raises(FileExistsError, match=r'has a training already.*--resume, or name another'):
+        work_dir(tmp_path, str(tmp_path))
+    assert work_dir(tmp_path, str(tmp_path), resume='') == (str(tmp_path), None)
+
+
+NEW_STYLE = """
+from mmengine.dataset import DefaultSampler
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import LinearLR, OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.datasets import PackInputs
+from mmpretrain.evaluation import Accuracy
+from mmpretrain.models import LinearClsHead, VisionTransformer
+from torch.optim import AdamW
+
+from gleam_mm.minivtab import MiniVTAB
+from gleam_mm.models import PETLClassifier
+from gleam_mm.petl import LoRA
+
+model = dict(
+    type=PETLClassifier,
+    backbone=dict(
+        type=VisionTransformer,
+        arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=64),
+        img_size=32,
+        patch_size=16,
+    ),
+    head=dict(type=LinearClsHead, in_channels=16, num_classes=None),
+    petl=dict(type=LoRA, rank=2),
+    allow_random_backbone=True,
+)
+data_preprocessor = dict(num_classes=None, mean=[0], std=[255])
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    dataset=dict(type=MiniVTAB, split='train800', indices=32, pipeline=[dict(type=PackInputs)]),
+)
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    dataset=dict(type=MiniVTAB, split='val200', indices=16, pipeline=[dict(type=PackInputs)]),
+)
+val_cfg = dict()
+val_evaluator = dict(type=Accuracy, topk=(1,))
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=1)
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=1e-3))
+param_scheduler = [dict(type=LinearLR, end=1)]
+default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=1, save_best='auto'))
+"""
+
+
+def test_a_new_style_config_trains_with_what_replaces_mmengines_classes(tmp_path, monkeypatch):
+    """It names MMEngine's classes, not ours: with ``--amp`` on a CPU, and MMEngine's own hook."""
+    monkeypatch.setattr('gleam_mm.engine.amp.get_device', lambda: 'cpu')
+    (tmp_path / 'new_style.py').write_text(NEW_STYLE)
+    cfg = recipes.load(tmp_path / 'new_style.py')
+    launch.set_work_dir(cfg, str(tmp_path / 'run'))
+    launch.use_amp(cfg)
+    launch.set_dataloader_defaults(cfg)
+    launch.check_schedule(cfg)
+    runner = build_runner(cfg, 'none')
+    runner.train()
+    built = (runner.optim_wrapper, runner.train_loop, *runner.param_schedulers)
+    assert [type(part).__name__ for part in built] == [
+        *('CPUAmpOptimWrapper', 'EpochTrainLoop', 'WarmupLR')
+    ]
+    assert (tmp_path / 'run' / 'adapter.safetensors').is_file()
+    assert Config.fromfile(tmp_path / 'run' / 'new_style.py').train_cfg.max_epochs == 1
+    (tmp_path / 'text.py').write_text("_base_ = './new_style.py'\n")
+    with pytest.raises(recipes.RecipeError, match='write it in the new style too'):
+        recipes.load(tmp_path / 'text.py')

@@ -1,16 +1,21 @@
 """What is random in a training follows from the seed and the position."""
 
 import itertools
+import os
 import random
+import signal
+import time
 
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from runs import EPOCHS, ITERATIONS, PICTURES
-from torch.utils.data import DataLoader
+from runs import EPOCHS, ITERATIONS, PICTURES, to_sample
+from torch.utils.data import DataLoader, get_worker_info
 
-from gleam_mm.engine import order
+from gleam_mm.engine import console_hook, order
+from gleam_mm.errors import UserError
 
 
 class Note(Hook):
@@ -102,3 +107,43 @@ def test_an_epoch_can_begin_anywhere(loader):
     assert len(whole) == len(loader) == 4 and len(rest) == 1
     assert torch.equal(rest[0], whole[3])
     assert not torch.equal(next(order.batches_from(loader, 2, 0)), whole[0])
+
+
+class Dying(BaseDataset):
+    """Images of which the second kills who loads it, as a system without memory does."""
+
+    METAINFO = PICTURES.METAINFO
+
+    def load_data_list(self):
+        return PICTURES.load_data_list()
+
+    def prepare_data(self, index):
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare_data(index)
+
+
+def test_a_worker_that_the_system_has_killed_is_told_in_a_line(make_runner):
+    dying = Dying(pipeline=[to_sample], serialize_data=False)
+    runner = make_runner(loader=dict(num_workers=1, dataset=dying), script=())
+    with pytest.raises(UserError, match=r'a data loader worker died.*fewer workers.*smaller batch'):
+        runner.train()
+
+
+def test_a_first_step_that_takes_long_says_that_it_runs(make_runner, monkeypatch):
+    told = []
+    monkeypatch.setattr(console_hook, '_PATIENCE_SECONDS', 0.01)
+
+    class Slow(Hook):
+        def before_train(self, runner):
+            monkeypatch.setattr(runner.logger, 'warning', told.append)
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 0:
+                time.sleep(0.2)
+
+    make_runner(hooks=[Slow()], script=()).train()
+    assert [line for line in told if 'first step' in line] == [
+        'The first step has taken 0.01 seconds so far and goes on, for 4 images. If it never ends: '
+        'fewer images (train_dataloader.batch_size), or smaller ones'
+    ]

@@ -159,6 +159,21 @@ def hostile(marker):
     ):
         yield f'peft-{option}', {'method': {'type': 'HFPeft', 'config': {**peft, **option}}}
     yield 'subnet', {'method': {'type': 'GLoRA', 'subnet': 'subnet.json'}}
+    for key in (
+        *('method.rank', 'backbone.arch.embed_dims', 'backbone.arch.num_layers'),
+        *('backbone.arch.feedforward_channels', 'backbone.img_size', 'backbone.patch_size'),
+        *('backbone.in_channels', 'head.in_channels', 'head.loss.num_classes'),
+        'data_preprocessor.pad_size_divisor',
+    ):
+        yield f'a billion-{key}', {key: 10**9}
+        if key.partition('.')[0] in ('method', 'backbone'):
+            yield f'a million-{key}', {key: 999_984}  # a multiple of patch and heads
+    for method in (
+        *({'type': 'GLEAM', 'num_experts': 10**6}, {'type': 'GLEAM', 'rank': 10**6}),
+        *({'type': 'VPT', 'num_prompts': 10**6}, {'type': 'Convpass', 'bottleneck': 10**6}),
+        {'type': 'HFPeft', 'config': {'peft_type': 'LORA', 'r': 10**6}},
+    ):
+        yield f'large-{method}', {'method': method}
     deep = []
     for _ in range(300):
         deep = [deep]

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from backbones import BACKBONES, CONFIGS, WIDTH
+from backbones import BACKBONES, CONFIGS, NECKS, WIDTH
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
@@ -274,3 +274,27 @@ def test_initialising_the_model_leaves_the_weights_that_were_loaded(tmp_path):
     model.init_weights()
     state = model.backbone.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in source.items())
+
+
+@pytest.mark.parametrize('petl', ['FullTuning', 'BitFit'])
+@pytest.mark.parametrize('kind, stages, block', [('vit', 1, 'layers.'), ('swin', 0, 'stages.')])
+def test_frozen_stages_are_frozen_whatever_trains_the_backbone(petl, kind, stages, block):
+    model = MODELS.build(
+        dict(
+            type='PETLClassifier',
+            backbone=dict(copy.deepcopy(CONFIGS[kind]), frozen_stages=stages),
+            neck=NECKS[kind],
+            head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=2),
+            petl=dict(type=petl),
+            allow_random_backbone=True,
+        )
+    )
+    for mode in (True, False, True):  # Swin freezes again whenever it goes over to training
+        model.train(mode)
+        learns = {
+            name for name, parameter in model.backbone.named_parameters() if parameter.requires_grad
+        }
+        assert not [name for name in learns if name.startswith(('patch_embed', f'{block}0.'))]
+        assert [name for name in learns if name.startswith(f'{block}1.')]
+    assert {f'backbone.{name}' for name in learns} == dict(model.petl.trainable_parameters()).keys()
+    assert model.backbone.training

@@ -10,9 +10,12 @@ import timm
 import torch
 from backbones import BACKBONES, CONFIGS, NECKS, WIDTH
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmpretrain import get_model
 from mmpretrain.models import ImageClassifier, TimmClassifier
+from PIL import Image
 from torch import nn
+from vtab_tree import make_vtab_tree
 
 from gleam_mm import compat
 from gleam_mm.checkpoint import CheckpointError, load_adapter, load_from_local, save_adapter
@@ -47,7 +50,13 @@ def trained(tmp_path):
             dict(
                 model=model,
                 data_preprocessor=dict(num_classes=7, mean=[0.0] * 3, std=[255.0] * 3, to_rgb=True),
-                test_dataloader=dict(dataset=dict(type='VTAB1K', pipeline=pipeline)),
+                test_dataloader=dict(
+                    batch_size=2,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    dataset=dict(type='VTAB1K', task='kitti', split='test', pipeline=pipeline),
+                ),
+                test_cfg={},
+                test_evaluator=dict(type='Accuracy', topk=1),
             )
         )
         model = {**model, 'head': {**model['head'], 'num_classes': 7}}
@@ -160,3 +169,35 @@ def test_a_merged_classifier_cannot_be_saved(make_classifier):
         classifier.state_dict()
     classifier.petl.unmerge()
     assert 'petl.local.layers/0/attn/qkv.up' in classifier.state_dict()
+
+
+@pytest.mark.parametrize('dataset', ['list', 'folder', 'memory'])
+def test_mmpretrain_tests_it_with_its_own_config(dataset, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_vtab_tree(tmp_path / 'data' / 'vtab-1k', ['kitti'])
+    cfg, adapter, *_ = trained('vit', LORA)
+    resize = dict(type='Resize', scale=(32, 32))
+    pipeline = [dict(type='LoadImageFromFile'), resize, dict(type='PackInputs')]
+    data = cfg.test_dataloader.dataset
+    data.pipeline = pipeline
+    if dataset == 'folder':
+        for index in range(7):
+            Path(f'pictures/{index}').mkdir(parents=True)
+            Image.effect_noise((32, 32), 99).convert('RGB').save(f'pictures/{index}/a.png')
+        data = dict(type='CustomDataset', data_root='pictures', skip_unreadable=1)
+        cfg.test_dataloader.dataset = {**data, 'pipeline': pipeline}
+    elif dataset == 'memory':
+        cfg.test_dataloader.dataset = dict(
+            type='MiniVTAB', task='defects', split='test', indices=8, pipeline=pipeline[2:]
+        )
+    out, config = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
+    theirs = Config.fromfile(config)
+    assert ('custom_imports' in theirs) == (dataset == 'memory')
+    theirs.merge_from_dict(dict(load_from=str(out), work_dir='work', log_level='ERROR'))
+    theirs.test_dataloader.collate_fn = dict(type='default_collate')  # as their tools/test.py does
+    runner = Runner.from_cfg(theirs)
+    assert type(runner.test_loop.dataloader.dataset).__module__.startswith(
+        'gleam_mm.minivtab' if dataset == 'memory' else 'mmpretrain.'
+    )
+    assert 0 <= runner.test()['accuracy/top1'] <= 100
+    assert len(runner.test_dataloader.dataset) == {'list': 6, 'folder': 7, 'memory': 8}[dataset]

@@ -4,7 +4,7 @@ import pytest
 from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
-from gleam_mm.datasets import VTAB1K
+from gleam_mm.datasets import VTAB1K, CustomDataset
 from gleam_mm.sweep import protocol
 from gleam_mm.sweep.plan import FINAL, SELECT
 from gleam_mm.sweep.protocol import ProtocolError
@@ -49,7 +49,47 @@ def test_few_shots_are_drawn_by_the_seed():
 
 def test_a_dataset_without_splits_is_refused():
     with pytest.raises(ValueError, match='a sweep needs datasets with a `split`'):
-        prepared('vit-b_linear_folder', SELECT)
+        prepared('vit-b_linear_folder', SELECT, **{'train_dataloader.dataset.type': 'CIFAR10'})
+
+
+def test_folders_are_judged_on_a_share_of_the_training():
+    select, final = (prepared('vit-b_linear_folder', phase) for phase in (SELECT, FINAL))
+    data = select.train_dataloader.dataset, select.val_dataloader.dataset
+    assert [part.part for part in data] == ['select', 'validate']
+    assert [part.data_prefix for part in data] == ['train', 'train']
+    assert [part.pipeline[1].type for part in data] == ['RandomResizedCrop', 'ResizeEdge']
+    assert select.test_dataloader is None
+    assert final.train_dataloader.dataset.part == 'all'
+    assert (final.test_dataloader.dataset.part, final.val_dataloader) == ('test', None)
+    assert final.test_dataloader.dataset.data_prefix == 'val'
+    hook = dict(type='Anything', dataset=dict(type='CustomDataset', part='test'))
+    with pytest.raises(ProtocolError, match=r"custom_hooks\.0\.dataset\.part is 'test'"):
+        prepared('vit-b_linear_folder', SELECT, custom_hooks=[hook])
+
+
+def test_the_parts_of_a_folder(tmp_path):
+    for name, number in (('cat', 20), ('dog', 10)):
+        (tmp_path / name).mkdir()
+        for index in range(number):
+            (tmp_path / name / f'{index}.png').write_bytes(b'')
+
+    def pictures(part):
+        dataset = CustomDataset(data_root=str(tmp_path), part=part)
+        assert dataset.metainfo['classes'] == ('cat', 'dog')
+        return [(data['img_path'], data['gt_label']) for data in dataset]
+
+    with protocol.only('select', 'validate', 'all'):
+        select, validate, whole = map(pictures, ('select', 'validate', 'all'))
+        with pytest.raises(ProtocolError, match="the split 'test' is closed now"):
+            pictures('test')
+    assert sorted(select + validate) == sorted(whole) and not {*select} & {*validate}
+    assert [sum(label == wanted for _, label in validate) for wanted in (0, 1)] == [4, 2]
+    assert validate == pictures('validate')  # the same every time
+    assert pictures('test') == whole
+    with pytest.raises(ValueError, match=r'of 30 pictures, a share of 0\.01 to validate on leaves'):
+        CustomDataset(data_root=str(tmp_path), part='select', held_out=0.01)
+    with pytest.raises(ValueError, match=r'held_out=1\.5: choose a share'):
+        CustomDataset(data_root=str(tmp_path), held_out=1.5)
 
 
 def test_a_config_that_names_the_test_split_is_refused_in_selection():

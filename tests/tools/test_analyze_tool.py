@@ -103,7 +103,7 @@ def test_mistakes_take_one_line_and_exit_with_2(call, config, adapter):
         (['homogeneity', trained, '--roles', 'attn'], 'GLEAM has no update at attn'),
         (['homogeneity', trained, trained], 'subjects with the same name: tiny, tiny'),
         (['homogeneity', trained, '--max-images', '0'], '--max-images 0: choose at least 1'),
-        (['homogeneity', adapter], 'there is no config beside it; give CONFIG:'),
+        (['homogeneity', adapter], 'no config is named, and none is run unasked; give CONFIG:'),
         (['homogeneity', 'nothing_at_all'], 'nothing_at_all'),
         (['routing', f'{config}:missing.safetensors'], 'missing.safetensors: no such file'),
         (['attention', trained, '--images', '48'], "the split 'test' has 48 images"),

@@ -3,16 +3,20 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine import load
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from gleam_mm.checkpoint import read_adapter
 from gleam_mm.config import recipes
-from gleam_mm.models import params
+from gleam_mm.models import load_model, params
+from gleam_mm.registry import DATASETS, scope_of
 
 CHECKOUT = recipes.config_root().parent
 
@@ -211,11 +215,19 @@ def test_a_folder_of_images(call, birds):
 
 
 def test_classes_that_validation_lacks(call, birds):
-    (birds / 'birds' / 'val' / 'robin').rename(birds / 'robin')
+    (birds / 'birds' / 'val' / 'parakeet').rename(birds / 'parakeet')
     done = call('train.py', 'birds.py', *SMALL)
-    assert done.code == 2
-    assert 'val_dataloader' in done.err
-    assert 'Traceback' not in done.err
+    assert done.code == 0, done.err
+    assert ', and 99 of the head' in done.row('trainable')
+    assert float(done.row('validation').split()[0]) > 60  # robins are still the third class
+    adapter = birds / 'work_dirs' / 'birds' / 'adapter.safetensors'
+    shutil.rmtree(birds / 'birds' / 'train')  # whose classes the adapter knows
+    tested = call('test.py', 'birds.py', adapter, *SMALL)
+    assert tested.code == 0, tested.err
+    assert tested.row('accuracy/top1') == f'{float(done.row("accuracy").split()[0]):.4f}'
+    (birds / 'birds' / 'val' / 'robin').rename(birds / 'birds' / 'val' / 'aardvark')
+    tested = call('test.py', 'birds.py', adapter, *SMALL)
+    assert tested.code == 2 and 'none of the 3 `classes`: aardvark' in tested.err
 
 
 def test_mistakes_take_one_line_and_exit_with_2(call, config, tmp_path):
@@ -264,3 +276,90 @@ def test_mistakes_of_testing(call, config, trained, tmp_path):
         assert done.code == 2, arguments
         assert told in done.err, (arguments, done.err)
         assert 'Traceback' not in done.err
+
+
+def test_a_second_training_and_the_best_one(trained, call, config, tmp_path, monkeypatch):
+    folder, _ = trained
+    monkeypatch.chdir(folder)
+    before = {
+        path.name: path.read_bytes() for path in (folder / 'work_dirs' / 'tiny').glob('*.*t*')
+    }
+    done = call('train.py', config, '--seed', 4, '--best')
+    assert done.code == 0, done.err
+    assert 'work_dirs/tiny has a training already: this one goes to work_dirs/tiny-2' in done.out
+    assert all(
+        (folder / 'work_dirs' / 'tiny' / name).read_bytes() == before[name] for name in before
+    )
+    beside = folder / 'work_dirs' / 'tiny-2'
+    assert done.row('accuracy').endswith('% on test, with the best weights by validation')
+    assert done.row('adapter').startswith('work_dirs/tiny-2/adapter.safetensors')
+    (best,) = beside.glob('best_*.pth')
+    tensors, metadata = read_adapter(beside / 'adapter.safetensors')
+    kept = torch.load(best, weights_only=True)
+    assert all(torch.equal(tensors[name], kept['state_dict'][name]) for name in tensors)
+    assert best.stem.endswith(f'_epoch_{metadata["epoch"]}')
+    validated = scalars(beside, 'accuracy/top1')
+    assert metadata['metrics']['val'] == {'accuracy/top1': pytest.approx(max(validated))}
+    assert validated.index(max(validated)) == metadata['epoch'] - 1
+    tested = call('test.py', config, best, '--work-dir', tmp_path / 'test')
+    accuracy = float(done.row('accuracy').split()[0])
+    assert float(tested.row('accuracy/top1')) == pytest.approx(accuracy, abs=0.005)
+
+    again = call('train.py', config, '--work-dir', beside)
+    assert again.code == 2 and 'has a training already' in again.err
+    resumed = call('train.py', config, '--seed', 3, '--work-dir', 'work_dirs/tiny', '--resume')
+    assert resumed.code == 0, resumed.err
+    none = call('train.py', config, '--best', '--no-validate', '--work-dir', tmp_path / 'none')
+    assert none.code == 2 and '--best: the training keeps no best checkpoint' in none.err
+
+
+def test_augmented_tests_and_pictures(trained, call, config, tmp_path):
+    adapter = trained[0] / 'work_dirs' / 'tiny' / 'adapter.safetensors'
+    flags = [config, adapter, '--work-dir', tmp_path / 'work', '--cfg-options']
+    flags += ['test_dataloader.batch_size=20']  # the last batch is smaller
+    plain = call('test.py', *flags, '--out', tmp_path / 'plain.pkl')
+    pictures = tmp_path / 'pictures'
+    done = call(
+        *('test.py', *flags, '--tta', '--out', tmp_path / 'tta.pkl'),
+        *('--show-dir', pictures, '--interval', 5),
+    )
+    assert done.code == 0, done.err
+    scores = [
+        torch.stack([sample['pred_score'] for sample in load(tmp_path / f'{name}.pkl')])
+        for name in ('plain', 'tta')
+    ]
+    model = load_model(str(config), adapter)
+    images = next(iter(DataLoader(images_of_test(config), batch_size=48)))
+    with torch.no_grad():
+        both = [model.head.predict(model.extract_feat(x)) for x in (images, images.flip(-1))]
+    expected = [torch.stack([s.pred_score for s in samples]) for samples in both]
+    torch.testing.assert_close(scores[0], expected[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores[1], sum(expected) / 2, rtol=0, atol=1e-5)
+    assert float(plain.row('accuracy/top1')) >= 0
+    names = sorted((path.name for path in pictures.iterdir()), key=lambda n: int(n.split('_')[0]))
+    assert names == [f'{number}_0.png' for number in range(0, 48, 5)]
+    for flag, told in (
+        (['--show'], 'there is no display here'),
+        (['--interval', '0'], '--interval 0: choose at least 1'),
+        (['--wait-time', 'nan'], '--wait-time nan: choose a number of seconds'),
+    ):
+        wrong = call('test.py', *flags[:2], *flag)
+        assert wrong.code == 2 and told in wrong.err
+
+
+def images_of_test(config):
+    """The images of the config's test split, as the model reads them."""
+    cfg = recipes.load(config)
+    with scope_of(cfg):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    return [sample['inputs'] / 255 for sample in dataset]
+
+
+def test_test_data_are_looked_at_before_a_training(call, birds):
+    shutil.copytree(birds / 'birds' / 'val', birds / 'birds' / 'test')
+    (birds / 'birds' / 'test' / 'robin').rename(birds / 'birds' / 'test' / 'crow')
+    for folder, told in (('test', 'none of the 3 `classes`: crow'), ('lost', 'birds/lost')):
+        done = call('train.py', 'birds.py', *SMALL, f'test_dataloader.dataset.data_prefix={folder}')
+        assert done.code == 2 and 'Epoch(train)' not in done.out
+        assert told in done.err and done.err.count('\n') == 1
+    assert not list(birds.rglob('*.pth'))
