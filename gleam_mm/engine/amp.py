@@ -83,6 +83,6 @@ class DeviceAmpOptimWrapper:
     A class, since configs can write down nothing else for a type.
     """
 
-    def __new__(cls, **kwargs: Any) -> OptimWrapper:  # type: ignore[misc]
+    def __new__(cls, **kwargs: Any) -> OptimWrapper:
         """Builds the one of them that the device needs."""
         return (CPUAmpOptimWrapper if get_device() == 'cpu' else AmpOptimWrapper)(**kwargs)

@@ -40,8 +40,9 @@ def fill_classes(cfg: Config, names: Names | None = None) -> None:
     if names is None and folders and cfg.get('train_dataloader') is not None:
         names = class_names(cfg)
     fill_num_classes(cfg, names)
-    for dataset in folders if names is not None else ():
-        dataset.update(classes=list(names), only_classes=True)
+    if names is not None:
+        for dataset in folders:
+            dataset.update(classes=list(names), only_classes=True)
 
 
 def fill_num_classes(cfg: Config, names: Names | None = None) -> None:

@@ -51,7 +51,8 @@ class PicturesHook(VisualizationHook):
         self._draw(runner, data_batch, outputs, 0)
 
     def _start(self) -> None:
-        self._drawn, self._names = 0, set()
+        self._drawn = 0
+        self._names: set[str] = set()
 
     def _draw(self, runner: Runner, batch: dict, outputs: Sequence[DataSample], step: int) -> None:
         if not self.enable:

@@ -119,7 +119,7 @@ OTHERS = {
         'test_dataloader.dataset.indices=[]',
         'train_dataloader.drop_last=True train_dataloader.batch_size=99',
         'train_dataloader.dataset.task=digit',
-        'test_dataloader.dataset.task=letters',
+        'test_dataloader.dataset.split=tset',
         'model.petl.top_k=9',
         'model.petl.scales=[1,2]',
         'method=repadapter model.petl.groups=3',
