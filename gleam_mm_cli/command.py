@@ -13,6 +13,7 @@ COMMANDS = {
     'train': 'train a config or a recipe, and test it',
     'test': 'test a checkpoint or an adapter',
     'predict': 'tell the classes of pictures by an adapter',
+    'serve': 'serve many adapters on one backbone over HTTP',
     'recipes': 'list backbones, methods and datasets, or export a recipe',
     'params': 'count parameters',
     'sweep': 'train methods x datasets x a grid x seeds on many workers',

@@ -24,7 +24,7 @@ from gleam_mm.registry import MODELS, own_scope
 BATCH = 32
 """Images of one pass."""
 
-_NAME = re.compile(r'\w[\w.+-]{0,99}')
+_NAME = re.compile(r'\w[\w.+-]{0,99}', re.ASCII)
 
 
 class UnknownTaskError(LookupError):
@@ -60,6 +60,11 @@ class Prepared:
 
     task: _Task
     data: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str | int] | None:
+        """The names of the task's classes; None where its adapter has none."""
+        return self.task.classes
 
 
 class Memory(NamedTuple):
@@ -172,11 +177,7 @@ class AdapterBank:
             CheckpointError: The adapter does not belong to the bank's backbone, or is damaged.
             ValueError: The name does not fit, or is taken.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(
-                f'task {name!r}: a name has up to 100 letters, digits, _, ., + and -, and begins '
-                'with a letter, a digit or _'
-            )
+        check_name(name)
         with self._adding:
             self._require_free(name)
             tensors, metadata = read_adapter(path)
@@ -296,7 +297,7 @@ class AdapterBank:
         """Tells the classes of prepared pictures, of any tasks; see :meth:`__call__`."""
         told = []
         for item, scores in zip(prepared, self.scores(prepared), strict=True):
-            told += best_classes(scores[None], item.task.classes, top_k)
+            told += best_classes(scores[None], item.classes, top_k)
         return told
 
     @torch.no_grad()
@@ -389,6 +390,20 @@ class AdapterBank:
     def _require_free(self, name: str) -> None:
         if name in self._tasks:
             raise ValueError(f'task {name!r} is there already: remove it first')
+
+
+def check_name(name: Any) -> str:
+    """The name of a task, which becomes a part of addresses and of files' names.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(
+            f'task {name!r}: a name has up to 100 letters, digits, _, ., + and -, and begins with '
+            'a letter, a digit or _'
+        )
+    return name
 
 
 def _grouped(keys: Any) -> dict[Any, list[int]]:

@@ -35,8 +35,11 @@ class UnreadableImageError(OSError):
     """An image cannot be read or decoded; the message names the file and says why."""
 
 
-def open_image(file: str | Path) -> Image.Image:
+def open_image(file: str | Path | bytes) -> Image.Image:
     """Opens a picture without decoding it yet.
+
+    Args:
+        file: The file, or what is in it.
 
     Raises:
         UnreadableImageError: It does not exist, is no regular file, is empty, is in no known
@@ -48,8 +51,11 @@ def open_image(file: str | Path) -> Image.Image:
         raise unreadable(file, error) from error
 
 
-def load_image(file: str | Path) -> Image.Image:
+def load_image(file: str | Path | bytes) -> Image.Image:
     """Opens a picture and decodes it, with 8 bits a channel.
+
+    Args:
+        file: The file, or what is in it.
 
     Raises:
         UnreadableImageError: It cannot be read.
@@ -80,10 +86,12 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def unreadable(file: str | Path, error: Exception) -> UnreadableImageError:
+def unreadable(file: str | Path | bytes, error: Exception) -> UnreadableImageError:
     """The error that names the file, from what reading or decoding it raised."""
     if isinstance(error, UnreadableImageError):
         return error
+    if isinstance(file, bytes):
+        file = 'the picture'
     if isinstance(error, FileNotFoundError):
         return UnreadableImageError(f'{file} does not exist')
     return UnreadableImageError(f'{file}: cannot be read as an image: {reason_of(error)}')
@@ -97,8 +105,10 @@ def reason_of(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def _read(file: str | Path) -> bytes:
+def _read(file: str | Path | bytes) -> bytes:
     """The bytes of a regular file; a pipe or device might never end."""
+    if isinstance(file, bytes):
+        return file
     if not stat.S_ISREG(Path(file).stat().st_mode):
         raise ValueError('it is no regular file')
     return Path(file).read_bytes()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gleam_mm.datasets.images import SUFFIXES, eight_bits, load_image
 from gleam_mm.inference.preprocessing import Pipeline
 
-Picture = str | Path | np.ndarray | Image.Image | Tensor
+Picture = str | Path | bytes | np.ndarray | Image.Image | Tensor
+"""A file, what is in one, or pixels."""
 
 
 class Prediction(NamedTuple):
@@ -47,6 +48,8 @@ class Preparation:
             TypeError: It is none.
             ValueError: Its shape or its numbers are none of a picture.
         """
+        if isinstance(picture, bytes) and self._pipeline.loads:
+            return self._pipeline({'img_path': 'the picture', 'img_bytes': picture})
         if isinstance(picture, str | Path) and self._pipeline.loads:
             return self._pipeline({'img_path': str(picture)})
         rgb = as_rgb(picture)
@@ -101,7 +104,7 @@ def as_rgb(picture: Picture) -> np.ndarray:
         TypeError: It is none.
         ValueError: Its shape or its numbers are none of a picture.
     """
-    if isinstance(picture, str | Path):
+    if isinstance(picture, str | Path | bytes):
         picture = load_image(picture)
     if isinstance(picture, Image.Image):
         return np.array(eight_bits(picture).convert('RGB'))

@@ -85,9 +85,9 @@ class Predictor:
         """Tells the classes of pictures.
 
         Args:
-            pictures: A picture: its file, a PIL image, or an array (H, W, 3), (H, W) or a tensor
-                (3, H, W) of RGB, with whole numbers from 0 to 255 or others from 0 to 1. Or a list
-                of them. Or a folder, whose pictures are found at any depth.
+            pictures: A picture: its file, the bytes of one, a PIL image, or an array (H, W, 3),
+                (H, W) or a tensor (3, H, W) of RGB, with whole numbers from 0 to 255 or others from
+                0 to 1. Or a list of them. Or a folder, whose pictures are found at any depth.
             top_k: How many classes to tell of each picture. By default the best one alone.
 
         Returns:

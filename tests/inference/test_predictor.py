@@ -129,7 +129,8 @@ def test_pictures_in_memory_are_as_in_files(trained, folder):
         array = np.array(picture)
         tensor = torch.from_numpy(np.array(picture.convert('RGB'))).permute(2, 0, 1)
         expected = predictor(folder / file, top_k=2)
-        for given in (picture, array, array / 255, tensor, tensor / 255):
+        content = (folder / file).read_bytes()
+        for given in (content, picture, array, array / 255, tensor, tensor / 255):
             assert predictor(given, top_k=2) == expected
     for wrong, error, message in (
         (np.zeros((2, 2, 4), np.uint8), ValueError, r'shape \(2, 2, 4\)'),
@@ -188,6 +189,8 @@ def test_pictures_that_cannot_be_read(trained, folder, monkeypatch):
     (folder / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='no pictures in this folder'):
         predictor(folder / 'empty')
+    with pytest.raises(UnreadableImageError, match='the picture: cannot be read'):
+        predictor(b'no picture')
 
 
 def test_weights_that_moved(trained, folder, tmp_path, monkeypatch):
