@@ -30,11 +30,11 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt requirements/serve.txt
 	$(BIN)/python -m pip install -r requirements/dev.txt
 	touch $@
 
-$(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt pyproject.toml
+$(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt requirements/serve.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV_ONEDL)
 	$(VENV_ONEDL)/bin/python -m pip install -r requirements/onedl.txt -r requirements/dev.txt
 	$(VENV_ONEDL)/bin/python -m pip install --no-deps --no-build-isolation -e .

@@ -4,14 +4,17 @@ import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from gleam_mm.bank.kind import Row
+from gleam_mm.checkpoint import CheckpointError
 
 Key = TypeVar('Key', bound=Hashable)
 
@@ -79,6 +82,7 @@ class Store(Generic[Key]):
         self._lock = threading.RLock()
         self._known: set[Key] = set()
         self._held = _Shelf(device_bytes)
+        self._leaving: WeakKeyDictionary[Key, Loaded] = WeakKeyDictionary()
         self._aside = _Shelf(0 if device.type == 'cpu' else host_bytes)
 
     def put(self, key: Key, loaded: Loaded) -> None:
@@ -88,11 +92,11 @@ class Store(Generic[Key]):
             self._hold(key, loaded)
 
     def drop(self, key: Key) -> None:
-        """Forgets an adapter; who has it may go on with it."""
+        """Lets an adapter go when nobody has its key any more, whatever becomes of its file."""
         with self._lock:
             self._known.discard(key)
-            self._held.take(key)
-            self._aside.take(key)
+            with suppress(CheckpointError, OSError):  # a file that went before
+                self._leaving[key] = self._found(key)
 
     def fetch(self, keys: Sequence[Key]) -> list[Loaded]:
         """Adapters on the device, from wherever they are."""
@@ -106,8 +110,10 @@ class Store(Generic[Key]):
             return self._held.all()
 
     def _fetch(self, key: Key) -> Loaded:
-        loaded = self._held.take(key) or self._aside.take(key) or self._load(key)
-        return self._hold(key, loaded)
+        return self._hold(key, self._leaving.get(key) or self._found(key))
+
+    def _found(self, key: Key) -> Loaded:
+        return self._held.take(key) or self._aside.take(key) or self._load(key)
 
     def _hold(self, key: Key, loaded: Loaded) -> Loaded:
         loaded = loaded.to(self._device)

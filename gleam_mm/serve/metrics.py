@@ -18,24 +18,28 @@ class Metrics:
     """
 
     def __init__(self, bank: AdapterBank, waiting: Callable[[], int]) -> None:
-        self._registry = CollectorRegistry()
-        own = dict(registry=self._registry)
+        self._registry = own = CollectorRegistry()
         self._bank = bank
         self._requests = Counter(
-            'gleam_requests', 'Requests by route and status', ['route', 'status'], **own
+            'gleam_requests', 'Requests by route and status', ['route', 'status'], registry=own
         )
         self._seconds = Histogram(
-            'gleam_request_seconds', 'Time of a request', ['route'], buckets=_SECONDS, **own
+            'gleam_request_seconds', 'Time of a request', ['route'], buckets=_SECONDS, registry=own
         )
-        self._predictions = Counter('gleam_predictions', 'Pictures by task', ['task'], **own)
+        self._predictions = Counter('gleam_predictions', 'Pictures by task', ['task'], registry=own)
         self._batches = Histogram(
-            'gleam_batch_pictures', 'Pictures of a pass', buckets=(1, 2, 4, 8, 16, 32, 64), **own
+            'gleam_batch_pictures',
+            'Pictures of a pass',
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=own,
         )
-        self._passes = Histogram('gleam_pass_seconds', 'Time of a pass', buckets=_SECONDS, **own)
-        self._memory = Gauge('gleam_memory_bytes', 'What the bank holds', ['part'], **own)
-        tasks = Gauge('gleam_tasks', 'Tasks of the bank', **own)
+        self._passes = Histogram(
+            'gleam_pass_seconds', 'Time of a pass', buckets=_SECONDS, registry=own
+        )
+        self._memory = Gauge('gleam_memory_bytes', 'What the bank holds', ['part'], registry=own)
+        tasks = Gauge('gleam_tasks', 'Tasks of the bank', registry=own)
         tasks.set_function(lambda: len(bank.tasks))
-        Gauge('gleam_waiting_pictures', 'Pictures that wait', **own).set_function(waiting)
+        Gauge('gleam_waiting_pictures', 'Pictures that wait', registry=own).set_function(waiting)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""

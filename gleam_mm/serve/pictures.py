@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from fastapi import HTTPException, Request
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -87,7 +87,7 @@ def check_pixels(picture: bytes, most: int) -> None:
 
 
 async def _of_form(request: Request, data: bytes) -> bytes:
-    async def once() -> AsyncIterator[bytes]:
+    async def once() -> AsyncGenerator[bytes, None]:
         yield data
 
     try:

@@ -1,5 +1,6 @@
 """A bank of adapters against gleam_mm.Predictor, which has one of them."""
 
+import gc
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -218,7 +219,10 @@ def test_adapters_move_to_the_cpu_beside_another_device(bank):
     assert not read
     store.drop(tasks[0])
     store.fetch(tasks)
-    assert read == tasks[:1]
+    assert not read  # whoever asks for it still has its key
+    store._aside.take(tasks[1])
+    store.fetch(tasks)
+    assert read == tasks[1:2]
 
 
 def test_threads_that_add_and_remove_disturb_nobody(bank, files):
@@ -258,13 +262,22 @@ def test_threads_that_add_and_remove_disturb_nobody(bank, files):
     assert bank.tasks == tuple(files)
 
 
-def test_a_request_keeps_the_task_that_it_began_with(bank, files):
+@pytest.mark.parametrize('device_bytes', [None, 0])
+def test_a_request_keeps_the_task_that_it_began_with(files, tmp_path, device_bytes):
+    """Even if its adapter was in no memory, and its file goes with it."""
+    path = shutil.copy(files['birds'], tmp_path / 'birds.safetensors')
+    adapters = {**files, 'birds': path}
+    bank = gleam_mm.AdapterBank(adapters=adapters, device='cpu', device_bytes=device_bytes)
     (image,) = pictures(1)
     expected = bank(image, tasks='birds')
     waiting = bank.prepare(image, 'birds')
     bank.remove('birds')
+    path.unlink()
     assert bank.predict([waiting]) == [expected]
-    assert len(bank._store.held()) == 3  # what was removed is not taken up again
+    assert len(bank._store.held()) == (3 if device_bytes is None else 0)  # it is not taken up again
+    del waiting
+    gc.collect()
+    assert not bank._store._leaving
 
 
 def test_a_backbone_by_name():

@@ -1,0 +1,25 @@
+"""A server on loopback, in a thread of this process."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import uvicorn
+
+
+@contextmanager
+def running(app):
+    """Serves an application at a free port; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level='warning'))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until = time.monotonic() + 60
+        while not server.started and thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert server.started
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f'http://127.0.0.1:{port}'
+    finally:
+        server.should_exit = True
+        thread.join()
