@@ -30,7 +30,8 @@ class AdaptFormer(PETLMethod):
 
     with x' the residual stream between attention and FFN. As in the official code the bottleneck
     reads x' without a norm, has dropout behind its ReLU and is not under drop path. U starts at
-    zero. A block has :math:`2 d r + r + d` parameters, without biases :math:`2 d r`.
+    zero. A block has :math:`2 d r + r + d` parameters, without biases :math:`2 d r`; with a
+    ``gate``, see :class:`~gleam_mm.petl.LoRA`, d + 1 more.
 
     Args:
         bottleneck: Inner width r.
@@ -40,6 +41,7 @@ class AdaptFormer(PETLMethod):
         bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
             :class:`~gleam_mm.petl.bits.Rounded`.
         bias: Whether the bottleneck has biases.
+        gate: Whether what it adds to a token is gated.
 
     Raises:
         ValueError: ``bits`` is out of range.
@@ -60,8 +62,10 @@ class AdaptFormer(PETLMethod):
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
         bias: bool = True,
+        gate: bool = False,
     ) -> None:
         super().__init__(('block', 'norm'), blocks)
+        self.gate = gate
         self.bits = bits
         self.bias = bias
         self.bottleneck = bottleneck
@@ -87,7 +91,7 @@ class AdaptFormer(PETLMethod):
         for site in sites:
             if site.role == 'block':
                 self.local[site.key] = Bottleneck(
-                    site.width, self.bottleneck, bits=self.bits, bias=self.bias
+                    site.width, self.bottleneck, bits=self.bits, bias=self.bias, gate=self.gate
                 )
 
     def before(self, site: Site, x: Tensor) -> Tensor:
@@ -107,6 +111,10 @@ class AdaptFormer(PETLMethod):
                 f'AdaptFormer cannot be trained with checkpointing inside of {site.name!r}, which '
                 'recomputes what it reads there: set with_cp=False in the backbone'
             )
-        own = self.local[site.key]
-        z = F.dropout(F.relu(own.down(residual)), self.drop_rate, self.training)
-        return torch.add(y, own.up(z).view_as(y), alpha=self.scale)
+        bypass = self.bypass(self.local[site.key], residual)
+        return torch.add(y, bypass.view_as(y), alpha=self.scale)
+
+    def bypass(self, own: Bottleneck, x: Tensor) -> Tensor:
+        """What a bottleneck makes of the residual stream."""
+        out = own.up(F.dropout(F.relu(own.down(x)), self.drop_rate, self.training))
+        return out if own.gate is None else out * own.gate(x)

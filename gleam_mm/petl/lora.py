@@ -12,6 +12,7 @@ from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
+from gleam_mm.petl.bottleneck import TokenGate
 from gleam_mm.petl.lowrank import STARTS, add_update
 from gleam_mm.registry import MODELS
 
@@ -79,6 +80,10 @@ class LoRA(PETLMethod):
 
     so that the model starts as the pretrained one and a file holds :math:`A_0` and :math:`B_0` too.
 
+    With a ``gate``, the update of each token is multiplied by :math:`\mathrm{sigmoid}(g^T x + c)`,
+    which starts at one half: soft MoA (Cao et al., 2025) is a :class:`~gleam_mm.petl.Compose` of
+    methods that have one.
+
     Args:
         rank: Inner width r.
         alpha: The update is scaled by ``alpha / rank``.
@@ -90,6 +95,7 @@ class LoRA(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of its matrices, 1, 2, 4 or 8, instead of full precision; see
             :class:`~gleam_mm.petl.bits.Rounded`.
+        gate: Whether tokens are gated.
 
     Raises:
         ValueError: ``bits`` is out of range, or meets a frozen A or a start from the weight; a site
@@ -106,9 +112,11 @@ class LoRA(PETLMethod):
         train_down: bool = True,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
+        gate: bool = False,
     ) -> None:
         super().__init__(sites, blocks)
         self.bits = bits
+        self.gate = gate
         if bits is not None and (init in STARTS or not train_down):
             raise ValueError(
                 f'bits={bits}: choose train_down=True and an init that is none of '
@@ -135,6 +143,8 @@ class LoRA(PETLMethod):
                 pair.start_from(*STARTS[self.init](site.weight, self.rank, self.scale))
             if not self.train_down:
                 pair.freeze_down()
+            if self.gate:
+                pair.gate = TokenGate(self.linear_of(site).in_features)
 
     def build_pair(self, site: Site, rank: int) -> LowRankPair:
         """A pair of matrices for one site.
@@ -153,9 +163,17 @@ class LoRA(PETLMethod):
         """Adds the low-rank update to the frozen Linear's output."""
         down, up = self.factors(site, self.training)
         z = F.linear(F.dropout(x, self.drop_rate, self.training), down)
+        if self.gate:
+            z = z * self.local[site.key].gate(x)
         return add_update(y, z, up, self.scale)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Adds the low-rank update to the site's weight."""
+        """Adds the low-rank update to the site's weight.
+
+        Raises:
+            MergeError: It is gated.
+        """
+        if self.gate:
+            raise self.refusal('a gate weighs its update for each token, which no weight does')
         down, up = self.factors(site)
         return torch.addmm(weight, up, down, alpha=self.scale), bias

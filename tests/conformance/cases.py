@@ -132,6 +132,13 @@ def lokr(rank: int) -> Callable[[Shape], int]:
     return lambda shape: shape.each_block(count)
 
 
+def train(rows: int, columns: int, rank: int) -> int:
+    """A tensor train of a matrix whose sides are cut as written down."""
+    factors = {4: [2, 2], 16: [4, 4], 32: [4, 8], 48: [6, 8], 96: [8, 12]}
+    first, *inner, last = factors[rows] + factors[columns]
+    return rank * (first + last) + rank**2 * sum(inner)
+
+
 def hf_peft(**config: object) -> dict:
     """A tuner of HF PEFT on qkv."""
     return dict(type='HFPeft', config=config, sites=['qkv'])
@@ -567,6 +574,82 @@ CASES = [
         'SPT-Adapter',
         dict(type='SPT', form='adapter', budget=2000, rank=2),
         lambda shape: 2000,
+    ),
+    Case(
+        'DyT',
+        dict(type='DyT', bottleneck=4),
+        lambda shape: shape.each_block(lambda d: 8 * d + 4 + d + d + 1),
+        identity=False,
+    ),
+    Case(
+        'MoLA',
+        dict(type='MoLA', rank=2, experts=[2, 3]),
+        lambda shape: sum(
+            (2 + (index >= len(shape.widths) // 2)) * (2 * (d + 3 * d) + d)
+            for index, d in enumerate(shape.widths)
+        ),
+    ),
+    Case(
+        'MoKA',
+        dict(type='Kronecker', number=3, size=4, gate=True),
+        lambda shape: shape.each_block(lambda d: 3 * (4**2 + 3 * d * d // 4**2) + 3),
+        merges=True,
+    ),
+    Case(
+        'SoKA',
+        dict(type='Kronecker', number=3, size=4, init='svd'),
+        lambda shape: shape.each_block(lambda d: 3 * (4**2 + 3 * d * d // 4**2)),
+        merges=True,
+    ),
+    Case(
+        'ABBA',
+        dict(type='ABBA', rank=2, alpha=2.0),
+        lambda shape: shape.each_block(lambda d: 2 * 2 * (d + 3 * d)),
+        merges=True,
+    ),
+    Case(
+        'READ',
+        dict(type='READ', hidden=4),
+        lambda shape: 3 * 4 * (shape.last + 4 + 2) + 2 * shape.last + 4 * shape.last + shape.last,
+    ),
+    Case(
+        'LoRETTA, rep',
+        dict(type='LoRETTA', rank=4, tensor_rank=2),
+        lambda shape: shape.each_block(lambda d: train(4, d, 2) + train(3 * d, 4, 2)),
+        merges=True,
+    ),
+    Case(
+        'LoRETTA, adp',
+        dict(type='LoRETTA', form='adp', rank=4, tensor_rank=2),
+        lambda shape: shape.each_block(lambda d: 2 * (train(4, d, 2) + train(d, 4, 2) + 4 + d)),
+    ),
+    Case(
+        'MoSA',
+        dict(type='MoSA', bottleneck=4, experts=2),
+        lambda shape: shape.each_block(lambda d: 8 * d + 4 + d),
+    ),
+    Case(
+        'ILA',
+        dict(type='ILA', bottleneck=4),
+        lambda shape: shape.each_block(lambda d: 8 * d + 2 * 4 + d + 10 * 8 + 2 * 4 * 4),
+    ),
+    Case(
+        'MoA',
+        dict(
+            type='Compose',
+            methods=[
+                dict(type='LoRA', rank=4, gate=True),
+                dict(type='AdaptFormer', bottleneck=4, gate=True),
+            ],
+        ),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d) + d + 1 + 8 * d + 4 + d + d + 1),
+    ),
+    Case(
+        'HF PEFT: SHiRA',
+        hf_peft(peft_type='SHIRA', r=2),
+        lambda shape: shape.each_block(lambda d: 2 * (d + 3 * d)),
+        merges=True,
+        gaps={'compile': "PEFT's SHiRA makes a sparse tensor, which torch.compile cannot trace"},
     ),
     Case(
         'LoRA in the last block',

@@ -22,7 +22,8 @@ def trained_parameters(classifier):
 def loss_of(classifier, images, labels, bfloat16=False):
     with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
         outputs = logits(classifier, images)
-    return F.cross_entropy(outputs.float(), labels)
+        own = sum(classifier.petl.all_losses().values())
+    return F.cross_entropy(outputs.float(), labels) + own
 
 
 def train(classifier, images, labels, steps, watch=lambda parameters: None, bfloat16=False):

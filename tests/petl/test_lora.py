@@ -5,9 +5,10 @@ import pytest
 import timm
 import torch
 from mmpretrain.models import LoRAModel, TIMMBackbone, VisionTransformer
+from watching import close, watch
 
 from gleam_mm.layouts import LINEAR_ROLES
-from gleam_mm.petl import LoRA
+from gleam_mm.petl import LoRA, MergeError
 
 RANK, ALPHA = 3, 5.0
 
@@ -117,3 +118,16 @@ def test_bad_rank_and_bad_site_are_named(vit):
         LoRA(rank=0)
     with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a FFN"):
         LoRA(sites=('ffn',)).attach(vit)
+
+
+def test_a_gate_weighs_the_update_of_each_token(backbone, images):
+    method = LoRA(2, gate=True).eval()
+    method.attach(backbone)
+    assert all(not p.any() for own in method.local.values() for p in own.gate.parameters())
+    randomize(method)
+    for site, note in watch(method, backbone, images).items():
+        own = method.local[site.key]
+        gate = 1 / (1 + torch.exp(-(note.x @ own.gate.weight.T + own.gate.bias)))
+        close(note.adapted, note.y + gate * 4 * (note.x @ own.down.T @ own.up.T), 1e-4)
+    with pytest.raises(MergeError, match='a gate weighs its update for each token'):
+        method.merge()

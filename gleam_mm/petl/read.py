@@ -1,0 +1,125 @@
+"""READ: a recurrent cell reads what the blocks give, and corrects the last one."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gleam_mm.arguments import Positive
+from gleam_mm.layouts import Layout, PassState, Site
+from gleam_mm.petl.base import PETLMethod
+from gleam_mm.registry import MODELS
+
+
+class GRUCell(nn.Module):
+    """A gated recurrent unit, written down: ``torch.compile`` does not follow PyTorch's own.
+
+    Its parameters are those of :class:`torch.nn.GRUCell`, in the same order.
+
+    Args:
+        width: Width d of what it reads.
+        hidden: Width r of its state.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(3 * hidden, width))
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden, hidden))
+        self.bias_ih = nn.Parameter(torch.empty(3 * hidden))
+        self.bias_hh = nn.Parameter(torch.empty(3 * hidden))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """The next state (..., r) after input (..., d) and state."""
+        reset_x, update_x, new_x = F.linear(x, self.weight_ih, self.bias_ih).chunk(3, -1)
+        reset_h, update_h, new_h = F.linear(h, self.weight_hh, self.bias_hh).chunk(3, -1)
+        update = torch.sigmoid(update_x + update_h)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        return new + update * (h - new)
+
+
+class Reader(nn.Module):
+    """The cell behind a norm, and ``up``, which starts at zero.
+
+    Args:
+        width: Token width d.
+        hidden: Width r of the state.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.cell = GRUCell(width, hidden)
+        self.up = nn.Linear(hidden, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+
+class _States(PassState):
+    """The state of the cell, and the sum of all its states, in a pass."""
+
+    def __init__(self) -> None:
+        self.h_and_sum: tuple[Tensor, Tensor] | None = None
+
+
+@MODELS.register_module()
+class READ(PETLMethod):
+    r"""Recurrent adaptation (Wang et al., 2023).
+
+    .. math::
+        h_i = \mathrm{GRU}(\mathrm{LN}(\phi_i), h_{i-1}), \qquad
+        y = \phi_L + U \, \tfrac{1}{L} \sum_i h_i + b
+
+    token by token, with :math:`\phi_i` what block i gives. Nothing is changed in front of the last
+    block's output, so that no gradient enters the backbone and training keeps none of its
+    activations. In a Swin the blocks of the last stage are read. U starts at zero. There are
+    :math:`3 r (d + r + 2) + 2 d + r d + d` parameters, whatever the depth.
+
+    Args:
+        hidden: Width r of the state.
+        blocks: Transformer blocks to read, of which the last is corrected, as in
+            :class:`~gleam_mm.petl.PETLMethod`.
+
+    Raises:
+        ValueError: ``blocks`` has none of the last stage.
+    """
+
+    obstacle = 'a recurrent cell reads all blocks, which no weight of a Linear can stand for'
+
+    def __init__(self, hidden: Positive = 64, blocks: Sequence[int] | None = None) -> None:
+        super().__init__(('block',), blocks)
+        self.hidden = hidden
+        self._states = _States()
+
+    def select(self, layout: Layout) -> list[Site]:
+        """The blocks of the last stage."""
+        last = layout.sites(('block',))[-1].stage
+        sites = [site for site in super().select(layout) if site.stage == last]
+        if not sites:
+            raise ValueError(
+                f'blocks={list(self.blocks or ())}: READ reads blocks of the last stage'
+            )
+        return sites
+
+    def build(self, sites: list[Site]) -> None:
+        """Creates the cell."""
+        self.shared['reader'] = Reader(sites[-1].width, self.hidden)
+
+    def begin(self) -> None:
+        """Forgets what a pass that broke off has left."""
+        self._states.h_and_sum = None
+
+    def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Lets the cell read a block's output; corrects the last one."""
+        reader = self.shared['reader']
+        zeros = y.new_zeros(*y.shape[:-1], self.hidden)
+        h, total = self._states.h_and_sum or (zeros, zeros)
+        h = reader.cell(reader.norm(y), h)
+        self._states.h_and_sum = h, total + h
+        if site.key != next(reversed(self.sites)):
+            return y
+        self._states.h_and_sum = None
+        return y + reader.up((total + h) / len(self.sites))
