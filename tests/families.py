@@ -4,7 +4,10 @@ import copy
 from functools import partial
 
 import timm
+import transformers
+from torchvision.models import VisionTransformer, swin_transformer
 
+from gleam_mm.layouts.library_backbones import LibraryBackbone
 from gleam_mm.registry import MODELS
 
 _PLAIN = dict(img_size=(24, 40), patch_size=8, embed_dim=32, depth=2, num_heads=2)
@@ -327,13 +330,84 @@ def build(family):
     return timm.create_model(name, num_classes=3, pretrained_cfg_overlay=told, **options)
 
 
+_SMALL = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    image_size=32,
+    patch_size=8,
+)
+TRANSFORMERS = {
+    'vit': dict(model_type='vit', **_SMALL),
+    'dinov2': dict(model_type='dinov2', mlp_ratio=2, **_SMALL),
+    'dinov2-registers': dict(model_type='dinov2_with_registers', mlp_ratio=2, **_SMALL),
+    'clip': dict(model_type='clip', vision_config=_SMALL),
+    'siglip': dict(model_type='siglip', vision_config=_SMALL),
+    'deit': dict(model_type='deit', **_SMALL),
+    'beit': dict(model_type='beit', **_SMALL),
+    'swin': dict(
+        model_type='swin',
+        image_size=32,
+        patch_size=2,
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 2],
+        window_size=4,
+    ),
+}
+_WINDOWS = dict(
+    patch_size=[2, 2],
+    embed_dim=16,
+    depths=[2, 2],
+    num_heads=[2, 2],
+    window_size=[4, 4],
+    stochastic_depth_prob=0.0,
+)
+TORCHVISION = {
+    'vit': dict(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64),
+    'swin': _WINDOWS,
+    'swinv2': dict(
+        _WINDOWS,
+        block=swin_transformer.SwinTransformerBlockV2,
+        downsample_layer=swin_transformer.PatchMergingV2,
+    ),
+}
+
+
+def classifier(family):
+    """An image classifier of transformers or torchvision, and the path of its last Linear."""
+    library, _, name = family.partition('-')
+    if library == 'hf':
+        options = dict(TRANSFORMERS[name])
+        config = transformers.AutoConfig.for_model(options.pop('model_type'), **options)
+        own = type(config).__name__.removesuffix('Config')
+        return getattr(transformers, f'{own}ForImageClassification')(config), 'classifier'
+    if name == 'vit':
+        return VisionTransformer(**TORCHVISION[name]), 'heads'
+    return swin_transformer.SwinTransformer(**TORCHVISION[name]), 'head'
+
+
+def build_library(family):
+    """A backbone that is such a classifier without its last Linear."""
+    if family.startswith('hf-'):
+        return MODELS.build(
+            dict(type='TransformersBackbone', **TRANSFORMERS[family.removeprefix('hf-')])
+        )
+    return LibraryBackbone(*classifier(family))
+
+
 FAMILIES = {
     **{f'timm-{family}': partial(build, family) for family in TIMM},
     **{f'mm-{family}': partial(build_mmpretrain, family) for family in MMPRETRAIN},
+    **{f'hf-{family}': partial(build_library, f'hf-{family}') for family in TRANSFORMERS},
+    **{f'tv-{family}': partial(build_library, f'tv-{family}') for family in TORCHVISION},
 }
 LIBRARIES = {
     **{f'timm-{family}': ('timm', options) for family, options in TIMM.items()},
     **{f'mm-{family}': ('MMPretrain', options) for family, options in MMPRETRAIN.items()},
+    **{f'hf-{family}': ('transformers', options) for family, options in TRANSFORMERS.items()},
+    **{f'tv-{family}': ('torchvision', options) for family, options in TORCHVISION.items()},
 }
 """What a model is of, and its options."""
 
@@ -342,5 +416,8 @@ def size_of(family):
     """Height and width of the images for a model."""
     _, options = LIBRARIES[family]
     options = options[1] if isinstance(options, tuple) else options
-    size = 224 if 'efficientformer' in family else options.get('img_size', (64, 96))
+    if 'efficientformer' in family:
+        return 224, 224
+    options = options.get('vision_config', options)
+    size = options.get('img_size', options.get('image_size', (64, 96)))
     return (size, size) if isinstance(size, int) else size

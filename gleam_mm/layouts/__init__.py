@@ -8,6 +8,7 @@
 from gleam_mm.layouts.attention import Attention, join_sequences
 from gleam_mm.layouts.base import Layout, OwnClassifier, find_layout
 from gleam_mm.layouts.family_layout import FamilyLayout
+from gleam_mm.layouts.library_backbones import TorchvisionBackbone, TransformersBackbone
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import LINEAR_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
@@ -31,6 +32,8 @@ __all__ = [
     'SwinLayout',
     'TIMMSwinLayout',
     'TIMMViTLayout',
+    'TorchvisionBackbone',
+    'TransformersBackbone',
     'ViTLayout',
     'WindowedLayout',
     'dequantized',

@@ -140,10 +140,11 @@ class Layout:
         embedding = next((m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)), None)
         channels = 3 if embedding is None else embedding.in_channels
         for module in self.backbone.modules():
-            size = getattr(module, 'img_size', getattr(module, 'init_input_size', None))
-            if isinstance(size, int | tuple | list):
-                height, width = (size, size) if isinstance(size, int) else size
-                return channels, height, width
+            for name in ('img_size', 'init_input_size', 'image_size'):
+                size = getattr(module, name, None)
+                if isinstance(size, int | tuple | list):
+                    height, width = (size, size) if isinstance(size, int) else size
+                    return channels, height, width
         return channels, 224, 224
 
     def forget(self) -> None:

@@ -34,7 +34,9 @@ class _Weight:
             raise NotImplementedError(f'{function} of a weight that stands for its module')
         module, bias = given['weight'].module, given.get('bias')
         y = module(given['input'])
-        return y if bias is None or bias is module.bias else y + bias
+        if bias is None or bias is module.bias:
+            return y
+        return y + (bias if module.bias is None else bias - module.bias)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module.weight, name)

@@ -165,6 +165,62 @@ MMPRETRAIN = (
 """Those of MMPretrain, by names below ``mmpretrain.models.backbones``."""
 
 
+def _transformers(model: str, *blocks: str, prefix: int) -> Family:
+    """A family whose models are also parts of others, such as of classifiers."""
+    return Family(
+        model, (*blocks, *(f'*.{path}' for path in blocks)), names=_TRANSFORMERS, prefix=prefix
+    )
+
+
+_TRANSFORMERS = {  # as they were called before the release 5
+    **{'query': 'qkv', 'key': 'qkv', 'value': 'qkv', 'attention.output.dense': 'proj'},
+    **{'intermediate.dense': 'fc1', 'output.dense': 'fc2'},
+}
+_BERT_LIKE = ('layers.*', 'encoder.layer.*')
+
+TRANSFORMERS = (
+    _transformers('beit.modeling_beit.BeitPreTrainedModel', *_BERT_LIKE, prefix=1),
+    Family(
+        'clip.modeling_clip.CLIPPreTrainedModel',
+        ('encoder.layers.*', 'vision_model.encoder.layers.*'),
+        prefix=1,
+    ),
+    _transformers('deit.modeling_deit.DeiTPreTrainedModel', *_BERT_LIKE, prefix=2),
+    _transformers('dinov2.modeling_dinov2.Dinov2PreTrainedModel', 'encoder.layer.*', prefix=1),
+    _transformers(
+        'dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersPreTrainedModel',
+        'encoder.layer.*',
+        prefix=1,
+    ),
+    Family(
+        'siglip.modeling_siglip.SiglipPreTrainedModel',
+        ('encoder.layers.*', 'vision_model.encoder.layers.*'),
+        prefix=0,
+    ),
+    _transformers('swin.modeling_swin.SwinPreTrainedModel', 'encoder.layers.*.blocks.*', prefix=0),
+    _transformers('vit.modeling_vit.ViTPreTrainedModel', *_BERT_LIKE, prefix=1),
+)
+"""Those of transformers, by names below ``transformers.models``."""
+
+_MLP = {'mlp.0': 'fc1', 'mlp.3': 'fc2'}
+
+TORCHVISION = (
+    Family(
+        'swin_transformer.SwinTransformer',
+        ('features.*.*',),
+        names=_MLP,
+        by_weight=('attn.qkv', 'attn.proj'),
+    ),
+    Family(
+        'vision_transformer.VisionTransformer',
+        ('encoder.layers.*',),
+        names={**_MLP, **_NOT_CALLED},
+        prefix=1,
+    ),
+)
+"""Those of torchvision, by names below ``torchvision.models``."""
+
+
 def family_of(model: nn.Module) -> Family | None:
     """The row of a model, by its class or the next of its base classes that has one."""
     for cls in type(model).__mro__:
@@ -177,4 +233,6 @@ def family_of(model: nn.Module) -> Family | None:
 _BY_CLASS = {
     **{f'timm.models.{family.model}': family for family in TIMM},
     **{f'mmpretrain.models.backbones.{family.model}': family for family in MMPRETRAIN},
+    **{f'transformers.models.{family.model}': family for family in TRANSFORMERS},
+    **{f'torchvision.models.{family.model}': family for family in TORCHVISION},
 }

@@ -12,6 +12,7 @@ from gleam_mm.layouts.attention import Attention
 from gleam_mm.layouts.base import Layout, OwnClassifier
 from gleam_mm.layouts.called import CalledByName
 from gleam_mm.layouts.families import POSITIONS, ROLE_OF_NAME, Family, family_of
+from gleam_mm.layouts.library_backbones import LibraryBackbone
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import NORMS, Block, Grid, Site
 from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, inner_model, own_classifier
@@ -72,6 +73,8 @@ class FamilyLayout(Layout):
         wide = getattr(self.model, 'num_features', None)
         if isinstance(self.backbone, PooledTIMMBackbone):
             return getattr(self.model, 'head_hidden_size', None) or wide
+        if isinstance(self.backbone, LibraryBackbone):
+            return self.backbone.num_features
         return wide if self.root else None
 
     @property
@@ -89,7 +92,8 @@ class FamilyLayout(Layout):
     @property
     def num_prefix_tokens(self) -> int:
         if self.family.prefix is not None:
-            return self.family.prefix
+            config = getattr(self.model, 'config', None)  # of transformers
+            return self.family.prefix + getattr(config, 'num_register_tokens', 0)
         extra = getattr(self.model, 'num_extra_tokens', 0)  # as MMPretrain calls them
         return getattr(self.model, 'num_prefix_tokens', extra)
 
@@ -161,10 +165,12 @@ class FamilyLayout(Layout):
         ]
         for site in self.sites(('block',)):
             handles.append(site.module.register_forward_pre_hook(partial(self._read_block, site)))
+            children: dict[str, list[str]] = {}
             for path in self.family.by_weight:
                 if self._has(name := f'{site.name}.{path}'):
-                    parent, _, child = name.rpartition('.')
-                    handles.append(CalledByName(self.backbone.get_submodule(parent), [child]))
+                    children.setdefault(_parent(name), []).append(path.rpartition('.')[2])
+            for parent, names in children.items():
+                handles.append(CalledByName(self.backbone.get_submodule(parent), names))
         return handles
 
     def forget(self) -> None:

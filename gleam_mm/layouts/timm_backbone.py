@@ -9,6 +9,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from gleam_mm.layouts.base import OwnClassifier
+from gleam_mm.layouts.library_backbones import LibraryBackbone
 from gleam_mm.registry import MODELS
 
 _OF_TIMM_BACKBONE = ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path')
@@ -22,6 +23,8 @@ def timm_model(backbone: nn.Module) -> nn.Module:
 
 def inner_model(backbone: nn.Module) -> tuple[Any, str]:
     """The library's own model in a backbone, and what stands before the names of its modules."""
+    if isinstance(backbone, LibraryBackbone):
+        return backbone.model, 'model.'
     model = timm_model(backbone)
     return model, '' if model is backbone else 'timm_model.'
 

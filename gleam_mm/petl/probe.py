@@ -1,7 +1,7 @@
 """The proof that sites are where a layout says: one small pass of the backbone, without data."""
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -223,6 +223,6 @@ def _left_as_it_is(backbone: nn.Module, device: torch.device) -> Iterator[None]:
 def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
+    elif isinstance(output, tuple | list | Mapping):
+        for part in output.values() if isinstance(output, Mapping) else output:
             yield from _tensors(part)

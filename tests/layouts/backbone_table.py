@@ -16,11 +16,12 @@ import gleam_mm  # noqa: F401  (applies the patches that importing mmpretrain ma
 
 # isort: split
 
-from families import FAMILIES, LIBRARIES, size_of
+from families import FAMILIES, LIBRARIES, classifier, size_of
 from mmengine.registry import DefaultScope
 
 from gleam_mm.fileio import write_bytes
 from gleam_mm.layouts import LINEAR_ROLES, find_layout
+from gleam_mm.layouts.timm_backbone import inner_model
 from gleam_mm.registry import MODELS
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'backbones.md'
@@ -29,7 +30,8 @@ COLUMNS = {
     'attaches': 'LoRA attaches at all of them, is proved by a pass, and changes no output at first',
     'features': (
         'pooled features are bit for bit those of the library: of timm by `PooledTIMMBackbone`, '
-        'which gives `forward_head(pre_logits=True)`, and of the others by their own class'
+        'which gives `forward_head(pre_logits=True)`, of transformers and torchvision by what '
+        'their last Linear reads, of MMPretrain by its own class'
     ),
     'grid': 'a patch that is changed is seen at its place in the grid, in each stage',
     'trains': 'every parameter of LoRA gets a gradient within three steps; saved, loaded, the same',
@@ -177,19 +179,31 @@ def check_grid(family, images):
 
 
 def check_features(family, images):
-    """Pooled features equal those of the library."""
+    """Pooled features equal those of the library: what its own classifier's last Linear reads."""
     library, options = LIBRARIES[family]
-    if library != 'timm':
+    if library == 'MMPretrain':
         return check_start(family, LORA, _roles(find_layout(make(family))), images)
-    reference = make(family)
-    name, options = options
-    ours = MODELS.build(dict(type='PooledTIMMBackbone', model_name=name, **options))
-    ours.timm_model.load_state_dict(
-        {k: v for k, v in reference.state_dict().items() if k in ours.timm_model.state_dict()}
-    )
+    if library == 'timm':
+        reference = make(family)
+        name, options = options
+        ours = MODELS.build(dict(type='PooledTIMMBackbone', model_name=name, **options))
+        inner, head = ours.timm_model, None
+    else:
+        reference, head = classifier(family)
+        ours = make(family)
+        inner = ours.model
+    own = inner.state_dict()
+    inner.load_state_dict({k: v for k, v in reference.state_dict().items() if k in own})
+    reference.eval()
     ours.eval()
     with torch.no_grad():
-        expected = reference.forward_head(reference.forward_features(images), pre_logits=True)
+        if head is None:
+            expected = reference.forward_head(reference.forward_features(images), pre_logits=True)
+        else:
+            read = []
+            reference.get_submodule(head).register_forward_pre_hook(lambda m, x: read.append(x[0]))
+            reference(images)
+            (expected,) = read
         found = ours(images)[0]
     # A distilled model gives two features, which its own classifier averages behind two heads.
     while isinstance(expected, tuple):
@@ -207,7 +221,8 @@ def measure(family):
     torch.manual_seed(0)
     images = torch.randn(2, 3, *size_of(family))
     model = make(family)
-    title = f'{type(model).__module__.rpartition(".")[2]}.{type(model).__name__}'
+    own, _ = inner_model(model)
+    title = f'{type(own).__module__.rpartition(".")[2]}.{type(own).__name__}'
     cells = [family, LIBRARIES[family][0], title]
     try:
         layout = find_layout(model)
