@@ -4,6 +4,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, NamedTuple
 
 from mmengine.registry import Registry
@@ -12,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts.attention import Attention
 from gleam_mm.layouts.pass_state import PassState
-from gleam_mm.layouts.site import ROLES, Block, Grid, Site
+from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site
 from gleam_mm.registry import LAYOUTS
 
 
@@ -249,7 +250,10 @@ class Layout:
         """The sites of the given roles, from input to output.
 
         Args:
-            roles: Some of :data:`ROLES`.
+            roles: Some of :data:`ROLES`; or of :data:`PART_ROLES`, where ``qkv`` is not among them;
+                or names of sites, in which a ``*`` stands for anything, such as
+                ``'blocks.11.attn.qkv'``, ``'*.mlp.fc1'``, or ``'blocks.0.attn.qkv.v'`` for the
+                values of a fused ``qkv``.
             blocks: Indices of transformer blocks, from the end where negative. With them, sites of
                 other blocks and outside of blocks are left out.
 
@@ -257,17 +261,17 @@ class Layout:
             ValueError: A role is unknown, the backbone has no site for it, or it has no such block.
         """
         wanted = tuple(roles)
-        sites = list(self.all_sites())
-        available = {site.role for site in sites}
+        every = [one for site in self.all_sites() for one in (site, *map(site.part, site.parts))]
+        sites: list[Site] = []
+        for site in every:
+            if any(_is_meant(site, role) for role in wanted) and not _within(site, sites):
+                sites.append(site)
         for role in wanted:
-            if role not in available:
-                raise ValueError(
-                    f'{type(self.backbone).__name__} has no site with the role {role!r}; '
-                    f'its roles are: {", ".join(r for r in ROLES if r in available)}'
-                )
+            if not any(_is_meant(site, role) for site in every):
+                raise ValueError(self._lacking(role, every))
         if blocks is None:
-            return [site for site in sites if site.role in wanted]
-        number = sum(site.role == 'block' for site in sites)
+            return sites
+        number = sum(site.role == 'block' for site in every)
         for index in blocks:
             if not -number <= index < number:
                 raise ValueError(
@@ -275,7 +279,20 @@ class Layout:
                     f'0 to {number - 1}; {index} is none of them'
                 )
         chosen = {index % number for index in blocks}
-        return [site for site in sites if site.role in wanted and site.block in chosen]
+        return [site for site in sites if site.block in chosen]
+
+    def _lacking(self, role: str, sites: Sequence[Site]) -> str:
+        """What to say of a role or a pattern that no site is meant by."""
+        name = type(self.backbone).__name__
+        if _is_pattern(role):
+            example = next(site.name for site in sites if site.role in LINEAR_ROLES)
+            return f'{name} has no site with the name {role!r}; its names are like {example!r}'
+        known = (*ROLES, *PART_ROLES)
+        there = {site.role for site in sites}
+        return (
+            f'{name} has no site with the role {role!r}; '
+            f'its roles are: {", ".join(role for role in known if role in there)}'
+        )
 
     def parameters(self, blocks: Sequence[int] | None = None) -> Iterator[tuple[str, nn.Parameter]]:
         """The backbone's parameters by name, all of them or those of some blocks.
@@ -326,7 +343,12 @@ class Layout:
 
     def _site(self, name: str, role: str, index: int | None, block: Block) -> Site:
         module = self.backbone.get_submodule(name)
-        return Site(name, role, module, index, block.stage, block.width)
+        parts = self._parts(name, module) if role == 'qkv' else ()
+        return Site(name, role, module, index, block.stage, block.width, parts)
+
+    def _parts(self, name: str, module: nn.Module) -> tuple[str, ...]:
+        """Which of queries, keys and values a Linear with the role ``qkv`` writes, in order."""
+        return PART_ROLES
 
     def _has(self, name: str) -> bool:
         try:
@@ -337,6 +359,20 @@ class Layout:
 
     def _set_grid(self, stage: int, size: Sequence[int]) -> None:
         self._last_sizes[stage] = self._tokens.sizes[stage] = int(size[0]), int(size[1])
+
+
+def _is_pattern(role: str) -> bool:
+    return '.' in role or '*' in role
+
+
+def _is_meant(site: Site, role: str) -> bool:
+    """Whether a site is meant by a role, or by a pattern of names."""
+    return fnmatchcase(site.name, role) if _is_pattern(role) else site.role == role
+
+
+def _within(site: Site, sites: Sequence[Site]) -> bool:
+    """Whether a site is a part of one that is there already."""
+    return site.role in PART_ROLES and any(other.name == site.path for other in sites)
 
 
 def find_layout(backbone: nn.Module) -> Layout:

@@ -54,6 +54,14 @@ ROLE_OF_NAME = {
 }
 """The role of a Linear in a transformer block by its name, as libraries give it."""
 
+PARTS_OF_NAME = {
+    **{'qkv': ('q', 'k', 'v'), 'qk': ('q', 'k'), 'kv': ('k', 'v')},
+    **dict.fromkeys(('q', 'q_proj', 'wq', 'query'), ('q',)),
+    **dict.fromkeys(('k', 'k_proj', 'wk', 'key'), ('k',)),
+    **dict.fromkeys(('v', 'v_proj', 'wv', 'value'), ('v',)),
+}
+"""Which of queries, keys and values a Linear writes, one behind the other, by its name."""
+
 POSITIONS = ('rel_pos', 'cpb_mlp', 'meta_mlp', 'rope')
 """Names of networks inside of an attention that see positions, not tokens."""
 

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from gleam_mm.layouts.attention import Attention
 from gleam_mm.layouts.base import Layout, OwnClassifier
 from gleam_mm.layouts.called import CalledByName
-from gleam_mm.layouts.families import POSITIONS, ROLE_OF_NAME, Family, family_of
+from gleam_mm.layouts.families import (
+    PARTS_OF_NAME,
+    POSITIONS,
+    ROLE_OF_NAME,
+    Family,
+    family_of,
+)
 from gleam_mm.layouts.library_backbones import LibraryBackbone
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import NORMS, Block, Grid, Site
@@ -159,6 +165,15 @@ class FamilyLayout(Layout):
             elif '.' not in name and _is_norm(module):
                 yield name, 'norm'
 
+    def _parts(self, name: str, module: Any) -> tuple[str, ...]:
+        parts = PARTS_OF_NAME.get(name.rpartition('.')[2], ())
+        if len(parts) < 2:
+            return parts
+        # One that is told apart by its name alone, such as a qkv without queries, is not.
+        project = getattr(self.backbone.get_submodule(_parent(name)), 'proj', None)
+        each = getattr(project, 'in_features', 0)
+        return parts if self.family.apart and module.out_features == each * len(parts) else ()
+
     def track_grid(self) -> list[Any]:
         handles: list[Any] = [
             self.backbone.register_forward_pre_hook(self._read_images, with_kwargs=True)
@@ -227,7 +242,7 @@ class FamilyLayout(Layout):
         self, site: Site, sequences: int, tokens: int, images: int, height: int, width: int
     ) -> Grid:
         """The grid of sequences of so many tokens."""
-        if any(f'.{name}.' in f'{site.name}.' for name in self.family.squares):
+        if any(f'.{name}.' in f'{site.path}.' for name in self.family.squares):
             height = width = 1
         elif sequences != images and math.prod(window := self._window(site)) == tokens:
             return Grid(0, *window)
@@ -246,7 +261,7 @@ class FamilyLayout(Layout):
 
     def _window(self, site: Site) -> tuple[int, ...]:
         """The size of the windows that a site sees, or nothing."""
-        path = site.name
+        path = site.path
         while path.startswith(self._path_of_block(site)):
             size = getattr(self.backbone.get_submodule(path), 'window_size', 0)
             if size:

@@ -66,9 +66,12 @@ class TransformersBackbone(LibraryBackbone):
                 f'TransformersBackbone needs transformers: pip install transformers ({error})'
             ) from error
         config = AutoConfig.for_model(model_type, **options)
-        if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.keys():
-            raise ValueError(f'model_type={model_type!r}: transformers has no image classifier of it')
-        known = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+        try:
+            known: Any = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+        except KeyError as error:
+            raise ValueError(
+                f'model_type={model_type!r}: transformers has no image classifier of it'
+            ) from error
         classifier = known[0] if isinstance(known, tuple) else known
         super().__init__(classifier(config), 'classifier', init_cfg)
 

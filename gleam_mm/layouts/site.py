@@ -1,6 +1,6 @@
 """Sites: the places in a backbone where a method plugs in, and the grid of the tokens there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +8,9 @@ from timm.layers import RmsNorm
 from torch import Tensor, nn
 
 LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
+PART_ROLES = ('q', 'k', 'v')
+"""Queries, keys and values alone: rows of a fused ``qkv``, or a Linear of their own."""
+
 ROLES = ('patch_embed', 'block', 'norm', 'attn', 'ffn', *LINEAR_ROLES, 'downsample')
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
@@ -63,6 +66,9 @@ class Site:
         block: Index of the transformer block over the whole network; None outside of the blocks.
         stage: Index of the stage; 0 everywhere in a backbone without stages.
         width: The token width d of the stage.
+        parts: Which of :data:`PART_ROLES` a Linear with the role ``qkv`` writes, in their order and
+            as wide as each other; nothing where they are not apart.
+        rows: The rows of the module's weight that the site is, if not all of them.
     """
 
     name: str
@@ -71,6 +77,27 @@ class Site:
     block: int | None
     stage: int
     width: int
+    parts: tuple[str, ...] = ()
+    rows: slice | None = None
+
+    def part(self, role: str) -> 'Site':
+        """The site that is one of :attr:`parts` alone."""
+        if len(self.parts) == 1:
+            return replace(self, role=role)
+        each = self.out_features // len(self.parts)
+        start = each * self.parts.index(role)
+        return replace(
+            self,
+            name=f'{self.name}.{role}',
+            role=role,
+            parts=(role,),
+            rows=slice(start, start + each),
+        )
+
+    @property
+    def path(self) -> str:
+        """The path of the module, which is the name where the site is all of it."""
+        return self.name if self.rows is None else self.name.rpartition('.')[0]
 
     @property
     def key(self) -> str:
@@ -95,7 +122,7 @@ class Site:
         That is the site's own module for a Linear or a norm, and the norm or else the convolution
         of a patch embedding; None where no single weight decides, as in a whole block.
         """
-        if self.role not in ('patch_embed', 'norm', *LINEAR_ROLES):
+        if self.role not in ('patch_embed', 'norm', *LINEAR_ROLES, *PART_ROLES):
             return None
         affine = [module for module in self.module.modules() if isinstance(module, Affine)]
         return affine[-1] if affine else None
@@ -107,7 +134,8 @@ class Site:
         Raises:
             ValueError: There is none.
         """
-        return dequantized(self.require_affine().weight)
+        weight = dequantized(self.require_affine().weight)
+        return weight if self.rows is None else weight[self.rows]
 
     @property
     def bias(self) -> Tensor | None:
@@ -116,7 +144,8 @@ class Site:
         Raises:
             ValueError: There is no :attr:`affine`.
         """
-        return getattr(self.require_affine(), 'bias', None)
+        bias = getattr(self.require_affine(), 'bias', None)
+        return bias if bias is None or self.rows is None else bias[self.rows]
 
     def require_affine(self) -> Affine:
         """:attr:`affine`, where a method cannot do without.
@@ -139,6 +168,8 @@ class Site:
     @property
     def out_features(self) -> int:
         """How many numbers a token has that the Linear writes."""
+        if self.rows is not None:
+            return self.rows.stop - self.rows.start
         return self._features('out_features')
 
     @property

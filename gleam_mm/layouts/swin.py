@@ -19,7 +19,7 @@ from gleam_mm.registry import LAYOUTS
 
 compat.fix_window_resizing()
 
-WINDOWED_ROLES = ('attn', 'qkv', 'proj')
+WINDOWED_ROLES = ('attn', 'qkv', 'q', 'k', 'v', 'proj')
 
 
 class Partition(NamedTuple):

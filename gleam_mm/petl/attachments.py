@@ -181,7 +181,7 @@ class Attachments:
             bias = self._originals.get((module, 'bias'), getattr(module, 'bias', None))
             new = dequantized(weight), bias
             for member, site in inside:
-                new = member.fold(site, *new)
+                new = _fold_rows(member, site, *new)
                 if new[1] is not None and bias is None:
                     raise member.refusal(
                         f'{site.name!r} has no bias that could take the shift; build the backbone '
@@ -247,3 +247,17 @@ class Attachments:
         for member in reversed(self._active):
             output = member.end(output)
         return output
+
+
+def _fold_rows(
+    member: Member, site: Site, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """What a method makes of a weight and bias of which a site may be some rows alone."""
+    if site.rows is None:
+        return member.fold(site, weight, bias)
+    start, stop = site.rows.start, site.rows.stop
+    rows, own = member.fold(site, weight[start:stop], None if bias is None else bias[start:stop])
+    weight = weight.slice_scatter(rows, 0, start, stop)
+    if bias is not None and own is not None:
+        return weight, bias.slice_scatter(own, 0, start, stop)
+    return weight, bias if own is None else own

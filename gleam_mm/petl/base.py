@@ -95,7 +95,9 @@ class PETLMethod(Checked, BaseModule):
     their order.
 
     Args:
-        sites: The roles of the sites to adapt, such as ``('qkv', 'proj', 'fc1', 'fc2')``.
+        sites: The roles of the sites to adapt, such as ``('qkv', 'proj', 'fc1', 'fc2')``, with
+            ``'q'``, ``'k'`` and ``'v'`` for a part of ``qkv``; or names of single sites, with ``*``
+            for anything: see :meth:`gleam_mm.layouts.Layout.sites`.
         blocks: Indices of the transformer blocks to adapt, from the end where negative; by default
             all of them, and what is outside of blocks.
 
@@ -455,6 +457,12 @@ class PETLMethod(Checked, BaseModule):
                 f'{self.title} adapts what whole blocks read or write; those of '
                 f'{type(layout.backbone).__name__} cannot be: {layout.no_blocks}'
             )
+        for site in sites:
+            if site.rows is not None and any(self._acts(w, site) for w in ('before', 'compute')):
+                raise ValueError(
+                    f'{self.title} acts on all that {site.path!r} reads or computes, not on its '
+                    f'{site.role!r} alone: choose qkv, or a method that adds to outputs, as LoRA'
+                )
         self.sites = {site.key: site for site in sites}
         if not self._built:
             given = dict(self.local)
@@ -498,9 +506,13 @@ class PETLMethod(Checked, BaseModule):
 
     def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Any) -> Any:
         layout = self.layout
-        y = layout.as_tokens(site, output)
+        own = output if site.rows is None else output[..., site.rows]
+        y = layout.as_tokens(site, own)
         y = self.adapt(site, layout.as_tokens(site, args[0]), y)  # the grid is that of the input
-        return layout.from_tokens(site, y, output)
+        y = layout.from_tokens(site, y, own)
+        if site.rows is None:
+            return y
+        return output.slice_scatter(y, -1, site.rows.start, site.rows.stop)
 
 
 def overrides(method: PETLMethod, word: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, Probability
-from gleam_mm.layouts import Site
+from gleam_mm.layouts import PART_ROLES, Site
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.registry import MODELS
 
@@ -65,6 +65,11 @@ class KAdaptation(LoRA):
         for part in ('query', 'value'):
             self.shared[part] = Factors(self.rank, self.rank)
         for site in sites:
+            if site.parts != PART_ROLES:
+                raise ValueError(
+                    f'KAdaptation adapts queries and values of a fused qkv, one behind the other; '
+                    f'{site.name!r} is none'
+                )
             if site.width % self.rank:
                 raise ValueError(
                     f'number={self.rank} does not divide the token width {site.width} of '

@@ -68,7 +68,8 @@ class LoRA(PETLMethod):
         h = W_0 x + \tfrac{\alpha}{r} B_s A_s x
 
     with both matrices local to the site. A fused qkv Linear has one A and a B of 3 d rows, as in
-    MMPretrain's and HF PEFT's LoRA.
+    MMPretrain's and HF PEFT's LoRA. ``sites=('q', 'v')`` gives queries and values a pair each, as
+    most published ViTs with LoRA have it.
 
     A starts at random and B at zero. Other starts come from the weight: from its largest singular
     values (PiSSA, Meng et al., NeurIPS 2024) or its smallest (MiLoRA, Wang et al., NAACL 2025), or
@@ -152,8 +153,8 @@ class LoRA(PETLMethod):
         Raises:
             ValueError: The site is no Linear.
         """
-        linear = self.linear_of(site)
-        return LowRankPair(linear.in_features, linear.out_features, rank, self.bits)
+        self.linear_of(site)
+        return LowRankPair(site.in_features, site.out_features, rank, self.bits)
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices whose product is the update of a site's weight, but for the scale."""

@@ -57,7 +57,7 @@ class RLRR(PETLMethod):
         """Creates the factors of every Linear, and scales and shifts behind the blocks' norms."""
         for site in sites:
             rows, columns = site.out_features, site.in_features
-            parts = 3 if site.role == 'qkv' else 1
+            parts = max(1, len(site.parts))
             self.local[site.key] = RowsAndColumns(rows, columns, parts)
         self.local['norms'] = SSF(0.0, ('norm',), sorted({site.index for site in sites}))
 

@@ -84,7 +84,7 @@ class SCT(PETLMethod):
     def calibrate(self, batches: Iterable[LossOfBatch]) -> None:
         """Chooses the channels of the largest norm."""
         self._energy = {
-            key: torch.zeros(site.module.out_features, device=self.local[key].channels.device)
+            key: torch.zeros(site.out_features, device=self.local[key].channels.device)
             for key, site in self.sites.items()
         }
         try:

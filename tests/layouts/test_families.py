@@ -8,10 +8,12 @@ import torch
 from families import FAMILIES, size_of
 from layouts.backbone_table import PAGE, close, make, measure, outputs, page
 
+from gleam_mm.layouts import find_layout
 from gleam_mm.layouts.family_layout import _grid
 from gleam_mm.petl import SSF, VPT, AdaptFormer, Convpass, LoRA, LoReFT
+from gleam_mm.registry import MODELS
 
-QUICK = ('timm-eva02', 'timm-beit', 'timm-swinv2', 'timm-sam', 'timm-convnext', 'mm-beit')
+QUICK = ('timm-eva02', 'timm-beit', 'timm-swinv2', 'timm-sam', 'mm-beit', 'hf-vit', 'tv-swin')
 
 
 def rows():
@@ -145,3 +147,22 @@ def test_every_grid_of_every_stride_is_found():
                 ):
                     found = _grid(rounded[0] * rounded[1], height, width)
                     assert found in (rounded, None)
+
+
+def test_an_architecture_without_a_classifier_is_refused():
+    with pytest.raises(ValueError, match="'bert': transformers has no image classifier of it"):
+        MODELS.build(dict(type='TransformersBackbone', model_type='bert'))
+
+
+@pytest.mark.parametrize(
+    ('config', 'head'),
+    [
+        (dict(type='TorchvisionBackbone', model_name='swin_t'), 'head'),
+        (dict(type='TorchvisionBackbone', model_name='vit_b_16', image_size=32), 'heads'),
+    ],
+)
+def test_a_backbone_of_torchvision_by_its_name(config, head):
+    with torch.device('meta'):
+        backbone = MODELS.build(config)
+    assert isinstance(backbone.model.get_submodule(head), torch.nn.Identity)
+    assert find_layout(backbone).features == backbone.num_features == 768
