@@ -16,7 +16,8 @@ from gleam_mm.checkpoint import FINGERPRINT, CheckpointError
 from gleam_mm.checkpoint.adapter import as_state_dict
 from gleam_mm.inference import weights as backbone_weights
 from gleam_mm.models import PETLClassifier, build_model, description, plain, timm_models
-from gleam_mm.models.building import checked_part, described_config
+from gleam_mm.models.building import described_config
+from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, own_scope
 
 _HEAD = 'head.'

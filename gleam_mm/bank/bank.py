@@ -18,7 +18,7 @@ from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference.pictures import Picture, Preparation, best_classes
-from gleam_mm.models.building import checked_part
+from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, own_scope
 
 BATCH = 32

@@ -12,6 +12,7 @@ from gleam_mm.engine import launch
 from gleam_mm.engine.metrics import numbers_of
 from gleam_mm.models.building import load_trained, read_trained
 from gleam_mm.models.classifier import PETLClassifier
+from gleam_mm.models.parts import checked_part
 
 
 def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, float]]:
@@ -58,6 +59,6 @@ def validate_each(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[s
     for checkpoint in checkpoints:
         own = cfg.copy()
         with errors.setup():
-            own.model.petl = read(checkpoint).metadata['method']
+            own.model.petl = checked_part('method', read(checkpoint).metadata['method'])
         found += validate(own, [checkpoint])
     return found

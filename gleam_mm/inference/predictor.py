@@ -22,8 +22,8 @@ from gleam_mm.inference.pictures import (
     predicted_numbers,
 )
 from gleam_mm.models import load_model, plain, timm_models
-from gleam_mm.models.building import checked_part
 from gleam_mm.models.heads import RegressionHead
+from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, scope_of
 
 _BATCH = 32

@@ -119,9 +119,10 @@ class PETLClassifier(ImageClassifier):
                 "dict(type='GLEAM')"
             )
         self.backbone.requires_grad_(False)
-        self.petl.attach(self.backbone, probe=probe)
+        with library.budget(taken, self.backbone):
+            self.petl.attach(self.backbone, probe=probe)
         if taken:
-            library.hand_over(taken, self.petl, self.backbone)
+            library.hand_over(taken, self.petl, fingerprint(self.backbone.state_dict()))
         self._check_class_token()
         self._check_width()
         self.teacher: Any = None if teacher is None else self._teacher_of(teacher)

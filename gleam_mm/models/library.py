@@ -2,13 +2,16 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
+from gleam_mm.checkpoint import CheckpointError, read_adapter
 from gleam_mm.models import description
+from gleam_mm.models.budget import Budget
+from gleam_mm.models.parts import checked_part
 from gleam_mm.petl import PETLMethod, TrainedAdapter
 from gleam_mm.petl.compose import named
 from gleam_mm.registry import MODELS, registered
@@ -22,7 +25,8 @@ def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: One is damaged, or trains parameters of the backbone itself.
+        CheckpointError: One is damaged, trains parameters of the backbone itself, or describes
+            what is not built from a file.
     """
     found = {}
     for name, file in files.items():
@@ -31,7 +35,7 @@ def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any
         own = {k.removeprefix(_METHOD): t for k, t in tensors.items() if k.startswith(_METHOD)}
         strange = [key for key in tensors if not key.startswith((_METHOD, *_OTHERS))]
         config = metadata.get('method')
-        if strange or not isinstance(config, Mapping):
+        if strange or not isinstance(config, dict):
             reason = (
                 f'trains {strange[0]} of the backbone itself' if strange else 'has no one method'
             )
@@ -39,6 +43,10 @@ def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any
         if 'bits' not in config:  # then it was packed after its training
             scales = {f'{key.removeprefix(_METHOD)}_scales' for key in packed}
             own = {key: tensor for key, tensor in own.items() if key not in scales}
+        try:
+            config = checked_part('method', config)
+        except CheckpointError as error:
+            raise CheckpointError(f'{file}: its method is not built: {error}') from error
         found[name] = Path(file), metadata, TrainedAdapter(config, own)
     return found
 
@@ -67,15 +75,31 @@ def configured(
     return config
 
 
+def budget(
+    taken: Mapping[str, tuple[Path, dict, TrainedAdapter]], backbone: nn.Module
+) -> AbstractContextManager:
+    """Bounds what is made of methods that files describe; nothing, where there are none."""
+    if not taken:
+        return nullcontext()
+    numbers = sum(parameter.numel() for parameter in backbone.parameters())
+    for _, _, adapter in taken.values():
+        numbers += sum(tensor.numel() for tensor in adapter.tensors.values())
+    return Budget.for_weights(numbers)
+
+
 def hand_over(
-    taken: Mapping[str, tuple[Path, dict, TrainedAdapter]], petl: PETLMethod, backbone: nn.Module
+    taken: Mapping[str, tuple[Path, dict, TrainedAdapter]], petl: PETLMethod, ours: str
 ) -> None:
-    """Gives a method that is attached to a backbone the adapters that were trained on the same.
+    """Gives a method the adapters that were trained on the backbone that it is attached to.
+
+    Args:
+        taken: What :func:`read` gave.
+        petl: The method.
+        ours: The fingerprint of the backbone.
 
     Raises:
         CheckpointError: They were trained on another one, or do not fit the method.
     """
-    ours = fingerprint(backbone.state_dict())
     for file, metadata, _ in taken.values():
         theirs = metadata.get('backbone_fingerprint')
         if theirs != ours:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
-from gleam_mm.models import description, timm_models
+from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
-from gleam_mm.models.building import checked_part
+from gleam_mm.models.parts import checked_part
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import MODELS, own_scope
@@ -25,7 +25,12 @@ _CONFIG = '_petl_config'
 Method = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
-def attach(model: nn.Module, method: Method, **options: Any) -> PETLMethod:
+def attach(
+    model: nn.Module,
+    method: Method,
+    adapters: Mapping[str, str | Path] | None = None,
+    **options: Any,
+) -> PETLMethod:
     """Attaches a method to a model, and freezes all else but the model's own classifier.
 
     The method becomes the child ``petl`` of the model, so that ``model.parameters()``,
@@ -35,6 +40,8 @@ def attach(model: nn.Module, method: Method, **options: Any) -> PETLMethod:
         model: A transformer of timm, or a backbone of any class that has a layout.
         method: The name of a preset, such as ``'gleam-l'``, or a config, such as
             ``dict(type='LoRA', rank=4)``; or a list of them, which act together.
+        adapters: Files of trained adapters by name, of which a ``Compose``, an ``AdapterFusion``,
+            an ``Arrow`` or an ``EigenLoRA`` is made: what :func:`save` has written of this model.
         **options: Options of the method instead of the preset's: ``rank=8``.
 
     Returns:
@@ -45,6 +52,8 @@ def attach(model: nn.Module, method: Method, **options: Any) -> PETLMethod:
         RuntimeError: The model has a method already.
         TypeError: ``options`` are given for several methods.
         ValueError: The method does not fit the model. The model is as it was.
+        CheckpointError: An adapter is damaged, does not fit, or belongs to another model. The model
+            is as it was.
 
     Examples:
         >>> model = timm.create_model('vit_base_patch16_224', pretrained=True, num_classes=37)
@@ -58,11 +67,22 @@ def attach(model: nn.Module, method: Method, **options: Any) -> PETLMethod:
             'list, or call gleam_mm.detach(model) first'
         )
     config = _config_of(method, options)
+    taken = library.read(adapters or {})
+    if taken:
+        config = library.configured(config, taken)
     with own_scope():
         petl = MODELS.build(config)
     if not isinstance(petl, PETLMethod):
         raise ValueError(f'{config["type"]} is no PETL method')
-    petl.attach(model, probe=True)
+    with library.budget(taken, model):
+        petl.attach(model, probe=True)
+    if taken:
+        heads = {f'{name}.{key}' for name, head in _named_heads(model) for key in head.state_dict()}
+        try:
+            library.hand_over(taken, petl, frozen_fingerprint(model, heads))
+        except CheckpointError:
+            petl.detach()
+            raise
     parameter = next(model.parameters(), None)
     if parameter is not None:
         petl.to(parameter.device)
@@ -189,8 +209,9 @@ def load_parts(
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(before[name])
         raise CheckpointError(f'{path}: {error}') from error
+    own = {f'{NAME}.{name}' for name, _ in _method_of(model).own_parameters()}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in tensors)
+        parameter.requires_grad_(name in own or (name in tensors and not _of_method(name)))
 
 
 def fitting(
@@ -264,6 +285,11 @@ def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(type='Compose', methods=[_config_of(part, {}) for part in method])
 
 
+def _named_heads(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    heads = _heads(model)
+    return [(name, part) for name, part in model.named_modules() if any(part is h for h in heads)]
+
+
 def _heads(model: Any) -> tuple[nn.Module, ...]:
     """What timm calls the classifier of a model; those of a distilled one are two."""
     if not hasattr(model, 'get_classifier'):
@@ -285,10 +311,14 @@ def _trained_names(model: nn.Module) -> set[str]:
     """The names of a model's state dict that a file has: what is trained, and the method."""
     parameters = dict(model.named_parameters())
     trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
-    buffers = model.state_dict().keys() - parameters.keys()
+    state = model.state_dict().keys()
     if trained >= parameters.keys():  # then statistics, too, are not those of frozen weights
-        return trained | buffers
-    return trained | {name for name in buffers if name.startswith(f'{NAME}.')}
+        return trained | set(state)
+    return trained | set(filter(_of_method, state))
+
+
+def _of_method(name: str) -> bool:
+    return name.startswith(f'{NAME}.')
 
 
 def _without(state: Mapping[str, Tensor], names: Any) -> dict[str, Tensor]:

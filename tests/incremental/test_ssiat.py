@@ -92,6 +92,7 @@ def test_sessions_have_classes_of_their_own(cfg):
         Sessions(cfg, 6)
 
 
+@pytest.mark.slow
 def test_all_classes_are_told_in_the_end(cfg):
     torch.manual_seed(0)
     learner = SSIAT(cfg, sessions=2, first_epochs=4, epochs=4, align_epochs=4, align_rate=0.1)

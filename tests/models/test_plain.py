@@ -10,6 +10,7 @@ from torch import nn
 import gleam_mm
 from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
 from gleam_mm.checkpoint.compress import compress
+from gleam_mm.combine import combine
 from gleam_mm.config import RecipeError
 from gleam_mm.models import timm_models
 
@@ -227,3 +228,57 @@ def test_a_method_of_few_bits_is_saved_in_few_bits(images, tmp_path):
     third = vit()
     gleam_mm.load(third, tmp_path / 'small.safetensors')
     assert third(images).isfinite().all()
+
+
+@torch.no_grad()
+def test_methods_of_trained_adapters(images, tmp_path):
+    files, outputs = {}, []
+    for seed, name in enumerate('ab'):
+        model = vit()
+        gleam_mm.attach(model, 'lora', rank=2, sites=['fc2'])
+        torch.manual_seed(seed)
+        for parameter in (*model.petl.parameters(), *model.head.parameters()):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        files[name] = tmp_path / f'{name}.safetensors'
+        gleam_mm.save(model, files[name], options=OPTIONS)
+        outputs.append(model)
+    model = vit()
+    fusion = gleam_mm.attach(model, dict(type='AdapterFusion', rank=3), adapters=files)
+    for part, trained in zip(fusion.parts.values(), outputs, strict=True):
+        ours, theirs = part.state_dict(), trained.petl.state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for _, parameter in fusion.trainable_parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    expected = model(images)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert not any('.a.' in name or '.b.' in name for name in trained)
+    gleam_mm.save(model, tmp_path / 'fusion.safetensors', options=OPTIONS)
+    again = vit()
+    gleam_mm.load(again, tmp_path / 'fusion.safetensors')
+    assert torch.equal(again(images), expected)
+    assert {name for name, p in again.named_parameters() if p.requires_grad} == trained
+
+    other = vit(seed=5)
+    with pytest.raises(CheckpointError, match='was trained on a backbone with the fingerprint'):
+        gleam_mm.attach(other, dict(type='AdapterFusion'), adapters=files)
+    assert not hasattr(other, 'petl') and torch.equal(other(images), vit(seed=5)(images))
+
+    # They can be added as well.
+    combine(list(files.values()), tmp_path / 'sum.safetensors', 'product', weights=[0.5, 2.0])
+    total = vit()
+    gleam_mm.load(total, tmp_path / 'sum.safetensors')
+    site, parts = next(iter(total.petl.sites)), [trained.petl for trained in outputs]
+    deltas = [p.scale * p.local[site].up @ p.local[site].down for p in (total.petl, *parts)]
+    torch.testing.assert_close(deltas[0], 0.5 * deltas[1] + 2 * deltas[2])
+
+
+def test_a_crafted_adapter_is_no_part(tmp_path):
+    fingerprint = 64 * '0'
+    crafted = dict(
+        method=dict(type='TIMMBackbone', model_name='x'), backbone_fingerprint=fingerprint
+    )
+    save_adapter(tmp_path / 'x.safetensors', {'petl.x': torch.ones(1)}, crafted)
+    with pytest.raises(
+        CheckpointError, match=r'x\.safetensors: its method is not built: .*PETLMethod'
+    ):
+        gleam_mm.attach(vit(), dict(type='Compose'), adapters=dict(x=tmp_path / 'x.safetensors'))
