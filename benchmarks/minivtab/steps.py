@@ -21,9 +21,9 @@ METHODS = {
     ),
     'SLoRA': ('slora', {}),
     'FacT': ('fact', {}),
-    'GLEAM-L': ('gleam-l', {}),
-    'GLEAM-L, residual': ('gleam-l', dict(residual=1.0)),
-    'GLEAM-L, normalized': ('gleam-l', dict(normalize=True)),
+    'GLEAM-L, k = 2': ('gleam-l', dict(top_k=2)),
+    'with a residual': ('gleam-l', dict(top_k=2, residual=1.0)),
+    'normalized': ('gleam-l', dict(top_k=2, normalize=True)),
 }
 
 

@@ -6,7 +6,12 @@ datasets = ['mini-land', 'mini-distance', 'mini-letters', 'mini-orientation']
 grid = {'optim_wrapper.optimizer.lr': [1e-2]}
 final = False
 variants = {
-    f'gleam-l-{name}': {'method': 'gleam-l', 'optim_wrapper.clip_grad.max_norm': 1.0, **options}
+    f'gleam-l-{name}': {
+        'method': 'gleam-l',
+        'top_k': 2,
+        'optim_wrapper.clip_grad': dict(max_norm=1.0),
+        **options,
+    }
     for name, options in {
         'clipped': dict(),
         'unclipped': {'optim_wrapper.clip_grad': None},

@@ -3,7 +3,12 @@
 _base_ = '_minivtab.py'
 methods = ['gleam-l-*']
 variants = {
-    f'gleam-l-{name}': {'method': 'gleam-l', 'optim_wrapper.optimizer.lr': 1e-2, **options}
+    f'gleam-l-{name}': {
+        'method': 'gleam-l',
+        'top_k': 2,
+        'optim_wrapper.optimizer.lr': 1e-2,
+        **options,
+    }
     for name, options in {
         'n0': dict(moe=False),
         'no-local': dict(local=False),

@@ -2,7 +2,12 @@
 _base_ = '_minivtab.py'
 methods = ['gleam-l-*']
 variants = {
-    f'gleam-l-{name}': {'method': 'gleam-l', 'optim_wrapper.optimizer.lr': 1e-2, **options}
+    f'gleam-l-{name}': {
+        'method': 'gleam-l',
+        'top_k': 2,
+        'optim_wrapper.optimizer.lr': 1e-2,
+        **options,
+    }
     for name, options in {
         'identity': dict(expert_init='identity'),
         'token-gate': dict(gate='token'),
