@@ -6,7 +6,7 @@ pretrained weights (:mod:`.pretrained`) are tools on top, imported by name.
 
 from gleam_mm.checkpoint.adapter import describe, load_adapter, read_adapter, save_adapter
 from gleam_mm.checkpoint.backbone import load_backbone
-from gleam_mm.checkpoint.files import SCHEME, CheckpointError, resolve_path
+from gleam_mm.checkpoint.files import SCHEME, CheckpointError, resolve_path, shown
 from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT
 from gleam_mm.checkpoint.reading import load_from_local, read_state_dict
@@ -25,4 +25,5 @@ __all__ = [
     'read_state_dict',
     'resolve_path',
     'save_adapter',
+    'shown',
 ]

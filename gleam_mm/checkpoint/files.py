@@ -48,6 +48,12 @@ def names(keys: Sequence[Any]) -> str:
     return ', '.join(map(str, keys[:_MOST_NAMES])) + (f' and {rest} more' if rest > 0 else '')
 
 
+def shown(value: Any, most: int = 80) -> str:
+    """A value out of a file, as Python writes it and not longer than a message can be."""
+    text = repr(value)
+    return text if len(text) <= most else f'{text[: most - 3]}...'
+
+
 def kind(value: Any) -> str:
     """What something is that should be another thing, for a message."""
     empty = hasattr(value, '__len__') and not value

@@ -12,7 +12,7 @@ from typing import Any
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
-from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.checkpoint import CheckpointError, shown
 from gleam_mm.config.image_size import image_size
 from gleam_mm.registry import TRANSFORMS, scope_of
 
@@ -157,13 +157,13 @@ def _checked(where: str, step: Mapping[str, Any]) -> dict[str, Any]:
     name = _name(step)
     if name not in _ARGUMENTS:
         raise CheckpointError(
-            f'{where}.type={step["type"]!r} is none of the transforms that are built from a file '
-            f'({", ".join(_ARGUMENTS)})'
+            f'{where}.type={shown(step["type"])} is none of the transforms that are built from a '
+            f'file ({", ".join(_ARGUMENTS)})'
         )
     options = {key: value for key, value in step.items() if key not in ('type', '_scope_')}
     for key, value in options.items():
         if key not in _ARGUMENTS[name] or not _is_plain(value):
-            raise CheckpointError(f'{where}.{key}={value!r} is no option of {name} in a file')
+            raise CheckpointError(f'{where}.{key}={shown(value)} is no option of {name} in a file')
     options = {
         key: tuple(value) if isinstance(value, list) and key in ('scale', 'crop_size') else value
         for key, value in options.items()

@@ -193,7 +193,8 @@ def described_config(metadata: Mapping[str, Any], checkpoint: str | Path) -> Con
 
 
 def _refusal(checkpoint: str | Path, reason: object) -> CheckpointError:
+    told = str(reason)[:400]  # a key may be as long as somebody likes
     return CheckpointError(
-        f'{checkpoint}: its metadata are not built: {reason}. If you trust its source, give the '
+        f'{checkpoint}: its metadata are not built: {told}. If you trust its source, give the '
         'config as well'
     )

@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import nn
 
-from gleam_mm.checkpoint import SCHEME, CheckpointError
+from gleam_mm.checkpoint import SCHEME, CheckpointError, shown
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import BATCH_AUGMENTS, MODELS, WEIGHT_INITIALIZERS, registered
 
@@ -97,9 +97,9 @@ def _check_weights(config: Mapping[str, Any]) -> None:
         raise CheckpointError(f'{where} is no path')
     local = checkpoint.removeprefix(SCHEME)
     if '://' in local or local.startswith(('//', '\\\\')):
-        raise CheckpointError(f'{where} is an address on a network: {checkpoint!r}')
+        raise CheckpointError(f'{where} is an address on a network: {shown(checkpoint)}')
     if PurePath(local).suffix not in _WEIGHTS:
-        raise CheckpointError(f'{where} is no file of weights: {checkpoint!r}')
+        raise CheckpointError(f'{where} is no file of weights: {shown(checkpoint)}')
 
 
 def _checked(where: str, value: Any, registry: Registry, wanted: type = object) -> Any:
@@ -121,7 +121,7 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
         }
         for key, item in config.items():
             if key == '_scope_' or (isinstance(item, str) and _OPENS_FILES.fullmatch(key)):
-                raise CheckpointError(f'{where}.{key}={item!r} would open another file')
+                raise CheckpointError(f'{where}.{key}={shown(item)} would open another file')
         if 'type' in value or wanted is not object:
             component = _component(f'{where}.type', value.get('type'), registry, wanted)
             _check_arguments(where, component, config)
@@ -131,7 +131,7 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
     if isinstance(value, int) and abs(value) > largest:
         raise CheckpointError(f'{where} is {value:.3g}, and no model has that much of anything')
     if isinstance(value, str) and not _TEXT.fullmatch(value):
-        raise CheckpointError(f'{where}={value!r} is neither a word nor a number')
+        raise CheckpointError(f'{where}={shown(value)} is neither a word nor a number')
     return value
 
 
@@ -139,16 +139,16 @@ def _component(where: str, name: Any, registry: Registry, wanted: type) -> type:
     component = registered(registry, name) if isinstance(name, str) else None
     if not inspect.isclass(component):
         raise CheckpointError(
-            f'{where}={name!r} is no registered {registry.name}; a component of your own has to '
-            'be imported first'
+            f'{where}={shown(name)} is no registered {registry.name}; a component of your own has '
+            'to be imported first'
         )
     module = component.__module__
     if module.partition('.')[0] in _FRAMEWORKS and not module.startswith(_PARTS_OF_FRAMEWORKS):
-        raise CheckpointError(f'{where}={name!r} is no part of a classifier')
+        raise CheckpointError(f'{where}={shown(name)} is no part of a classifier')
     if not issubclass(component, wanted):
-        raise CheckpointError(f'{where}={name!r} is no {wanted.__name__}')
+        raise CheckpointError(f'{where}={shown(name)} is no {wanted.__name__}')
     if component is PretrainedInit:
-        raise CheckpointError(f'{where}={name!r} would open another file')
+        raise CheckpointError(f'{where}={shown(name)} would open another file')
     return component
 
 

@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from timm.data import resolve_data_config
 from torch import nn
 
-from gleam_mm.checkpoint import CheckpointError, read_state_dict
+from gleam_mm.checkpoint import CheckpointError, read_state_dict, shown
 from gleam_mm.models.budget import Budget
 
 LIBRARY = 'timm'
@@ -61,7 +61,7 @@ def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f'{name}: {key} has the shape {shapes[0]} here but {shapes[1]} in what '
-                f'timm.create_model({name!r}) builds'
+                f'timm.create_model({shown(name)}) builds'
             )
     return described
 
@@ -80,10 +80,10 @@ def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn
     name, options = described['name'], described['options']
     known = described['library'] == LIBRARY and _NAME.fullmatch(name) and timm.is_model(name)
     if not known:
-        raise CheckpointError(f'model.name={name!r} is no model of this release of timm')
+        raise CheckpointError(f'model.name={shown(name)} is no model of this release of timm')
     for key, value in options.items():
         if key not in _OPTIONS or not _is_plain(value):
-            raise CheckpointError(f'model.options.{key}={value!r} is no option in a file')
+            raise CheckpointError(f'model.options.{key}={shown(value)} is no option in a file')
     loading: dict[str, Any] = {}
     if weights is not None:
         overlay = dict(state_dict=read_state_dict(weights))

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from mmengine.hooks import Hook
+from PIL import Image
 from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
@@ -30,6 +31,9 @@ class Peek(Hook):
         split = os.environ.get('PEEK')
         if split and runner.cfg.val_dataloader is not None:
             VTAB1K('kitti', split, data_root='data/vtab-1k')
+
+
+BASES = recipes.config_root() / '_base_'
 
 
 def sweep(epochs=1, **settings):
@@ -241,3 +245,32 @@ def test_trainings_of_other_backbones_are_not_compared(place):
     # The weights that a method trains itself are compared as they were before.
     _, _, results = run(sweep(methods=('full', 'lora'), grid={}, seeds=(0,)), 'same')
     assert [result.state for result in results] == ['complete', 'complete']
+
+
+def test_a_sweep_on_a_folder_of_pictures(place):
+    """Judged on a share of the training's folder; the other folder is for the test alone."""
+    for folder, number in (('train', 10), ('val', 3)):
+        for name, colour in (('dark', 0), ('bright', 255)):
+            (place / 'birds' / folder / name).mkdir(parents=True)
+            for index in range(number):
+                picture = Image.new('RGB', (40, 32), (colour, index, 0))
+                picture.save(place / 'birds' / folder / name / f'{index}.png')
+    config = place / 'configs' / '_base_' / 'datasets' / 'birds.py'
+    config.parent.mkdir()
+    loaders = ''.join(
+        f"{split}_dataloader = dict(num_workers=0, dataset=dict(data_root='birds'))\n"
+        for split in ('train', 'val', 'test')
+    )
+    config.write_text(f'_base_ = {str(BASES / "datasets" / "folder.py")!r}\n{loaders}')
+    options = {'train_cfg.max_epochs': 1, 'param_scheduler': None, 'train_dataloader.batch_size': 8}
+    settings = dict(datasets=('birds',), seeds=(0,), options=options)
+    configure.check(sweep(**settings))  # which opens no test
+    _, _, results = run(sweep(**settings), 'birds-sweep')
+    assert [(result.phase, result.state) for result in results] == [
+        (SELECT, 'complete'),
+        (SELECT, 'complete'),
+        (FINAL, 'complete'),
+    ]
+    assert all(result.accuracy * 4 % 100 == 0 for result in results[:2])  # a fifth of 20
+    hits = results[2].accuracy * 6 / 100  # all of the other folder
+    assert hits == pytest.approx(round(hits))
