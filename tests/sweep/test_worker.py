@@ -11,7 +11,7 @@ from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
-from gleam_mm.engine import PETLRunner
+from gleam_mm.engine import PETLRunner, fill_num_classes
 from gleam_mm.errors import UserError
 from gleam_mm.registry import HOOKS
 from gleam_mm.sweep import Job, Sweep, configure, read_results, training, worker
@@ -122,7 +122,7 @@ def test_variants(place, tmp_path):
 
 
 def _with_classes(cfg):
-    training.launch.fill_num_classes(cfg)
+    fill_num_classes(cfg)
     return cfg
 
 
