@@ -28,8 +28,13 @@ _DOORS = {
     'attach': 'gleam_mm.models.plain',
     'detach': 'gleam_mm.models.plain',
     'finetune': 'gleam_mm.engine.finetune',
+    'from_hub': 'gleam_mm.inference.hub',
     'load': 'gleam_mm.models.plain',
+    'load_peft': 'gleam_mm.models.peft_format',
+    'push_to_hub': 'gleam_mm.inference.hub',
     'save': 'gleam_mm.models.plain',
+    'save_peft': 'gleam_mm.models.peft_format',
+    'export': 'gleam_mm.inference.export',
     'AdapterBank': 'gleam_mm.bank',
     'Predictor': 'gleam_mm.inference',
 }

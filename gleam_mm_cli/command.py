@@ -21,6 +21,7 @@ COMMANDS = {
     'analyze': 'look into trained methods',
     'search': 'search a supernet for its best subnet',
     'merge': 'fold a method into its backbone',
+    'export': 'write a trained model for other runtimes',
     'compress': 'make an adapter file smaller',
     'combine': 'make one adapter of several',
     'extract': 'make a LoRA adapter of a fully tuned checkpoint',

@@ -44,6 +44,7 @@ Nine small tasks in three groups ([docs/minivtab.md](../../docs/minivtab.md)) on
 its last epoch, after it has trained on 1,000 images. Numbers of the paper's are named as such
 wherever they stand.
 
+<!-- not run: it trains for hours -->
 ```bash
 make bench   # or, by hand; a sweep that was stopped goes on where it was:
 python tools/sweep.py estimate minivtab

@@ -28,6 +28,7 @@ def finetune(
     backbone: str = 'vit-b',
     method: str = 'gleam-l',
     work_dir: str | Path | None = None,
+    epochs: int | None = None,
     hold_out: float = HELD_OUT,
     options: Mapping[str, Any] | None = None,
 ) -> Finetuned:
@@ -40,6 +41,7 @@ def finetune(
         backbone: A name of ``gleam-mm recipes``.
         method: Another one.
         work_dir: Where to write; by default ``work_dirs/<backbone>_<method>_<name of the data>``.
+        epochs: How long to train, of which a tenth warms up; by default as the recipe has it.
         hold_out: The share that is held out for validation, where it has no split of its own.
         options: Overrides of the config: ``{'train_cfg.max_epochs': 20}``.
 
@@ -55,7 +57,7 @@ def finetune(
     """
     with errors.setup():
         source = source_of(data, hold_out)
-        options = dict(options or {})
+        options = {**_of_length(epochs), **(options or {})}
         cfg = recipes.load(f'{backbone}_{method}_{source.dataset}', options)
         for split in ('train', 'val', 'test'):
             loader = cfg[f'{split}_dataloader']
@@ -71,6 +73,18 @@ def finetune(
     runner.train()
     metrics = runner.test()
     return Finetuned(Path(runner.work_dir) / ADAPTER, dict(metrics))
+
+
+def _of_length(epochs: int | None) -> dict[str, Any]:
+    """Options for so many epochs, of the schedule that recipes for folders have."""
+    if epochs is None:
+        return {}
+    warm_up = max(1, epochs // 10)
+    return {
+        'train_cfg.max_epochs': epochs,
+        'param_scheduler.0.end': warm_up,
+        'param_scheduler.1.begin': warm_up,
+    }
 
 
 _KEPT = ('pipeline', 'test_mode')

@@ -102,7 +102,7 @@ def detach(model: nn.Module) -> None:
     Raises:
         RuntimeError: :func:`attach` has attached none.
     """
-    _method_of(model).detach()
+    method_of(model).detach()
     delattr(model, NAME)
     delattr(model, _CONFIG)
     model.requires_grad_(True)
@@ -134,7 +134,7 @@ def save(
         RuntimeError: The model has no method, or the method is merged.
         ValueError: The number of classes is not that of the classifier.
     """
-    petl = _method_of(model)
+    petl = method_of(model)
     if petl.merged:
         raise RuntimeError('the method is merged into the model: call petl.unmerge() before saving')
     outputs = getattr(model, 'num_classes', None)
@@ -298,7 +298,12 @@ def _heads(model: Any) -> tuple[nn.Module, ...]:
     return tuple(heads) if isinstance(heads, tuple | list) else (heads,)
 
 
-def _method_of(model: nn.Module) -> PETLMethod:
+def method_of(model: nn.Module) -> PETLMethod:
+    """The method that :func:`attach` has attached.
+
+    Raises:
+        RuntimeError: There is none.
+    """
     petl = getattr(model, NAME, None)
     if not isinstance(petl, PETLMethod) or _CONFIG not in vars(model):
         raise RuntimeError(

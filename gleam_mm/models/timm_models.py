@@ -100,14 +100,19 @@ def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn
 
 def cached_weights(described: Mapping[str, Any]) -> Path | None:
     """The published weights of a model, where timm has downloaded them before."""
-    known = timm.get_pretrained_cfg(described['name'], allow_unregistered=True)
-    if known is None or not known.hf_hub_id:
+    if (repository := hub_name(described['name'])) is None:
         return None
     for file in _WEIGHT_FILES:
-        found = try_to_load_from_cache(known.hf_hub_id, file)
+        found = try_to_load_from_cache(repository, file)
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def hub_name(name: str) -> str | None:
+    """The repository on the hub of Hugging Face that has a model's weights, if any does."""
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return known.hf_hub_id if known is not None and known.hf_hub_id else None
 
 
 def preprocessing(model: nn.Module, data_config: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
         return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
     # For a Linear, PyTorch multiplies matrices and returns a view of the product.
     target = y._base if torch.is_grad_enabled() else y.reshape(-1, width)
-    if target is None or target.shape != (len(z), width):
+    if target is None or target.shape != (z.shape[0], width):
         return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
     return target.addmm_(z, up.T, alpha=scale).view_as(y)
 

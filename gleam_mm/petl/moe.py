@@ -261,7 +261,7 @@ class ConvMoE(Checked, nn.Module):
         """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
         kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
         outside, inside = grid.split(z)
-        experts = inside.new_empty(len(z), 0, len(kernels))
+        experts = inside.new_empty(z.shape[0], 0, len(kernels))
         if inside.shape[1]:
             image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
             experts = F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)

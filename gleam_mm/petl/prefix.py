@@ -43,7 +43,7 @@ class Prefix(nn.Module):
         """What an attention gives for tokens (B, N, d), with the prefix among keys and values."""
         queries, keys, values = attention.heads(x)
         keys, values = self.extend(keys, values, drop_rate)
-        bias = attention.bias(mask, len(x))
+        bias = attention.bias(mask, x.shape[0])
         bias = None if bias is None else F.pad(bias, (keys.shape[2] - x.shape[1], 0))
         return attention.project(attention.attend(queries, keys, values, bias))
 

@@ -229,7 +229,7 @@ class VPT(PETLMethod):
             queries = join_sequences(prompt_queries, queries)
         keys, values = self.extend(site, keys, values)
         added = keys.shape[2] - x.shape[1]
-        bias = F.pad(attention.bias(mask, len(x)), (added, 0, number if carries else 0, 0))
+        bias = F.pad(attention.bias(mask, x.shape[0]), (added, 0, number if carries else 0, 0))
         out = attention.attend(queries, keys, values, bias)
         if carries:
             own = out[:, :, :number].unflatten(0, (prompts.shape[0], -1)).mean(1)

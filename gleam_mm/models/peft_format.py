@@ -1,0 +1,240 @@
+"""LoRA in the format of HF PEFT: a folder with ``adapter_config.json`` and its weights."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from gleam_mm.checkpoint import CheckpointError, read_state_dict
+from gleam_mm.fileio import write_bytes
+from gleam_mm.layouts import ROLES, Site, find_layout
+from gleam_mm.models import plain
+from gleam_mm.models.classifier import PETLClassifier
+from gleam_mm.petl import LoRA, PETLMethod
+
+CONFIG = 'adapter_config.json'
+WEIGHTS = 'adapter_model.safetensors'
+
+_PREFIX = 'base_model.model.'  # of PEFT's wrapper
+_DOWN, _UP = '.lora_A.weight', '.lora_B.weight'
+_TIMM = 'timm_model.'  # where MMPretrain's backbone holds timm's
+
+_OTHER_UPDATES = ('use_dora', 'fan_in_fan_out', 'lora_bias', 'rank_pattern', 'alpha_pattern')
+"""Options of PEFT's LoRA, that are false or empty where it is the one of the paper."""
+
+_OTHER_WEIGHTS = ('pissa', 'olora', 'corda', 'loftq')
+"""Starts that PEFT changes the weights of the backbone for."""
+
+
+def save_peft(model: nn.Module, folder: str | Path) -> Path:
+    """Writes a model's LoRA, and what else was trained, as PEFT does.
+
+    ``peft.PeftModel.from_pretrained(model, folder)`` loads it onto the same pretrained model: the
+    one of timm or transformers that :func:`gleam_mm.attach` was given; for a
+    :class:`PETLClassifier` on timm's backbone, timm's model with as many classes; on another
+    backbone, that backbone, without a head.
+
+    Args:
+        model: The model, with a :class:`~gleam_mm.petl.LoRA`.
+        folder: Where to write.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RuntimeError: The model has no method.
+        ValueError: The method is another one, or a neck was trained.
+    """
+    folder = Path(folder)
+    petl, prefix, trained = _parts(model)
+    if not isinstance(petl, LoRA):
+        raise ValueError(
+            f'{petl.title} is no LoRA, which PEFT has a format for; merge() it, or let '
+            'gleam-mm extract make a LoRA of it'
+        )
+    tensors, ranks = {}, set()
+    for site in petl.sites.values():
+        down, up = petl.factors(site)
+        name = f'{_PREFIX}{site.name.removeprefix(prefix)}'
+        tensors[name + _DOWN], tensors[name + _UP] = down, up
+        ranks.add(len(down))
+    (rank,) = ranks  # one option says it for all sites
+    config = {
+        'peft_type': 'LORA',
+        'base_model_name_or_path': _name_of(model),
+        'r': rank,
+        'lora_alpha': petl.scale * rank,
+        'lora_dropout': petl.drop_rate,
+        'target_modules': [site.name.removeprefix(prefix) for site in petl.sites.values()],
+        'modules_to_save': sorted({name.rpartition('.')[0] for name in trained}) or None,
+        'bias': 'none',
+        'fan_in_fan_out': False,
+        'use_rslora': False,
+        'inference_mode': True,
+        'task_type': None,
+    }
+    tensors |= {f'{_PREFIX}{name}': tensor for name, tensor in trained.items()}
+    plain_tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / WEIGHTS, safetensors.torch.save(plain_tensors, {'format': 'pt'}))
+    write_bytes(folder / CONFIG, f'{json.dumps(config, indent=2)}\n'.encode())
+    return folder
+
+
+def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
+    """Attaches the LoRA that PEFT has written, and loads it.
+
+    Args:
+        model: A model like the one that it was trained on, with the same weights.
+        folder: Has ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Returns:
+        The method, to be trained on, saved or merged as any.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        CheckpointError: It is another tuner, or does not fit the model, which is as it was.
+        RuntimeError: The model has a method already.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG)
+    tensors = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in read_state_dict(folder / WEIGHTS).items()
+    }
+    pairs = _pairs(tensors, folder)
+    sites = {site.name: site for site in find_layout(model).all_sites()}
+    for name in pairs:
+        if name not in sites:
+            raise CheckpointError(f'{folder}: the model has no site {name}, which the LoRA adapts')
+    rest = _rest(tensors, model, folder)
+    rank, scale = _size_of(pairs, config)
+    petl = plain.attach(model, _method_for([sites[name] for name in pairs], sites, rank, scale))
+    try:
+        with torch.no_grad():
+            for site in petl.sites.values():
+                down, up = pairs[site.name]
+                petl.local[site.key].down.copy_(down)
+                petl.local[site.key].up.copy_(up)
+            for name, tensor in rest.items():
+                model.get_parameter(name).copy_(tensor)
+    except (RuntimeError, KeyError) as error:
+        plain.detach(model)
+        raise CheckpointError(f'{folder}: does not fit the model: {error}') from error
+    for name in rest:
+        model.get_parameter(name).requires_grad_(True)
+    return petl
+
+
+def _parts(model: nn.Module) -> tuple[PETLMethod, str, dict[str, Tensor]]:
+    """The method, what its names of sites begin with here alone, and what else was trained."""
+    if not isinstance(model, PETLClassifier):
+        state = model.state_dict()
+        names = (name for name, p in model.named_parameters() if p.requires_grad)
+        own = f'{plain.NAME}.'
+        return plain.method_of(model), '', {n: state[n] for n in names if not n.startswith(own)}
+    inner = getattr(model.backbone, 'timm_model', None)
+    if inner is None:
+        return model.petl, '', {}
+    if model.with_neck and any(True for _ in model.neck.parameters()):
+        raise ValueError('the neck has parameters, which a model of timm has no place for')
+    if not model.with_head:
+        return model.petl, _TIMM, {}
+    name = inner.pretrained_cfg.get('classifier') or 'head'
+    return model.petl, _TIMM, {f'{name}.{k}': t for k, t in model.head.fc.state_dict().items()}
+
+
+def _name_of(model: nn.Module) -> str | None:
+    known = getattr(getattr(model, 'backbone', model), 'timm_model', model)
+    told = getattr(known, 'pretrained_cfg', None) or {}
+    return told.get('hf_hub_id') or getattr(getattr(known, 'config', None), '_name_or_path', None)
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(path.read_text('utf-8'))
+    except ValueError as error:
+        raise CheckpointError(f'{path}: no JSON: {error}') from None
+    if not isinstance(config, dict) or config.get('peft_type') != 'LORA':
+        kind = config.get('peft_type') if isinstance(config, dict) else None
+        raise CheckpointError(f'{path}: peft_type={kind!r}; only LORA is loaded')
+    for key in _OTHER_UPDATES:
+        if config.get(key):
+            raise CheckpointError(
+                f'{path}: {key}={config[key]!r} is not loaded, only plain LoRA is'
+            )
+    if config.get('bias', 'none') != 'none':
+        raise CheckpointError(f'{path}: bias={config["bias"]!r}: biases that were trained are lost')
+    start = str(config.get('init_lora_weights', True)).lower()
+    if start.startswith(_OTHER_WEIGHTS):
+        raise CheckpointError(
+            f'{path}: init_lora_weights={start!r} has changed the weights of the backbone; save it '
+            'with path_initial_model_for_weight_conversion'
+        )
+    for key in ('r', 'lora_alpha'):
+        if not isinstance(config.get(key), int | float) or config[key] <= 0:
+            raise CheckpointError(f'{path}: {key}={config.get(key)!r} is no number above 0')
+    return config
+
+
+def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    pairs = {}
+    for name, down in tensors.items():
+        if not name.endswith(_DOWN):
+            continue
+        module = name.removesuffix(_DOWN)
+        up = tensors.get(module + _UP)
+        if up is None or down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
+            raise CheckpointError(f'{folder}: {module} has no pair of matrices')
+        pairs[module] = down, up
+    if not pairs:
+        raise CheckpointError(f'{folder}: {WEIGHTS} has no LoRA')
+    return pairs
+
+
+def _rest(tensors: Mapping[str, Tensor], model: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """What was trained beside the LoRA."""
+    parameters = dict(model.named_parameters())
+    rest = {name: t for name, t in tensors.items() if not name.endswith((_DOWN, _UP))}
+    for name, tensor in rest.items():
+        if name not in parameters:
+            raise CheckpointError(f'{folder}: the model has no {name}')
+        if parameters[name].shape != tensor.shape:
+            raise CheckpointError(
+                f'{folder}: {name} has the shape {tuple(tensor.shape)}, but '
+                f'{tuple(parameters[name].shape)} in the model'
+            )
+    return rest
+
+
+def _size_of(
+    pairs: Mapping[str, tuple[Tensor, Tensor]], config: Mapping[str, Any]
+) -> tuple[int, float]:
+    ranks = {len(down) for down, _ in pairs.values()}
+    if len(ranks) > 1:
+        raise CheckpointError(f'the ranks {sorted(ranks)} of its matrices differ')
+    (rank,) = ranks
+    root = math.sqrt(rank) if config.get('use_rslora') else rank
+    return rank, config['lora_alpha'] / root
+
+
+def _method_for(
+    wanted: list[Site], sites: Mapping[str, Site], rank: int, scale: float
+) -> dict[str, Any]:
+    """The config of the method that adapts these sites, and no others."""
+    roles = [role for role in ROLES if any(site.role == role for site in wanted)]
+    blocks = sorted({site.index for site in wanted})
+    names = {site.name for site in wanted}
+    for site in sites.values():
+        if site.role in roles and site.block in blocks and site.name not in names:
+            raise CheckpointError(
+                f'the LoRA adapts {", ".join(roles)} in the blocks {blocks}, but not {site.name}'
+            )
+    every = {site.block for site in sites.values() if site.block is not None}
+    chosen: dict[str, Any] = {} if every == set(blocks) else {'blocks': blocks}
+    return dict(type='LoRA', rank=rank, alpha=scale * rank, sites=roles, **chosen)

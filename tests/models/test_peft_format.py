@@ -1,0 +1,163 @@
+"""LoRA in PEFT's format, both ways, against PEFT itself."""
+
+import copy
+import json
+
+import pytest
+import timm
+import torch
+from backbones import CONFIGS, WIDTH
+
+import gleam_mm
+from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.registry import MODELS
+
+peft = pytest.importorskip('peft')
+
+TINY = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=3)
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    return timm.create_model('vit_tiny_patch16_224', **{**TINY, **options}).eval()
+
+
+@torch.no_grad()
+def changed(model):
+    """The model with something learned."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def same(one, other):
+    with torch.no_grad():
+        torch.testing.assert_close(one(IMAGES), other(IMAGES), rtol=1e-5, atol=1e-5)
+    return True
+
+
+@pytest.mark.parametrize(
+    'method',
+    [
+        dict(type='LoRA', rank=3, alpha=5.0),
+        dict(type='LoRA', rank=2, sites=['proj', 'fc1', 'fc2'], blocks=[1]),
+        dict(type='LoRA', rank=2, init='pissa'),
+        dict(type='LoRA', rank=2, init='orthogonal', train_down=False),
+    ],
+)
+def test_peft_loads_what_we_write(method, tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, method)
+    changed(model)
+    gleam_mm.save_peft(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(tiny(), tmp_path)
+    assert same(theirs, model)
+    assert not same_as_pretrained(model)
+
+
+def same_as_pretrained(model):
+    with torch.no_grad():
+        return torch.allclose(model(IMAGES), tiny()(IMAGES))
+
+
+def test_a_classifier_on_a_backbone_of_timm(tmp_path):
+    torch.manual_seed(0)
+    options = {k: v for k, v in TINY.items() if k != 'num_classes'}
+    bare = dict(type='PooledTIMMBackbone', model_name='vit_tiny_patch16_224', **options)
+    model = MODELS.build(
+        dict(
+            type='PETLClassifier',
+            backbone=bare,
+            head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=3),
+            petl=dict(type='LoRA', rank=2),
+            allow_random_backbone=True,
+        )
+    ).eval()
+    changed(model)
+    gleam_mm.save_peft(model, tmp_path)
+    whole = tiny()
+    whole.load_state_dict(model.backbone.timm_model.state_dict(), strict=False)
+    assert same(peft.PeftModel.from_pretrained(whole, tmp_path), model)
+
+
+def test_a_backbone_of_mmpretrain_alone(make_classifier, tmp_path):
+    model = make_classifier('LoRA', rank=2).eval()
+    changed(model)
+    gleam_mm.save_peft(model, tmp_path)
+    other = MODELS.build(copy.deepcopy(CONFIGS['vit']))
+    other.load_state_dict(model.backbone.state_dict())
+    other.eval()
+    theirs = peft.PeftModel.from_pretrained(other, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(IMAGES)[-1], model.backbone(IMAGES)[-1])
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(r=3, lora_alpha=7, target_modules=['qkv'], modules_to_save=['head']),
+        dict(r=2, target_modules=r'blocks\.0\.(attn\.proj|mlp\.fc[12])'),
+        dict(r=4, target_modules=['qkv'], use_rslora=True),
+    ],
+)
+def test_we_load_what_peft_writes(options, tmp_path):
+    theirs = peft.get_peft_model(tiny(), peft.LoraConfig(**options))
+    changed(theirs)
+    theirs.save_pretrained(tmp_path)
+    model = tiny()
+    method = gleam_mm.load_peft(model, tmp_path)
+    assert method.attached
+    assert same(theirs.eval(), model)
+    # And what was loaded is an ordinary adapter.
+    gleam_mm.save(model, tmp_path / 'a.safetensors', options={k: TINY[k] for k in _OPTIONS})
+    again = tiny()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert same(again, model)
+
+
+_OPTIONS = ('patch_size', 'embed_dim', 'depth', 'num_heads')
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'),
+    [
+        (dict(peft_type='OFT'), "peft_type='OFT'; only LORA"),
+        (dict(use_dora=True), 'use_dora=True is not loaded'),
+        (dict(bias='all'), "bias='all'"),
+        (dict(init_lora_weights='pissa_niter_4'), 'has changed the weights of the backbone'),
+        (dict(r=0), 'r=0 is no number above 0'),
+    ],
+)
+def test_what_is_no_plain_lora_is_refused(change, told, tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, 'lora')
+    gleam_mm.save_peft(model, tmp_path)
+    file = tmp_path / 'adapter_config.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    other = tiny()
+    with pytest.raises(CheckpointError, match=told):
+        gleam_mm.load_peft(other, tmp_path)
+    assert not hasattr(other, 'petl')
+
+
+def test_what_does_not_fit_leaves_the_model_alone(tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, 'lora')
+    gleam_mm.save_peft(model, tmp_path)
+    for other, told in (
+        (tiny(depth=1), 'no site blocks.1.attn.qkv'),
+        (tiny(num_classes=5), r'head.bias has the shape \(3,\), but \(5,\)'),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            gleam_mm.load_peft(other, tmp_path)
+        assert not hasattr(other, 'petl')
+
+
+def test_other_methods_are_refused(tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, 'gleam-t')
+    with pytest.raises(ValueError, match='GLEAM is no LoRA'):
+        gleam_mm.save_peft(model, tmp_path)
+    assert not list(tmp_path.iterdir())
