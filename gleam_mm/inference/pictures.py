@@ -77,7 +77,8 @@ class Preparation:
     @property
     def _turns(self) -> bool:
         """Whether the preprocessor turns the order of the channels round."""
-        return bool(getattr(self.preprocessor, '_channel_conversion', False))
+        names = ('to_rgb', '_channel_conversion')  # of MMPretrain's, and of MMEngine's
+        return any(getattr(self.preprocessor, name, False) for name in names)
 
 
 def pictures_in(folder: str | Path) -> list[str]:

@@ -22,5 +22,11 @@ def saved_adapter(tmp_path, monkeypatch):
     with torch.no_grad():
         for parameter in model.petl.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    gleam_mm.save(model, tmp_path / 'pets.safetensors', classes=['a', 'b', 'c'], options=OPTIONS)
+    gleam_mm.save(
+        model,
+        tmp_path / 'pets.safetensors',
+        classes=['a', 'b', 'c'],
+        options=OPTIONS,
+        data_config=dict(crop_pct=1.0),
+    )
     return tmp_path / 'pets.safetensors'
