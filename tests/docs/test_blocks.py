@@ -52,7 +52,7 @@ def test_every_language_is_known():
     assert not strange
 
 
-_LANGUAGES = ('', 'python', 'bash')
+_LANGUAGES = ('', 'python', 'bash', 'yaml')
 
 
 # Python ---------------------------------------------------------------------------------------
@@ -62,6 +62,8 @@ _LANGUAGES = ('', 'python', 'bash')
 def _registries():
     """What a block registers is forgotten."""
     registries = [one for one in vars(registry).values() if isinstance(one, Registry)]
+    for one in registries:
+        one.import_from_location()
     before = [dict(one.module_dict) for one in registries]
     yield
     for one, components in zip(registries, before, strict=True):
@@ -148,13 +150,11 @@ def test_python(page, stage):
     for block in blocks(page):
         if block.language != 'python':
             continue
-        if block.is_config:
+        code = compile('\n' * (block.line - 1) + block.code, block.page, 'exec')
+        if block.reason is None and block.is_config:
             read_config(block, stage)
         elif block.reason is None:
-            code = compile('\n' * (block.line - 1) + block.code, block.page, 'exec')
             exec(code, names)
-        else:
-            compile(block.code, block.place, 'exec')
     if page in CHECKS:
         CHECKS[page](names)
 
@@ -202,25 +202,28 @@ SHELL = every_block('bash')
 def test_shell(block, monkeypatch, tmp_path):
     """Programs are there and know their flags; what is not marked is run in a slow test too."""
     monkeypatch.chdir(tmp_path)
+    folder = ROOT
     for command in commands(block):
-        understood(command, monkeypatch)
+        if command[0] == 'cd':
+            folder = (folder / command[1]).resolve()
+        understood(command, folder, monkeypatch)
 
 
-def understood(command, monkeypatch):
+def understood(command, folder, monkeypatch):
     program, *words = command
-    if program in ('cd', 'export', '.', 'pip', 'python3', 'pytest'):
+    if program in ('cd', 'export', '.', 'pip', 'python3', 'pytest', 'curl'):
         return
     if program == 'make':
         targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
         assert set(words) <= set(targets), command
         return
     if program.endswith('.sh'):
-        assert (ROOT / program).is_file(), command
+        assert (folder / program).is_file(), command
         return
     if program == 'python':
-        file = ROOT / words[0].removeprefix('../../')
+        file = (folder / words[0]).resolve()
         assert file.is_file(), command
-        if file.parent.name != 'tools':
+        if file.parent != ROOT / 'tools':
             return
         name, words = file.stem.replace('_', '-'), words[1:]
     else:
