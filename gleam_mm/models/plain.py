@@ -209,7 +209,7 @@ def load_parts(
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(before[name])
         raise CheckpointError(f'{path}: {error}') from error
-    learning = {f'{NAME}.{name}' for name, _ in _method_of(model).own_parameters()}
+    learning = {f'{NAME}.{name}' for name, _ in method_of(model).own_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learning or (name in tensors and not _of_method(name)))
 
