@@ -1,4 +1,4 @@
-"""Downloads the pretrained weights of the paper's backbones and converts them.
+"""Downloads the pretrained weights of backbones and converts them.
 
 They go to the files that the configs load, checkpoints/... in the current directory. Needs a
 network; without one, --list says which file to get by hand and how to convert it.
@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
         nargs='*',
         default=['vit-b'],
         metavar='BACKBONE',
-        help='vit-b (ImageNet-21k), swin-b (ImageNet-22k), timm-vit-b or timm-swin-b; '
+        help='vit-b (ImageNet-21k), swin-b (ImageNet-22k), vit-s-dinov2 and others, see --list; '
         'default: vit-b',
     )
     parser.add_argument('--force', action='store_true', help='replace files that exist')

@@ -42,6 +42,10 @@ _HEAD_KEYS = re.compile(
 _POOL_KEYS = re.compile(r'attn_pool\..*')
 _BUFFER_KEYS = re.compile(r'layers\.\d+\.blocks\.\d+\.(attn_mask|attn\.relative_position_index)')
 
+_COMPUTED = 'buffer that timm computes'
+_COMPUTED_KEYS = re.compile(r'.*\.(attn_mask|relative_position_index|relative_coords_table)')
+_FIRST_BLOCK = re.compile(r'(blocks|(layers|stages)\.0\.blocks)\.0\.(attn|mlp|norm1)\.')
+
 _MLP = {'fc1': 'ffn.layers.0.0', 'fc2': 'ffn.layers.1'}
 _Keys = list[tuple[str, str | Callable[[re.Match], str]]]
 
@@ -155,12 +159,17 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
     if target != 'timm-pooled':
         dropped |= {key: _POOL for key in tensors if _POOL_KEYS.fullmatch(key)}
     weights = {key: value for key, value in tensors.items() if key not in dropped}
+    of_timm = target != 'mmpretrain' and any(_FIRST_BLOCK.match(key) for key in weights)
     if 'embedding/kernel' in weights:
         source, keys, weights = "ViT of Google's .npz format", _VIT_KEYS, _google_to_timm(weights)
     elif 'blocks.0.attn.qkv.weight' in weights:
         source, keys = 'ViT of timm', _VIT_KEYS
-    elif 'layers.0.blocks.0.attn.qkv.weight' in weights:
+    elif 'layers.0.blocks.0.attn.qkv.weight' in weights and not (of_timm and _is_swin_v2(weights)):
         source, keys, weights = _swin_to_timm(weights)
+    elif of_timm:
+        source, keys = 'model of timm', _VIT_KEYS  # which are not needed
+        dropped |= {key: _COMPUTED for key in weights if _COMPUTED_KEYS.fullmatch(key)}
+        weights = {key: value for key, value in weights.items() if key not in dropped}
     else:
         raise ConversionError(_unknown(weights))
 
@@ -175,7 +184,11 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
     if keys is _SWIN_KEYS:
         last = max(int(key.split('.')[1]) for key in weights if key.startswith('layers.'))
         keys = [*_SWIN_KEYS, (r'norm\.(weight|bias)', rf'norm{last}.\1')]
-    elif target == 'mmpretrain' and 'cls_token' in weights and _is_square(weights['pos_embed']):
+    elif (
+        target == 'mmpretrain'
+        and {'cls_token', 'pos_embed'} <= weights.keys()
+        and _is_square(weights['pos_embed'])
+    ):
         raise ConversionError(
             "its class token has no position, as of DeiT-3: MMPretrain's DeiT3 normalises by ln1 "
             "where ln2 belongs and gives other features; pass --target timm, for timm's class"
@@ -189,6 +202,10 @@ def convert(tensors: Mapping[str, Tensor], target: str = 'mmpretrain') -> Conver
         converted = {renamed[key]: _reorder(key, value) for key, value in weights.items()}
         converted |= _indices(converted)
     return Conversion(source, converted, dropped, _grid(weights.get('pos_embed')))
+
+
+def _is_swin_v2(weights: Mapping[str, Tensor]) -> bool:
+    return any(key.endswith('.logit_scale') for key in weights)
 
 
 def _grid(pos_embed: Tensor | None) -> float | None:

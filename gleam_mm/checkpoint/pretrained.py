@@ -32,7 +32,8 @@ class Source:
 
     Attributes:
         repository: timm's copy on the Hugging Face hub; its file is :data:`FILE`.
-        original: The authors' own file, which converts to the same weights.
+        original: The authors' own file, which converts to the same weights; where there is none,
+            a page that tells of the weights.
         target: What they are converted for, see :data:`gleam_mm.checkpoint.convert.TARGETS`.
     """
 
@@ -55,11 +56,31 @@ _SWIN = (
     'https://github.com/SwinTransformer/storage/releases/download/v1.0.0/'
     'swin_base_patch4_window7_224_22k.pth',
 )
+
+
+def _timm(name: str) -> Source:
+    """Weights that are taken as timm publishes them."""
+    repository = f'timm/{name}'
+    return Source(repository, f'https://huggingface.co/{repository}', target='timm-pooled')
+
+
 SOURCES = {
     'vit-b': Source(*_VIT, target='mmpretrain'),
     'swin-b': Source(*_SWIN, target='mmpretrain'),
     'timm-vit-b': Source(*_VIT, target='timm'),
     'timm-swin-b': Source(*_SWIN, target='timm'),
+    'vit-s-dinov2': _timm('vit_small_patch14_dinov2.lvd142m'),
+    'vit-b-dinov2': _timm('vit_base_patch14_dinov2.lvd142m'),
+    'vit-l-dinov2': _timm('vit_large_patch14_dinov2.lvd142m'),
+    'vit-s-dinov3': _timm('vit_small_patch16_dinov3.lvd1689m'),
+    'vit-b-dinov3': _timm('vit_base_patch16_dinov3.lvd1689m'),
+    'vit-l-dinov3': _timm('vit_large_patch16_dinov3.lvd1689m'),
+    'vit-b-clip': _timm('vit_base_patch16_clip_224.openai'),
+    'vit-b-siglip2': _timm('vit_base_patch16_siglip_224.v2_webli'),
+    'vit-b-mae': _timm('vit_base_patch16_224.mae'),
+    'deit3-b': _timm('deit3_base_patch16_224.fb_in22k_ft_in1k'),
+    'eva02-b': _timm('eva02_base_patch14_224.mim_in22k'),
+    'swinv2-b': _timm('swinv2_base_window12to16_192to256.ms_in22k_ft_in1k'),
 }
 
 

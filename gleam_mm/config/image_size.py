@@ -36,7 +36,7 @@ def _size_for(transform: str, size: tuple[int, int]) -> int | tuple[int, int]:
 def image_size(backbone: ConfigDict) -> tuple[int, int]:
     """Height and width that a backbone expects."""
     size = backbone.get('img_size')
-    if size is None and _name(backbone) == 'TIMMBackbone':
+    if size is None and _name(backbone) in ('TIMMBackbone', 'PooledTIMMBackbone'):
         from timm.models import get_pretrained_cfg  # takes a second to import
 
         known = get_pretrained_cfg(backbone.model_name, allow_unregistered=True)

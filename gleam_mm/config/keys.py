@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 # config may have names of its own as well, such as a pipeline that it uses twice.
 KNOWN = {
     *(inspect.signature(Runner.__init__).parameters.keys() - {'self', 'cfg'}),
-    *('auto_scale_lr', 'custom_imports', 'head_loss', 'method', 'runner_type'),
+    *('auto_scale_lr', 'custom_imports', 'head_loss', 'method', 'normalize', 'runner_type'),
     *('find_unused_parameters', 'tta_model', 'tta_pipeline'),
 }
 

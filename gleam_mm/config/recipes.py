@@ -37,6 +37,10 @@ NORMALIZATIONS = {
     'imagenet': {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]},
     'half': {'mean': [127.5, 127.5, 127.5], 'std': [127.5, 127.5, 127.5]},  # -1 to 1
     'none': {'mean': [0.0, 0.0, 0.0], 'std': [255.0, 255.0, 255.0]},  # 0 to 1
+    'clip': {
+        'mean': [122.7709383, 116.7460125, 104.09373615],
+        'std': [68.5005327, 66.6321579, 70.32316305],
+    },
 }
 
 
@@ -387,9 +391,15 @@ def _place_loss(cfg: Config) -> None:
 
 
 def _name_normalization(cfg: Config, config: str | Path) -> None:
-    """Replaces ``data_preprocessor.normalize`` by the mean and std that it names."""
+    """Replaces ``data_preprocessor.normalize`` by the mean and std that it names.
+
+    Without it, what the backbone was pretrained with (``normalize``, at the top) takes the place of
+    a dataset's default; numbers of the user's own stay.
+    """
     preprocessor = cfg.get('data_preprocessor') or {}
-    name = preprocessor.pop('normalize', None)
+    pretrained = cfg.pop('normalize', None)
+    default = {key: preprocessor.get(key) for key in ('mean', 'std')} in NORMALIZATIONS.values()
+    name = preprocessor.pop('normalize', pretrained if default else None)
     if name is None:
         return
     if name not in NORMALIZATIONS:

@@ -13,7 +13,7 @@ from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
 from gleam_mm.layouts.timm import TIMMSwinLayout, TIMMViTLayout
-from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone
+from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, fit_positions
 from gleam_mm.layouts.vit import ViTLayout
 
 __all__ = [
@@ -39,5 +39,6 @@ __all__ = [
     'WindowedLayout',
     'dequantized',
     'find_layout',
+    'fit_positions',
     'join_sequences',
 ]

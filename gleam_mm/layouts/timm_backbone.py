@@ -6,6 +6,7 @@ from typing import Any
 import timm
 from mmpretrain.models.backbones import TIMMBackbone
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from gleam_mm.layouts.base import OwnClassifier
@@ -47,6 +48,31 @@ def own_classifier(
     return OwnClassifier(described, timm_model(backbone), head, neck)
 
 
+def fit_positions(backbone: nn.Module) -> None:
+    """Lets a ``TIMMBackbone`` load position embeddings of another grid, as timm itself does.
+
+    Published weights are for the size of images that they were trained with: of DINOv2, for 37 x 37
+    patches. MMPretrain's own classes interpolate theirs in the same way. Anything else is left
+    alone.
+    """
+    model: Any = getattr(backbone, 'timm_model', None)
+    if getattr(model, 'pos_embed', None) is not None and hasattr(model, 'patch_embed'):
+        model.register_load_state_dict_pre_hook(_resample_positions)
+
+
+def _resample_positions(model: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    key = f'{prefix}pos_embed'
+    given, own = state_dict.get(key), model.pos_embed
+    if given is None or given.dim() != 3 or given.shape[1] == own.shape[1]:
+        return
+    bare = getattr(model, 'no_embed_class', False)
+    state_dict[key] = resample_abs_pos_embed(
+        given,
+        new_size=list(model.patch_embed.grid_size),
+        num_prefix_tokens=0 if bare else getattr(model, 'num_prefix_tokens', 1),
+    )
+
+
 @MODELS.register_module()
 class PooledTIMMBackbone(TIMMBackbone):
     """A model of timm up to its classifier, with the pooling that it was pretrained with.
@@ -74,6 +100,7 @@ class PooledTIMMBackbone(TIMMBackbone):
         self.timm_model = timm.create_model(
             model_name, num_classes=0, in_chans=in_channels, **options
         )
+        fit_positions(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Pooled features (B, C) of images, in a tuple."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.checkpoint.packing import without_scales
+from gleam_mm.layouts import fit_positions
 from gleam_mm.models import description, library
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
@@ -109,6 +110,7 @@ class PETLClassifier(ImageClassifier):
                 init_cfg=init_cfg,
             )
         if pretrained is not None:
+            fit_positions(self.backbone)
             load_backbone(self.backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
             self.backbone.is_init = True  # so that init_weights() leaves it alone
         with own_scope():
