@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from gleam_mm.checkpoint import read_adapter
 
 
+@pytest.mark.slow
 def test_sessions_are_told_and_an_adapter_is_written(call, config, tmp_path):
     text = config.read_text().replace('LinearClsHead', 'CosineClsHead')
     mine = tmp_path / 'mine.py'

@@ -10,6 +10,7 @@ from PIL import Image
 from gleam_mm.checkpoint import read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.inference.saving import save_classifier
+from gleam_mm.minivtab.tasks import MINI_TASKS
 from gleam_mm.models import load_model
 
 UNLABELLED = """
@@ -35,7 +36,7 @@ train_cfg = dict(max_epochs=4)
 
 @pytest.mark.slow
 def test_an_adapter_learns_from_pictures_alone(call, config, tmp_path):
-    names = [f'digit {i}' for i in range(10)]
+    names = list(MINI_TASKS['digits'].classes)
     cfg = recipes.load(config)
     cfg.model.petl = dict(type='LoRA', rank=2)
     teacher = load_model(cfg, options={'model.head.num_classes': 10})
