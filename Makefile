@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bench test test-slow test-onedl conformance backbones campaign lint pretrain clean
+.PHONY: help demo bench test test-slow test-onedl conformance backbones campaign lint docs pretrain \
+	clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
@@ -20,6 +21,7 @@ help:
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
 	@echo 'make campaign    kill trainings, damage files, read hostile ones, make mistakes (minutes)'
 	@echo 'make lint        ruff and mypy, as CI runs them'
+	@echo 'make docs        the site, into build/docs'
 	@echo 'make pretrain    make the embedded backbones again (long)'
 	@echo 'make clean       remove the virtual environments'
 
@@ -32,6 +34,10 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt requirements/serve.txt
 	$(BIN)/python -m pip install -r requirements/dev.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
+	$(BIN)/python -m pip install -r requirements/docs.txt
 	touch $@
 
 $(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt requirements/serve.txt pyproject.toml
@@ -83,6 +89,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
 
 pretrain: $(VENV)/.runtime
 	$(BIN)/python tools/pretrain.py configs/pretrain/vit-mini_procedural.py

@@ -42,7 +42,7 @@ def check(metadata: Any) -> dict[str, Any]:
             f'its metadata have the schema {version}, and this release knows up to {VERSION}: '
             'update GLEAM-MM'
         )
-    for key, (what, fits) in _FIELDS.items():
+    for key, (what, fits) in FIELDS.items():
         if key in metadata and not fits(metadata[key]):
             raise CheckpointError(f"its metadata's {key} is not {what}")
     return metadata
@@ -100,7 +100,7 @@ def _is_metric(value: Any) -> bool:
 
 
 _CONFIG = ('a config, which is a mapping, or null', _is_config)
-_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'method': ('the config of a method, or a list of them', _is_method),
     'backbone': _CONFIG,
     'neck': _CONFIG,
@@ -122,3 +122,4 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         _is_mapping_of(lambda value: isinstance(value, str)),
     ),
 }
+"""Key -> what messages call its value, and whether a value is one."""

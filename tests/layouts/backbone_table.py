@@ -275,7 +275,7 @@ def page(rows):
             '',
             'How sites are found: `gleam_mm/layouts/families.py` has a row for each class. A class',
             'that is in no table is refused by name; how to add one is in',
-            '[CONTRIBUTING.md](../CONTRIBUTING.md#add-a-backbone).',
+            '[Add a backbone](tutorials/add-a-backbone.md).',
             '',
             _line(head),
             f'| --- | --- | --- | --- |{" :-: |" * (len(COLUMNS) - 1)} --- |',

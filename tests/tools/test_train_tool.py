@@ -177,7 +177,7 @@ model = dict(
 
 @pytest.fixture
 def birds(tmp_path):
-    """A folder of images in three colours, and README's config for it with a tiny backbone."""
+    """A folder of images in three colours, the tutorial's config, a tiny backbone."""
     random = np.random.default_rng(0)
     for split, number in (('train', 8), ('val', 4)):
         for name, colour in (('robin', 0), ('parakeet', 1), ('kingfisher', 2)):
@@ -187,8 +187,8 @@ def birds(tmp_path):
                 image = random.integers(0, 80, (48, 64, 3), dtype=np.uint8)
                 image[..., colour] += 150
                 Image.fromarray(image).save(folder / f'{index}.jpg')
-    readme = (CHECKOUT / 'README.md').read_text()
-    blocks = re.findall(r'```python\n(.*?)```', readme, re.DOTALL)
+    page = (CHECKOUT / 'docs' / 'tutorials' / 'own-photographs.md').read_text()
+    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     (config,) = (block for block in blocks if 'datasets/folder.py' in block)
     assert len(config.strip().splitlines()) <= 10
     assert "'gleam_mm::_base_/backbones/vit-b.py'" in config
