@@ -1,5 +1,6 @@
 # The other methods on every task of MiniVTAB, but for the supernets of GLoRA and NOAH, which are
-# searched after their training (docs/supernets.md). Rates from minivtab-rates.py, but for full tuning.
+# searched after their training (docs/supernets.md). Rates from minivtab-rates.py, but for full
+# tuning.
 _base_ = '_minivtab.py'
 methods = [
     'linear', 'full', 'fact-tk', 'bitfit', 'adapter', 'adaptformer', 'convpass', 'vpt-deep',
