@@ -1,22 +1,18 @@
-"""docs/methods.md prints what there is: presets, their classes and their counts on ViT-B."""
+"""docs/methods.md prints what there is: presets, their classes, counts and costs on ViT-B."""
 
 from functools import cache
-from pathlib import Path
 
+import cost
 import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.models import VisionTransformer
 
 from gleam_mm.config import recipes
+from gleam_mm.models import methods
 from gleam_mm.registry import MODELS
 
-PAGE = Path(__file__).parents[2] / 'docs' / 'methods.md'
-ROWS = [
-    [cell.strip() for cell in line.strip('|').split(' | ')]
-    for line in PAGE.read_text().splitlines()
-    if line.startswith('| `')
-]
+ROWS = methods.entries()
 
 
 NEEDS_NUMBERS = ('boft', 'shira')  # PEFT looks at the numbers of what it has just made
@@ -29,22 +25,56 @@ def vit_b():
 
 def _vit_b(device):
     with torch.device(device):
-        return VisionTransformer('b')
+        vit = VisionTransformer('b')
+    vit.eval()
+    return vit
 
 
 def test_every_preset_has_one_row():
-    assert sorted(row[0].strip('` ') for row in ROWS) == sorted(recipes.families()['methods'])
+    assert sorted(row.preset for row in ROWS) == sorted(recipes.families()['methods'])
 
 
-@pytest.mark.parametrize('row', ROWS, ids=lambda row: row[0].strip('` '))
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: row.preset)
 def test_counts(row, vit_b):
-    name, kind, count = row[0].strip('` '), row[1].strip('`'), int(row[3].replace(',', ''))
-    config = Config.fromfile(recipes.families()['methods'][name]).method
-    assert config['type'] == kind.partition('(')[0]
-    device = 'cpu' if name in NEEDS_NUMBERS else 'meta'
+    config = Config.fromfile(recipes.families()['methods'][row.preset]).method
+    assert config['type'] == row.method.partition('(')[0]
+    device = 'cpu' if row.preset in NEEDS_NUMBERS else 'meta'
     with torch.device(device):
         method = MODELS.build(config)
         method.attach(vit_b(device))
         trained = sum(parameter.numel() for _, parameter in method.trainable_parameters())
         method.detach()
-    assert trained == count
+    assert trained == row.parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('row', ROWS, ids=lambda row: row.preset)
+def test_costs(row, vit_b):
+    if row.merges == 'yes':
+        assert row.cost == 0
+    elif row.preset == 'dyt':  # 98 of 196 patches go without twelve FFNs
+        ffns = 2 * 98 * 12 * 2 * 768 * 3072 / 1e9
+        own = 2 * 197 * 12 * (2 * 768 * 16 + 768) / 1e9
+        assert row.cost == pytest.approx(own - ffns, abs=0.05)
+    else:
+        assert row.cost == pytest.approx(cost.extra(row.preset, vit_b('meta')), abs=0.0051)
+
+
+def test_the_map_is_sorted():
+    names = {row.preset for row in ROWS}
+    for order, of in (
+        ('parameters', lambda row: row.parameters),
+        ('cost', lambda row: row.cost),
+        ('merges', lambda row: row.merges != 'yes'),
+    ):
+        by_name = {row.preset: row for row in ROWS}
+        lines = methods.listing(order).splitlines()[2:]
+        listed = [line.split()[0] for line in lines]
+        assert set(listed) == names
+        keys = [of(by_name[name]) for name in listed]
+        assert keys == sorted(keys)
+    best = methods.listing('accuracy').splitlines()[2].split()
+    assert best[0] == 'mlae' and best[2] == '78.8'
+    assert [line.split()[0] for line in methods.listing().splitlines()[2:]] == [
+        row.preset for row in ROWS
+    ]

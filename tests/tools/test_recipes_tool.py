@@ -20,8 +20,27 @@ def test_it_exports(call, tmp_path):
     assert recipes.load('mine.py').model.petl.rank == 8
 
 
+def test_it_maps_the_methods(call):
+    done = call('recipes.py', '--methods', '--sort', 'parameters')
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert lines[0].split() == [
+        'preset',
+        'parameters',
+        'VTAB-1K',
+        'merges',
+        '+GFLOPs',
+        'family',
+        'equation',
+    ]
+    assert lines[2].split()[:2] == ['linear', '0']
+    assert lines[-1].startswith('full ') and '85,798,656' in lines[-1]
+
+
 def test_mistakes(call):
     for arguments, told in (
+        (['--sort', 'cost'], 'give --methods as well'),
+        (['--methods', '--sort', 'beauty'], 'invalid choice'),
         (['--export', 'mine.py'], '--export FILE NAME'),
         (['--export', 'mine.py', 'vit-b_gleam-x_vtab-pets'], "unknown method 'gleam-x'"),
     ):
