@@ -155,6 +155,11 @@ class _Job:
                 lowrank.products(c[prefix], prefix, t.tensors)
                 for c, t in zip(configs, self.trained, strict=True)
             ]
+            for t, update in zip(self.trained, updates, strict=True):
+                if strange := update.keys() ^ updates[0].keys():
+                    raise CheckpointError(
+                        f'{t.path} and {first.path}: only one of them has {min(strange)}up'
+                    )
             for site in updates[0]:
                 product = self._product([update[site] for update in updates])
                 tensors[f'{site}up'], tensors[f'{site}down'] = product

@@ -159,6 +159,10 @@ def test_what_does_not_go_together_is_refused(trained, out, config_for, tmp_path
     save_adapter(elsewhere, tensors, {**metadata, 'backbone_fingerprint': 64 * '0'})
     with pytest.raises(CheckpointError, match=f'{64 * "0"} and [0-9a-f]{{64}}'):
         combine([a, elsewhere], out)
+    lacking = {name: t for name, t in tensors.items() if 'layers/0/attn' not in name}
+    save_adapter(elsewhere, lacking, metadata)
+    with pytest.raises(CheckpointError, match=r'only one of them has .*layers/0/attn/qkv'):
+        combine([a, elsewhere], out, 'product')
     assert not out.exists()
 
 
