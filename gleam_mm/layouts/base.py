@@ -240,7 +240,7 @@ class Layout:
             yield self._site(block.path, 'block', index, block)
             for role, paths in self.block_roles.items():
                 for path in paths:
-                    if self._has(name := f'{block.path}.{path}'):
+                    if self._has(name := f'{block.path}.{path}', role):
                         yield self._site(name, role, index, block)
             last = block
         if last is not None:
@@ -338,7 +338,7 @@ class Layout:
     def _outer_sites(self, roles: tuple[str, ...], block: Block) -> Iterator[Site]:
         for role in roles:
             for name in self.outer_roles.get(role, ()):
-                if self._has(name):
+                if self._has(name, role):
                     yield self._site(name, role, None, block)
 
     def _site(self, name: str, role: str, index: int | None, block: Block) -> Site:
@@ -350,15 +350,26 @@ class Layout:
         """Which of queries, keys and values a Linear with the role ``qkv`` writes, in order."""
         return PART_ROLES
 
-    def _has(self, name: str) -> bool:
+    def _has(self, name: str, role: str = '') -> bool:
+        """Whether there is such a module; an Identity is no norm."""
         try:
-            self.backbone.get_submodule(name)
+            module = self.backbone.get_submodule(name)
         except AttributeError:
             return False
-        return True
+        return not (role == 'norm' and isinstance(module, nn.Identity))
 
     def _set_grid(self, stage: int, size: Sequence[int]) -> None:
         self._last_sizes[stage] = self._tokens.sizes[stage] = int(size[0]), int(size[1])
+
+
+def masking(backbone: nn.Module) -> str | None:
+    """Why a backbone of MMPretrain is refused that is for masked pretraining, or None."""
+    if not hasattr(backbone, 'mask_ratio'):
+        return None
+    return (
+        f'{type(backbone).__name__} masks patches at random, as for pretraining: build the class '
+        'that it derives from, with the same weights'
+    )
 
 
 def _is_pattern(role: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 from torch import Tensor, nn
 
 from gleam_mm.layouts.attention import Attention
-from gleam_mm.layouts.base import Layout, OwnClassifier
+from gleam_mm.layouts.base import Layout, OwnClassifier, masking
 from gleam_mm.layouts.called import CalledByName
 from gleam_mm.layouts.families import (
     PARTS_OF_NAME,
@@ -67,7 +67,11 @@ class FamilyLayout(Layout):
     def refusal(cls, backbone: nn.Module) -> str | None:
         model, _ = inner_model(backbone)
         family = family_of(model)
-        if family is None or _find_linears(model, family):
+        if family is None:
+            return None
+        if reason := masking(model):
+            return reason
+        if _find_linears(model, family):
             return None
         return (
             f'{type(model).__name__} as it is built here has no Linear in '
@@ -105,7 +109,8 @@ class FamilyLayout(Layout):
 
     @property
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
-        return {'patch_embed': (f'{self.root}patch_embed',), 'norm': (f'{self.root}norm',)}
+        norms = (f'{self.root}norm', f'{self.root}fc_norm')
+        return {'patch_embed': (f'{self.root}patch_embed',), 'norm': norms}
 
     def image_shape(self) -> tuple[int, int, int]:
         channels, height, width = super().image_shape()
@@ -145,8 +150,9 @@ class FamilyLayout(Layout):
             yield self._site(block.path, 'block', index, block)
             for name, role in self._roles_in(block):
                 yield self._site(f'{block.path}.{name}', role, index, block)
-        if _is_norm(getattr(self.model, 'norm', None)):
-            yield from self._outer_sites(('norm',), blocks[-1])
+        for site in self._outer_sites(('norm',), blocks[-1]):
+            if _is_norm(site.module):
+                yield site
 
     def _roles_in(self, block: Block) -> Iterator[tuple[str, str]]:
         """The sites in a block, in the order of its modules."""

@@ -47,7 +47,9 @@ class TIMMLayout(Layout):
 
     @property
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:
-        return {'patch_embed': (f'{self.root}patch_embed',), 'norm': (f'{self.root}norm',)}
+        # Where tokens are averaged, timm normalises behind it, and `norm` is an Identity.
+        norms = (f'{self.root}norm', f'{self.root}fc_norm')
+        return {'patch_embed': (f'{self.root}patch_embed',), 'norm': norms}
 
     def own_classifier(self, config: Mapping[str, Any]) -> OwnClassifier:
         if isinstance(self.backbone, PooledTIMMBackbone):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts.attention import MMPretrainAttention
-from gleam_mm.layouts.base import Layout
+from gleam_mm.layouts.base import Layout, masking
 from gleam_mm.layouts.site import Block
 from gleam_mm.registry import LAYOUTS
 
@@ -33,10 +33,16 @@ class ViTLayout(Layout):
     @classmethod
     def supports(cls, backbone: nn.Module) -> bool:
         # BEiT's attention multiplies by qkv.weight itself, so that hooks on qkv would never fire.
+        if masking(backbone):
+            return False
         return isinstance(backbone, VisionTransformer) and all(
             isinstance(layer.attn, MultiheadAttention) and hasattr(layer.ffn, 'layers')
             for layer in backbone.layers
         )
+
+    @classmethod
+    def refusal(cls, backbone: nn.Module) -> str | None:
+        return masking(backbone) if isinstance(backbone, VisionTransformer) else None
 
     @property
     def outer_roles(self) -> Mapping[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
-from mmpretrain.models.heads import ClsHead
+from mmpretrain.models.heads import ClsHead, CSRAClsHead
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
@@ -19,6 +19,9 @@ from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
 from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.registry import MODELS, own_scope
+
+_READ_MAPS = (CSRAClsHead,)
+"""Heads that pool by themselves what the backbone gives."""
 
 
 @MODELS.register_module()
@@ -154,11 +157,14 @@ class PETLClassifier(ImageClassifier):
         """
         with attention_context():
             feats = super().extract_feat(inputs, stage)
-        if stage == 'neck' and self.with_head and (shape := feats[-1].shape)[2:]:
-            raise ValueError(
-                f'the head would get features of shape {tuple(shape)} instead of (B, C): add a '
-                f'neck that pools, such as model.neck={dict(self.petl.layout.neck)}'
-            )
+        if stage == 'neck' and self.with_head and not isinstance(self.head, _READ_MAPS):
+            last = feats[-1]  # of a distilled DeiT, the features of two tokens
+            for feature in last if isinstance(last, tuple | list) else (last,):
+                if (shape := feature.shape)[2:]:
+                    raise ValueError(
+                        f'the head would get features of shape {tuple(shape)} instead of (B, C): '
+                        f'add a neck that pools, such as model.neck={dict(self.petl.layout.neck)}'
+                    )
         return feats
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:

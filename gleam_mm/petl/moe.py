@@ -1,8 +1,8 @@
 """The shared multi-scale mixture of convolutions (GLEAM, equations 8 to 12), in folded form."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +144,19 @@ class ConvMoE(Checked, nn.Module):
         bound = 1 / math.sqrt(self.channels) if self.gate_init == 'uniform' else 0.0
         nn.init.uniform_(self.gate, -bound, bound)
         nn.init.uniform_(self.noise, -bound, bound)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves and converts; kernels, which have an axis too many for ``channels_last``, as well.
+
+        They stay contiguous: that format is for what is convolved, not for what is summed first.
+        """
+
+        def each(tensor: Tensor) -> Tensor:
+            if tensor.dim() != 5:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).contiguous().unflatten(0, tensor.shape[:2])
+
+        return super()._apply(each, recurse)
 
     def route(self, h: Tensor) -> Tensor:
         """Gates the experts (equations 10 to 12).
