@@ -12,7 +12,10 @@ from unittest import mock
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.util import inspect
 from sphinx.util.docutils import SphinxDirective
+
+from gleam_mm.arguments import Checked
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +29,42 @@ def setup(app: Sphinx) -> dict[str, bool]:
         ('gleam-versions', Versions),
     ):
         app.add_directive(name, directive)
+    app.connect('autodoc-process-signature', _of_init)
+    app.connect('object-description-transform', _bounds_in_words, priority=100)
     return {'parallel_read_safe': True}
+
+
+def _of_init(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
+    """The arguments of a class that checks them in ``__new__``, which takes anything."""
+    if not (what == 'class' and isinstance(obj, type) and issubclass(obj, Checked)):
+        return None
+    found = inspect.signature(obj.__init__, bound_method=True)
+    return inspect.stringify_signature(found, show_annotation=False), returns
+
+
+_BOUNDS = re.compile(r'Annotated\[(\w+), [\w.]*Range\(least=(\S+), below=(\S+), open=(\w+)\)\]')
+
+
+def _bounds_in_words(app: Sphinx, domain: str, kind: str, content: nodes.Element) -> None:
+    """``int >= 1`` for the annotation that says so, before types are put into the text."""
+    name = '.'.join(filter(None, map(content.parent[0].get, ('module', 'fullname'))))
+    types = app.env.current_document.autodoc_annotations.get(name, {})
+    for argument, told in types.items():
+        types[argument] = _BOUNDS.sub(_bound, told)
+
+
+def _bound(match: re.Match[str]) -> str:
+    number, least, below, is_open = match.groups()
+    told = f'{number} {">" if is_open == "True" else ">="} {least}'
+    return told if below == 'inf' else f'{told}, < {below}'
 
 
 class Written(SphinxDirective):
@@ -153,8 +191,9 @@ class Schema(Written):
         """Writes the table."""
         from gleam_mm.checkpoint import schema
 
-        rows = [(key, f'{what}') for key, (what, _) in schema.FIELDS.items()]
-        return [_table(('key', 'what it is'), [('schema', f'{schema.VERSION}'), *rows])]
+        version = f'the version of this schema, which is {schema.VERSION}'
+        rows = [('schema', version), *((key, what) for key, (what, _) in schema.FIELDS.items())]
+        return [_table(('key', 'what it is'), rows)]
 
 
 class Versions(Written):
@@ -164,8 +203,9 @@ class Versions(Written):
         """Writes the table."""
         project = tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))['project']
         pinned: dict[str, str] = {}
-        for name in ('requirements.txt', 'requirements/dev.txt'):
-            file = ROOT / name
+        for file in (ROOT / 'requirements.txt', *sorted((ROOT / 'requirements').glob('*.txt'))):
+            if file.stem in ('onedl', 'docs'):
+                continue
             self.env.note_dependency(str(file))
             pinned |= dict(re.findall(r'^([\w-]+)(?:\[\w+\])?==([\w.]+)', file.read_text(), re.M))
         pinned = {_normal(name): version for name, version in pinned.items()}
