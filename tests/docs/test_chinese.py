@@ -16,7 +16,7 @@ PAIRS = {
 
 
 def code_of(page):
-    """The lines of code on a page. Commands of pages share a folder, so that files are other ones."""
+    """The lines of code on a page; pages' commands share a folder, so that files differ."""
     text = '\n'.join(block.code for block in blocks(page) if block.language)
     lines = (re.sub(r'(^|\s+)# .*', '', line) for line in text.splitlines())
     return [line.replace('my_config.py', 'mine.py') for line in lines if line]
