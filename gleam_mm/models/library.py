@@ -31,7 +31,6 @@ def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any
     found = {}
     for name, file in files.items():
         tensors, metadata = read_adapter(file)
-        packed = metadata.get('packed') or {}
         own = {k.removeprefix(_METHOD): t for k, t in tensors.items() if k.startswith(_METHOD)}
         strange = [key for key in tensors if not key.startswith((_METHOD, *_OTHERS))]
         config = metadata.get('method')
@@ -40,9 +39,6 @@ def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any
                 f'trains {strange[0]} of the backbone itself' if strange else 'has no one method'
             )
             raise CheckpointError(f'{file}: {reason}, so that it is no part of another method')
-        if 'bits' not in config:  # then it was packed after its training
-            scales = {f'{key.removeprefix(_METHOD)}_scales' for key in packed}
-            own = {key: tensor for key, tensor in own.items() if key not in scales}
         try:
             config = checked_part('method', config)
         except CheckpointError as error:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.petl.attachments import Attachments
 from gleam_mm.petl.base import PETLMethod, TrainedAdapter
 from gleam_mm.registry import MODELS
@@ -77,7 +78,8 @@ class Compose(PETLMethod):
             ValueError: There is no method of a name.
         """
         for name, adapter in adapters.items():
-            self.part(name).load_state_dict(dict(adapter.tensors))
+            part = self.part(name)
+            part.load_state_dict(without_scales(adapter.tensors, part.state_dict()))
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters that the methods add and train, by name, without those of frozen ones."""

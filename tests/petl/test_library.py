@@ -9,6 +9,7 @@ from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 from peft.tuners.lora.config import ArrowConfig
 
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
+from gleam_mm.checkpoint.compress import compress
 from gleam_mm.models import load_model
 from gleam_mm.registry import MODELS
 
@@ -87,6 +88,11 @@ def test_a_frozen_adapter_acts_below_a_new_one(build, file_of, tmp_path, images)
     model.train()
     model.backbone(images)
     assert not model.petl.parts['old'].training and model.petl.parts['new'].training
+
+    compress(file, tmp_path / 'small.safetensors', '8')
+    small = build(petl, 2, adapters=dict(old=str(tmp_path / 'small.safetensors')))
+    error = (small.backbone(images)[0] - old.backbone(images)[0]).abs().max()
+    assert 0 < error < 0.1
 
     # What is saved needs the other file no more.
     for parameter in model.petl.parts['new'].parameters():
