@@ -34,6 +34,8 @@ smartquotes = False  # they would turn the dashes of flags
 
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
+# Glyphs as paths: equations need no fonts from a network, and shrink with a narrow page.
+mathjax_path = 'https://cdn.jsdelivr.net/npm/mathjax@4/tex-svg.js'
 
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'

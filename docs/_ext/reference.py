@@ -50,7 +50,9 @@ def _of_init(
     return inspect.stringify_signature(found, show_annotation=False), returns
 
 
-_BOUNDS = re.compile(r'Annotated\[(\w+), [\w.]*Range\(least=(\S+), below=(\S+), open=(\w+)\)\]')
+_BOUNDS = re.compile(
+    r'[~\w.]*Annotated\[(\w+), [~\w.]*Range\(least=(\S+), below=(\S+), open=(\w+)\)\]'
+)
 
 
 def _bounds_in_words(app: Sphinx, domain: str, kind: str, content: nodes.Element) -> None:
