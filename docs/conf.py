@@ -31,6 +31,7 @@ html_title = 'GLEAM-MM'
 html_copy_source = False
 html_show_sphinx = False
 smartquotes = False  # they would turn the dashes of flags
+highlight_language = 'none'  # of blocks that name no language
 
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
