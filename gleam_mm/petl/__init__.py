@@ -18,6 +18,7 @@ from gleam_mm.petl.base import (
     overrides,
 )
 from gleam_mm.petl.bitfit import BitFit
+from gleam_mm.petl.coda import CoDA
 from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.consolidator import Consolidator
 from gleam_mm.petl.convpass import Convpass
@@ -87,6 +88,7 @@ __all__ = [
     'AdapterPlus',
     'Arrow',
     'BitFit',
+    'CoDA',
     'Compose',
     'Consolidator',
     'ConvMoE',

@@ -98,17 +98,17 @@ class DyT(AdaptFormer):
         """
         forward = partial(type(site.module).forward, site.module)
         options = {} if identity is None else {'identity': identity}
-        mask = self._choose(site)
+        self._choices.mask = mask = self._choose(site)
         if self.training or torch.compiler.is_compiling():
-            self._choices.mask = mask
             out = forward(x, **options)
-            self._choices.mask = None
-            return out
-        chosen = mask.squeeze(-1) > 0
-        rows = {name: value[chosen][None] for name, value in options.items()}
-        out = torch.zeros_like(x) if identity is None else identity.clone()
-        with self.layout.off_grid(int(chosen.sum())):
-            out[chosen] = forward(x[chosen][None], **rows)[0].to(out.dtype)
+        else:
+            chosen = mask.squeeze(-1) > 0
+            self._choices.mask = mask[chosen][None]
+            rows = {name: value[chosen][None] for name, value in options.items()}
+            out = torch.zeros_like(x) if identity is None else identity.clone()
+            with self.layout.off_grid(int(chosen.sum())):
+                out[chosen] = forward(x[chosen][None], **rows)[0].to(out.dtype)
+        self._choices.mask = None
         return out
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
@@ -126,20 +126,23 @@ class DyT(AdaptFormer):
         few = sum((0.1 - choices.mean(1)).clamp(min=0).sum() for choices in made)
         return {'rate': self.weight * ((share - self.rate).square() + few)}
 
+    def decide(self, logits: Tensor) -> Tensor:
+        """What the FFN of each patch is multiplied by, of the shape of the logits (B, N)."""
+        if not self.training:
+            return (logits > 0).to(logits.dtype)
+        uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+        # The difference of two Gumbel samples is a logistic one.
+        soft = torch.sigmoid((logits + uniform.logit()) / self.temperature)
+        choices = (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+        self._choices.made.append(choices)
+        return choices
+
     def _choose(self, site: Site) -> Tensor:
-        """Ones (B, N, 1) for the tokens that pass, and zeros."""
+        """What the FFN of each token is multiplied by (B, N, 1); ones outside of the grid."""
         residual, _ = self._residuals.by_block[site.block]
         block = self.layout.block_of(site)
-        outside, inside = self.layout.grid(block).split(residual)
-        logits = self.local[block.key].router(inside).float()
-        if self.training:
-            uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
-            # The difference of two Gumbel samples is a logistic one.
-            logits = (logits + uniform.logit()) / self.temperature
-        hard = (logits > 0).to(logits.dtype)
-        if self.training:
-            soft = logits.sigmoid()
-            hard = hard + soft - soft.detach()
-            self._choices.made.append(hard.squeeze(-1))
-        ones = hard.new_ones(len(outside), outside.shape[1], 1)
-        return self.layout.grid(block).join(ones, hard)
+        grid = self.layout.grid(block)
+        outside, inside = grid.split(residual)
+        choices = self.decide(self.local[block.key].router(inside).float().squeeze(-1))
+        ones = choices.new_ones(len(outside), outside.shape[1], 1)
+        return grid.join(ones, choices[..., None])

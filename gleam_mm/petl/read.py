@@ -113,10 +113,20 @@ class READ(PETLMethod):
         self._states.h_and_sum = None
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        """Lets the cell read a block's output; corrects the last one."""
+        """Lets the cell read a block's output; corrects the last one.
+
+        Raises:
+            RuntimeError: The blocks before were not called in this pass.
+        """
         reader = self.shared['reader']
         zeros = y.new_zeros(*y.shape[:-1], self.hidden)
-        h, total = self._states.h_and_sum or (zeros, zeros)
+        state = (zeros, zeros) if site.key == next(iter(self.sites)) else self._states.h_and_sum
+        if state is None:
+            raise RuntimeError(
+                f'the state of READ is not known at {site.name!r}: call the backbone itself, not a '
+                'part of it, and without gradient checkpointing, which saves nothing here'
+            )
+        h, total = state
         h = reader.cell(reader.norm(y), h)
         self._states.h_and_sum = h, total + h
         if site.key != next(reversed(self.sites)):

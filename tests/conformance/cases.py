@@ -582,6 +582,17 @@ CASES = [
         identity=False,
     ),
     Case(
+        'CoDA',
+        dict(type='CoDA', bottleneck=4),
+        lambda shape: shape.each_block(lambda d: 8 * d + 4 + d + d + 1),
+        identity=False,
+        gaps={
+            ('gradients', kind): 'a class token reads no patch behind the last block, whose gate '
+            'does nothing for it'
+            for kind in ('vit', 'timm-vit')
+        },
+    ),
+    Case(
         'MoLA',
         dict(type='MoLA', rank=2, experts=[2, 3]),
         lambda shape: sum(

@@ -4,7 +4,12 @@ import pytest
 from cases import CASES, build_classifier, make_images
 from table import KINDS
 
-ON_EVERY_KIND = ('test_identity', 'test_merge', 'test_image_size')
+ON_EVERY_KIND = (
+    'test_identity',
+    'test_merge',
+    'test_image_size',
+    'test_gradients_are_those_of_the_plain_pass_or_it_is_refused',
+)
 """Checks that depend on how a backbone is wired. The others ask a method, and a ViT of one library
 and a Swin of the other are enough for `make test`; the whole matrix is in `make test-slow`."""
 

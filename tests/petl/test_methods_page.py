@@ -52,8 +52,9 @@ def test_counts(row, vit_b):
 def test_costs(row, vit_b):
     if row.merges == 'yes':
         assert row.cost == 0
-    elif row.preset == 'dyt':  # 98 of 196 patches go without twelve FFNs
-        ffns = 2 * 98 * 12 * 2 * 768 * 3072 / 1e9
+    elif row.preset in ('dyt', 'coda'):  # half or three quarters of 196 patches skip twelve FFNs
+        skipping = {'dyt': 98, 'coda': 147}[row.preset]
+        ffns = 2 * skipping * 12 * 2 * 768 * 3072 / 1e9
         own = 2 * 197 * 12 * (2 * 768 * 16 + 768) / 1e9
         assert row.cost == pytest.approx(own - ffns, abs=0.05)
     else:
