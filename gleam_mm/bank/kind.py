@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 Row = dict[torch.dtype, Tensor]
 """The numbers of one adapter: one vector for all its tensors of a type."""
@@ -43,6 +45,43 @@ class _Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.features(self.model, images)
+
+
+class _Linear(torch.autograd.Function):
+    """A Linear of which only the input differs by image: one operation for all images.
+
+    Left to itself, ``torch.vmap`` multiplies, and adds the bias in a pass over memory of its own.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        """Keeps nothing: no gradient is ever asked for."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, int]:
+        return F.linear(x.movedim(in_dims[0], 0), weight, bias), 0
+
+
+class _WholeLinears(TorchFunctionMode):
+    """Within it, Linears whose parameters are a model's own compute by :class:`_Linear`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own = set(map(id, model.parameters()))  # what adapters lend is not among them
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func is F.linear and not kwargs and len(args) == 3:
+            x, weight, bias = args
+            if id(weight) in self._own and (bias is None or id(bias) in self._own):
+                return _Linear.apply(x, weight, bias)
+        return func(*args, **(kwargs or {}))
 
 
 class Kind:
@@ -136,9 +175,10 @@ class Kind:
 
     def _mixed(self, images: Tensor, rows: Sequence[Row]) -> tuple[Tensor, ...]:
         stacked = {dtype: torch.stack([row[dtype] for row in rows]) for dtype in rows[0]}
-        found = torch.vmap(lambda own, image: self._call(own, image[None]))(
-            self._named(stacked), images
-        )
+        with _WholeLinears(self.model):
+            found = torch.vmap(lambda own, image: self._call(own, image[None]))(
+                self._named(stacked), images
+            )
         return tuple(tensor.squeeze(1) for tensor in found)
 
     def _call(self, own: dict[str, Tensor], images: Tensor) -> tuple[Tensor, ...]:
