@@ -8,11 +8,12 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bench test test-slow test-onedl conformance backbones campaign lint docs pretrain \
+.PHONY: help demo bank bench test test-slow test-onedl conformance backbones campaign lint docs pretrain \
 	clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
+	@echo 'make bank        five small adapters on one backbone, asked in one stream (minutes)'
 	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
@@ -48,6 +49,9 @@ $(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt requirements/ser
 
 demo: $(VENV)/.runtime
 	$(BIN)/python tools/train.py configs/gleam/vit-mini_gleam-l_mini-digits.py
+
+bank: $(VENV)/.runtime
+	$(BIN)/python benchmarks/bank_demo.py
 
 # Sweeps go on where they were stopped, so that this can be interrupted and called again.
 SWEEPS := minivtab-rates minivtab minivtab-wirings minivtab-ablations minivtab-second-rates \
