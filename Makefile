@@ -34,7 +34,7 @@ $(VENV)/.runtime: requirements.txt pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt requirements/serve.txt
-	$(BIN)/python -m pip install -r requirements/dev.txt
+	$(BIN)/python -m pip install -r requirements/dev.txt -r requirements/serve.txt
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
@@ -43,7 +43,8 @@ $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
 
 $(VENV_ONEDL)/.dev: requirements/onedl.txt requirements/dev.txt requirements/serve.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV_ONEDL)
-	$(VENV_ONEDL)/bin/python -m pip install -r requirements/onedl.txt -r requirements/dev.txt
+	$(VENV_ONEDL)/bin/python -m pip install -r requirements/onedl.txt -r requirements/dev.txt \
+		-r requirements/serve.txt
 	$(VENV_ONEDL)/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -108,6 +108,8 @@ def test_what_is_in_it(wheel):
         assert files
         assert {f'gleam_mm/.mim/{file.relative_to(ROOT)}' for file in files} <= names
     assert {'gleam_mm/.mim/model-index.yml', 'gleam_mm/weights/vit-mini.safetensors'} <= names
+    page = {'page.html', 'page.js', 'page.css'}  # of the server
+    assert {f'gleam_mm/serve/page/{name}' for name in page} <= names
     assert not {name for name in names if name.startswith(('tests', 'tools', 'configs'))}
 
 
