@@ -14,6 +14,9 @@ from mmengine.registry import Registry
 from gleam_mm import registry
 
 _KEYS = ('type', 'runner_type')
+_KNOWN_BY_NAME = {'LoadImageFromFile'}
+"""What MMPretrain's inferencers take out of a pipeline by this name, to load pictures themselves."""
+
 _BELOW = (registry.SCOPE, 'mmpretrain', 'mmengine')
 
 
@@ -58,20 +61,11 @@ def without_scopes(cfg: Config) -> Config:
 
 
 def _ours() -> set[str]:
-    """The names of the components that are registered here alone.
-
-    Where MMPretrain has one of the same name, such as ``LoadImageFromFile``, its functions know it
-    by that, and take their own.
-    """
+    """The names of the components that are registered here."""
     registries = [one for one in vars(registry).values() if isinstance(one, Registry)]
     for one in registries:
         one.import_from_location()
-    return {
-        name
-        for one in registries
-        for name in one.module_dict
-        if one.parent is None or registry.registered(one.parent, name) is None
-    }
+    return {name for one in registries for name in one.module_dict} - _KNOWN_BY_NAME
 
 
 def _renamed(value: Any, rename: Any, drop_scopes: bool = False) -> Any:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
 from gleam_mm.fileio import write_bytes
-from gleam_mm.layouts import ROLES, Site, find_layout
+from gleam_mm.layouts import Site, find_layout
+from gleam_mm.layouts.site import PART_ROLES
 from gleam_mm.models import plain
 from gleam_mm.models.classifier import PETLClassifier
 from gleam_mm.petl import LoRA, PETLMethod
@@ -57,20 +58,18 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
             f'{petl.title} is no LoRA, which PEFT has a format for; merge() it, or let '
             'gleam-mm extract make a LoRA of it'
         )
-    tensors, ranks = {}, set()
-    for site in petl.sites.values():
-        down, up = petl.factors(site)
-        name = f'{_PREFIX}{site.name.removeprefix(prefix)}'
-        tensors[name + _DOWN], tensors[name + _UP] = down, up
-        ranks.add(len(down))
-    (rank,) = ranks  # one option says it for all sites
+    pairs = {path.removeprefix(prefix): pair for path, pair in _of_modules(petl).items()}
+    (rank,) = {len(down) for down, _ in pairs.values()}  # one option says it for all
+    tensors = {}
+    for name, (down, up) in pairs.items():
+        tensors[f'{_PREFIX}{name}{_DOWN}'], tensors[f'{_PREFIX}{name}{_UP}'] = down, up
     config = {
         'peft_type': 'LORA',
         'base_model_name_or_path': _name_of(model),
         'r': rank,
         'lora_alpha': petl.scale * rank,
         'lora_dropout': petl.drop_rate,
-        'target_modules': [site.name.removeprefix(prefix) for site in petl.sites.values()],
+        'target_modules': list(pairs),
         'modules_to_save': sorted({name.rpartition('.')[0] for name in trained}) or None,
         'bias': 'none',
         'fan_in_fan_out': False,
@@ -147,6 +146,21 @@ def _parts(model: nn.Module) -> tuple[PETLMethod, str, dict[str, Tensor]]:
         return model.petl, _TIMM, {}
     name = inner.pretrained_cfg.get('classifier') or 'head'
     return model.petl, _TIMM, {f'{name}.{k}': t for k, t in model.head.fc.state_dict().items()}
+
+
+def _of_modules(petl: LoRA) -> dict[str, tuple[Tensor, Tensor]]:
+    """The pair of each module; those of queries and values alone are rows of a fused one's."""
+    downs: dict[str, list[Tensor]] = {}
+    ups: dict[str, list[Tensor]] = {}
+    for site in petl.sites.values():
+        down, up = petl.factors(site)
+        if site.rows is not None:
+            whole = up.new_zeros(site.module.out_features, up.shape[1])
+            whole[site.rows] = up.detach()
+            up = whole
+        downs.setdefault(site.path, []).append(down)
+        ups.setdefault(site.path, []).append(up)
+    return {path: (torch.cat(downs[path]), torch.cat(ups[path], dim=1)) for path in downs}
 
 
 def _name_of(model: nn.Module) -> str | None:
@@ -227,14 +241,24 @@ def _method_for(
     wanted: list[Site], sites: Mapping[str, Site], rank: int, scale: float
 ) -> dict[str, Any]:
     """The config of the method that adapts these sites, and no others."""
-    roles = [role for role in ROLES if any(site.role == role for site in wanted)]
     blocks = sorted({site.index for site in wanted})
     names = {site.name for site in wanted}
+    roles = list(dict.fromkeys(site.role for site in wanted))
+    if any(_role(site) in PART_ROLES for site in wanted) and not all(
+        site.name in names for site in sites.values() if site.role == 'qkv' and site.block in blocks
+    ):  # some of the Linears of queries, keys and values
+        roles = list(dict.fromkeys(_role(site) for site in wanted))
     for site in sites.values():
-        if site.role in roles and site.block in blocks and site.name not in names:
+        role = _role(site) if _role(site) in roles else site.role
+        if role in roles and site.block in blocks and site.name not in names:
             raise CheckpointError(
                 f'the LoRA adapts {", ".join(roles)} in the blocks {blocks}, but not {site.name}'
             )
     every = {site.block for site in sites.values() if site.block is not None}
     chosen: dict[str, Any] = {} if every == set(blocks) else {'blocks': blocks}
     return dict(type='LoRA', rank=rank, alpha=scale * rank, sites=roles, **chosen)
+
+
+def _role(site: Site) -> str:
+    """What a site is; of queries, keys or values, which, where it is a Linear of their own."""
+    return site.parts[0] if len(site.parts) == 1 else site.role

@@ -43,6 +43,7 @@ def same(one, other):
     [
         dict(type='LoRA', rank=3, alpha=5.0),
         dict(type='LoRA', rank=2, sites=['proj', 'fc1', 'fc2'], blocks=[1]),
+        dict(type='LoRA', rank=2, sites=['q', 'v']),
         dict(type='LoRA', rank=2, init='pissa'),
         dict(type='LoRA', rank=2, init='orthogonal', train_down=False),
     ],
@@ -115,6 +116,38 @@ def test_we_load_what_peft_writes(options, tmp_path):
     again = tiny()
     gleam_mm.load(again, tmp_path / 'a.safetensors')
     assert same(again, model)
+
+
+@pytest.fixture
+def of_transformers():
+    """Makes tiny ViTs of transformers, all with the same weights."""
+    transformers = pytest.importorskip('transformers')
+
+    def make():
+        torch.manual_seed(0)
+        sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+        config = transformers.ViTConfig(
+            **sizes, intermediate_size=64, image_size=32, patch_size=8, num_labels=3
+        )
+        return transformers.ViTForImageClassification(config).eval()
+
+    return make
+
+
+@pytest.mark.parametrize('targets', [['q_proj', 'v_proj'], ['q_proj', 'k_proj', 'v_proj']])
+def test_models_of_transformers_both_ways(of_transformers, targets, tmp_path):
+    options = dict(r=2, target_modules=targets, modules_to_save=['classifier'])
+    theirs = peft.get_peft_model(of_transformers(), peft.LoraConfig(**options))
+    changed(theirs)
+    theirs.save_pretrained(tmp_path / 'theirs')
+    ours = of_transformers()
+    gleam_mm.load_peft(ours, tmp_path / 'theirs')
+    with torch.no_grad():
+        expected = theirs.eval()(IMAGES).logits
+        torch.testing.assert_close(ours(IMAGES).logits, expected)
+        gleam_mm.save_peft(ours, tmp_path / 'ours')
+        again = peft.PeftModel.from_pretrained(of_transformers(), tmp_path / 'ours')
+        torch.testing.assert_close(again.eval()(IMAGES).logits, expected)
 
 
 _OPTIONS = ('patch_size', 'embed_dim', 'depth', 'num_heads')
