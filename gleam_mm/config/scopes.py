@@ -15,7 +15,7 @@ from gleam_mm import registry
 
 _KEYS = ('type', 'runner_type')
 _KNOWN_BY_NAME = {'LoadImageFromFile'}
-"""What MMPretrain's inferencers take out of a pipeline by this name, to load pictures themselves."""
+"""What MMPretrain's inferencers take out of a pipeline by its name, to load pictures themselves."""
 
 _BELOW = (registry.SCOPE, 'mmpretrain', 'mmengine')
 

@@ -9,6 +9,7 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets.sources import HELD_OUT, source_of
 from gleam_mm.engine import launch
 from gleam_mm.engine.checkpoint_hook import ADAPTER
+from gleam_mm.registry import DATASETS, scope_of
 
 
 class Finetuned(NamedTuple):
@@ -59,10 +60,14 @@ def finetune(
         source = source_of(data, hold_out)
         options = {**_of_length(epochs), **(options or {})}
         cfg = recipes.load(f'{backbone}_{method}_{source.dataset}', options)
+        with scope_of(cfg):
+            few = len(DATASETS.build(source.train)) < _FEW
         for split in ('train', 'val', 'test'):
             loader = cfg[f'{split}_dataloader']
             kept = {key: loader.dataset[key] for key in _KEPT if key in loader.dataset}
             loader.dataset = {**getattr(source, split), **kept}
+            if few and f'{split}_dataloader.num_workers' not in options:
+                loader.num_workers = 0
         cfg.merge_from_dict({key: options[key] for key in options if '.dataset.' in key})
         name = Path(data).stem.replace('*', '').strip('-_') or Path(data).parent.name
         launch.set_work_dir(cfg, str(work_dir or Path('work_dirs') / f'{backbone}_{method}_{name}'))
@@ -86,6 +91,9 @@ def _of_length(epochs: int | None) -> dict[str, Any]:
         'param_scheduler.1.begin': warm_up,
     }
 
+
+_FEW = 200
+"""Of fewer pictures, workers take longer to start than the pictures to be read."""
 
 _KEPT = ('pipeline', 'test_mode')
 """What a dataset's config has whatever its source is."""
