@@ -11,42 +11,9 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Range
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import LossOfBatch
-from gleam_mm.petl.lt_sft import SparseEntries, offsets_of
+from gleam_mm.petl.sparse_entries import Pool, offsets_of
 from gleam_mm.petl.weight_tuning import WeightTuning
 from gleam_mm.registry import MODELS
-
-
-class Pool(SparseEntries):
-    """A budget of numbers, each an entry of a weight or a part of a site's structure.
-
-    Args:
-        number: The budget.
-        total: How many entries the weights have.
-        sites: Number of sites.
-
-    Attributes:
-        starts (Tensor): Where a site's structure begins in the budget, or -1 for none.
-    """
-
-    starts: Tensor
-
-    def __init__(self, number: int, total: int, sites: int) -> None:
-        super().__init__(number, total)
-        self.register_buffer('starts', torch.full((sites,), -1))
-        self._register_load_state_dict_pre_hook(self._check_starts)
-
-    def structure(self, index: int, size: int) -> Tensor:
-        """The numbers of a site's structure, all zero where it has none."""
-        start = self.starts[index]
-        place = torch.arange(size, device=self.values.device) + start
-        return self.values[place.clamp(0, len(self.values) - 1)] * (start >= 0)
-
-    def _check_starts(self, state_dict: dict, prefix: str, *args: object) -> None:
-        starts = state_dict.get(f'{prefix}starts')
-        if starts is not None and not ((starts >= -1) & (starts < len(self.values))).all():
-            raise RuntimeError(
-                f'{prefix}starts has numbers outside of the budget: the file is damaged or crafted'
-            )
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from watching import close, randomize, watch
 
 from gleam_mm.petl import LoRETTA, MergeError
-from gleam_mm.petl.loretta import TensorTrain, factorized
+from gleam_mm.petl.tensor_train import TensorTrain, factorized
 
 
 def entry(cores, indices):
