@@ -13,7 +13,7 @@ from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
 from gleam_mm.layouts.timm import TIMMSwinLayout, TIMMViTLayout
-from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, fit_positions
+from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, TIMMFeatureMaps, fit_positions
 from gleam_mm.layouts.vit import ViTLayout
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     'PooledTIMMBackbone',
     'Site',
     'SwinLayout',
+    'TIMMFeatureMaps',
     'TIMMSwinLayout',
     'TIMMViTLayout',
     'TorchvisionBackbone',

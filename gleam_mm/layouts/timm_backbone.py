@@ -1,6 +1,6 @@
 """timm's transformers as backbones that pool as they themselves do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -102,6 +102,40 @@ class PooledTIMMBackbone(TIMMBackbone):
         )
         fit_positions(self)
 
-    def forward(self, x: Tensor) -> tuple[Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Pooled features (B, C) of images, in a tuple."""
         return (self.timm_model(x),)
+
+
+@MODELS.register_module()
+class TIMMFeatureMaps(PooledTIMMBackbone):
+    """A model of timm that returns maps of some of its blocks, for a feature pyramid.
+
+    Args:
+        model_name: The name of the model.
+        out_indices: Which maps, as ``forward_intermediates`` of timm counts them: of a ViT the
+            blocks, of a hierarchical model the stages; from the end where negative.
+        in_channels: Channels of the images.
+        init_cfg: As of :class:`PooledTIMMBackbone`.
+        **options: Options of ``timm.create_model``, such as ``img_size``.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        out_indices: Sequence[int],
+        in_channels: int = 3,
+        init_cfg: dict | list[dict] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model_name, in_channels, init_cfg, **options)
+        self.out_indices = list(out_indices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps (B, C, H, W), in the order of the network."""
+        model: Any = self.timm_model
+        return tuple(
+            model.forward_intermediates(
+                x, indices=self.out_indices, output_fmt='NCHW', intermediates_only=True
+            )
+        )

@@ -5,10 +5,12 @@ from gleam_mm.models.classifier import PETLClassifier
 from gleam_mm.models.cosine_head import CosineClsHead
 from gleam_mm.models.heads import RegressionHead
 from gleam_mm.models.necks import TokenPool
+from gleam_mm.models.petl_backbone import PETLBackbone
 from gleam_mm.models.teacher import Teacher
 
 __all__ = [
     'CosineClsHead',
+    'PETLBackbone',
     'PETLClassifier',
     'RegressionHead',
     'Teacher',

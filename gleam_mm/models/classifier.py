@@ -1,20 +1,17 @@
 """The image classifier that trains a PETL method and a head on a frozen backbone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
 from mmpretrain.models.heads import ClsHead, CSRAClsHead
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
-from gleam_mm.checkpoint.identity import pack, unpack
-from gleam_mm.checkpoint.packing import without_scales
+from gleam_mm.checkpoint import fingerprint, load_backbone
 from gleam_mm.layouts import fit_positions
 from gleam_mm.models import description, library
+from gleam_mm.models.adapted import Adapted, draw_backbone, split_pretrained
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
 from gleam_mm.petl import Compose, PETLMethod
@@ -25,7 +22,7 @@ _READ_MAPS = (CSRAClsHead,)
 
 
 @MODELS.register_module()
-class PETLClassifier(ImageClassifier):
+class PETLClassifier(Adapted, ImageClassifier):
     """An :class:`~mmpretrain.models.ImageClassifier` whose backbone is frozen and adapted.
 
     Everything but the method's parameters, the neck and the head is frozen. The backbone's dropout
@@ -100,9 +97,9 @@ class PETLClassifier(ImageClassifier):
         )
         pretrained = None
         if isinstance(backbone, dict):
-            backbone, pretrained = _split_pretrained(backbone)
+            backbone, pretrained = split_pretrained(backbone)
             if allow_random_backbone and pretrained is None:
-                backbone = _draw_backbone(backbone)
+                backbone = draw_backbone(backbone)
         with own_scope():
             super().__init__(
                 backbone=backbone,
@@ -133,10 +130,7 @@ class PETLClassifier(ImageClassifier):
         self.teacher: Any = None if teacher is None else self._teacher_of(teacher)
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
-        self._frozen = self._frozen_names()
-        self._fingerprint: tuple[tuple[int, ...], str] | None = None
-        self._register_state_dict_hook(_drop_frozen)
-        self._register_load_state_dict_pre_hook(self._complete_state_dict)
+        self.keep_slim()
 
     def _check_width(self) -> None:
         """Refuses a head that reads another width than the backbone gives."""
@@ -210,35 +204,6 @@ class PETLClassifier(ImageClassifier):
             )
         return teacher
 
-    def backbone_fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values.
-
-        Raises:
-            RuntimeError: The method is merged, so that the frozen weights are not what it was
-                trained on. A checkpoint saved now could never be loaded again.
-        """
-        if self.petl.merged:
-            raise RuntimeError(
-                'the method is merged into the backbone: call petl.unmerge() before saving or '
-                'loading, or write the merged model with tools/merge.py'
-            )
-        frozen = {
-            name: tensor
-            for name, tensor in self.backbone.state_dict().items()
-            if f'backbone.{name}' in self._frozen
-        }
-        versions = tuple(tensor._version for tensor in frozen.values())
-        if self._fingerprint is None or self._fingerprint[0] != versions:
-            self._fingerprint = versions, fingerprint(frozen)
-        return self._fingerprint[1]
-
-    def get_extra_state(self) -> Tensor:
-        """The fingerprint and the options as bytes, so that checkpoints hold tensors alone."""
-        return pack(self.backbone_fingerprint(), self.description)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Does nothing: it was compared before anything was loaded."""
-
     def _check_class_token(self) -> None:
         first = isinstance(self.neck, TokenPool) and self.neck.mode == 'cls'
         if first and not self.petl.layout.num_prefix_tokens:
@@ -247,119 +212,3 @@ class PETLClassifier(ImageClassifier):
                 "a patch like others: choose mode='mean', or, where timm pools otherwise (SigLIP), "
                 "backbone=dict(type='PooledTIMMBackbone', ...) without a neck"
             )
-
-    def _frozen_names(self) -> frozenset[str]:
-        parameters = dict(self.backbone.named_parameters())
-        frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
-        if frozen:  # then the buffers belong to frozen modules as well
-            frozen |= self.backbone.state_dict().keys() - parameters.keys()
-        return frozenset(f'backbone.{name}' for name in frozen)
-
-    def checked(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a state dict holds of this model, which stays as it is.
-
-        Args:
-            state_dict: That of a checkpoint, with its fingerprint.
-
-        Returns:
-            The tensors that are trained, and whatever belongs to them, by name.
-
-        Raises:
-            CheckpointError: It was trained on other frozen weights or with other options, or its
-                names, shapes or types are not those of the model.
-        """
-        if FINGERPRINT not in state_dict:
-            raise CheckpointError(
-                'this is no checkpoint of a PETLClassifier: it has no fingerprint of a backbone. '
-                'Weights of a backbone belong into model.backbone.init_cfg='
-                "dict(type='Pretrained', checkpoint=..., prefix=...)"
-            )
-        theirs, described = unpack(state_dict[FINGERPRINT])
-        if theirs != (ours := self.backbone_fingerprint()):
-            raise CheckpointError(
-                f'this checkpoint was trained on a backbone with the fingerprint {theirs}, but '
-                f'the backbone of this model has {ours}: use the config and the backbone weights '
-                'that the checkpoint was trained with'
-            )
-        if differing := description.differences(described, self.description):
-            raise CheckpointError(
-                f'{"; ".join(map(str, differing))}: use the config that the checkpoint was trained '
-                'with'
-            )
-        own = self.state_dict()
-        given = without_scales(state_dict, own)
-        _require_equal(given.keys() - self._frozen, own.keys(), 'keys')
-        own.pop(FINGERPRINT)
-        for key, ours in own.items():
-            theirs = given[key]
-            if theirs.shape != ours.shape:
-                hint = ' (number of classes)' if key.startswith('head.') else ''
-                raise CheckpointError(
-                    f'{key} has the shape {tuple(theirs.shape)} in the checkpoint but '
-                    f'{tuple(ours.shape)} in the model{hint}: use the config that the checkpoint '
-                    'was trained with'
-                )
-            both_float = theirs.is_floating_point() and ours.is_floating_point()
-            if theirs.dtype != ours.dtype and not both_float:  # copying would cast without a word
-                raise CheckpointError(
-                    f'{key} holds {theirs.dtype} in the checkpoint but {ours.dtype} in the model: '
-                    'the file is damaged or crafted'
-                )
-        return {key: given[key] for key in own}
-
-    def _complete_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Checks a state dict and lends it the frozen weights, which it does not hold."""
-        ours = {key for key in state_dict if key.startswith(prefix)}
-        given = {key.removeprefix(prefix): state_dict[key] for key in ours}
-        backbone = self.backbone.state_dict()
-        frozen = {key: backbone[key.removeprefix('backbone.')] for key in self._frozen}
-        # A file that has the frozen weights too does not change them.
-        complete = {**self.checked(given), FINGERPRINT: given[FINGERPRINT], **frozen}
-        for key in ours:
-            del state_dict[key]
-        state_dict.update({prefix + key: tensor for key, tensor in complete.items()})
-
-
-def _draw_backbone(config: dict) -> nn.Module:
-    """Builds a backbone whose weights depend on its config alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        backbone = MODELS.build(config)
-        if isinstance(backbone, BaseModule):
-            backbone.init_weights()
-    return backbone
-
-
-def _split_pretrained(backbone: dict) -> tuple[dict, dict | None]:
-    """Takes ``dict(type='Pretrained')`` out of a backbone's init_cfg."""
-    init_cfgs = backbone.get('init_cfg')
-    if init_cfgs is None:
-        return backbone, None
-    init_cfgs = [init_cfgs] if isinstance(init_cfgs, dict) else list(init_cfgs)
-    pretrained = [cfg for cfg in init_cfgs if cfg['type'] == 'Pretrained']
-    rest = [cfg for cfg in init_cfgs if cfg['type'] != 'Pretrained']
-    return {**backbone, 'init_cfg': rest or None}, pretrained[-1] if pretrained else None
-
-
-def _drop_frozen(
-    classifier: PETLClassifier, state_dict: dict, prefix: str, local_metadata: dict
-) -> None:
-    """Takes the frozen weights out of a state dict."""
-    for name in classifier._frozen:
-        state_dict.pop(prefix + name, None)
-
-
-def _require_equal(given: Iterable[str], expected: Iterable[str], what: str) -> None:
-    missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
-    if missing or unexpected:
-        raise CheckpointError(
-            f'the {what} of the checkpoint and the model differ: use the config that the '
-            f'checkpoint was trained with. Missing: {_shorten(missing)}. '
-            f'Unexpected: {_shorten(unexpected)}'
-        )
-
-
-def _shorten(keys: list[str], most: int = 5) -> str:
-    if not keys:
-        return 'none'
-    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '')
