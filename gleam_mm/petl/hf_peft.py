@@ -1,8 +1,7 @@
 """The tuners of HF PEFT, on any backbone that has a layout."""
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,52 +10,13 @@ from torch import Tensor, nn
 from gleam_mm.layouts import Site, dequantized
 from gleam_mm.petl.attachments import MergeError
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.hf_peft_config import check_config, config_class_of, options_of, tuner_class_of
 from gleam_mm.registry import MODELS
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 _ADAPTER = 'default'  # what PEFT calls an adapter that nobody named
-
-_OURS = {
-    'target_modules': 'name roles in `sites`',
-    'exclude_modules': 'name roles in `sites`',
-    'target_parameters': 'name roles in `sites`',
-    'layers_to_transform': 'name blocks in `blocks`',
-    'layers_pattern': 'name blocks in `blocks`',
-    'layer_replication': 'the backbone keeps its blocks',
-    'modules_to_save': 'the head is always trained',
-    'trainable_token_indices': 'images have no vocabulary',
-    'task_type': 'the classifier has its own head',
-    'inference_mode': 'the method is trained',
-}
-"""Options of PEFT that have no meaning here -> what to do instead."""
-
-_UNFIT = {
-    'ADAPTION_PROMPT': 'it extends the attention of language models',
-    'ADALORA': 'the training loop would have to tell it when to reassign its ranks',
-    'LN_TUNING': "it trains the backbone's own norms",
-    'OSF': "it splits the backbone's own weights",
-    'POLY': 'its inputs come with the index of a task',
-    'SHADOW': 'it runs beside the blocks of a language model',
-    'TRAINABLE_TOKENS': 'images have no vocabulary',
-    'XLORA': 'it mixes finished adapters, by the hidden states of a language model',
-}
-
-_BEFORE_TRAINING = 'nothing here takes the step before training that finds its start'
-_UNFIT_OPTIONS = {
-    ('LORA', 'init_lora_weights', 'eva'): _BEFORE_TRAINING,
-    ('LORA', 'init_lora_weights', 'corda'): _BEFORE_TRAINING,
-    ('LORA', 'init_lora_weights', 'lora_ga'): _BEFORE_TRAINING,
-    ('LORA', 'eva_config'): _BEFORE_TRAINING,
-    ('LORA', 'corda_config'): _BEFORE_TRAINING,
-    ('LORA', 'lora_ga_config'): _BEFORE_TRAINING,
-    ('LORA', 'alora_invocation_tokens'): 'images have no tokens that invoke it',
-    ('LORA', 'arrow_config'): 'it routes between finished adapters',
-    ('LORA', 'monteclora_config'): 'its loss would have to be added to that of the training',
-    ('ADAMSS', 'use_asa'): 'the training loop would have to tell it when to drop subspaces',
-}
-"""Tuner, option and, if not all of them, the value that PEFT takes and that does not work here."""
 
 
 class BaseLinear(nn.Linear):
@@ -144,7 +104,7 @@ class HFPeft(PETLMethod):
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
-        self.config = _check_config(dict(config), self.roles)
+        self.config = check_config(dict(config), self.roles)
         self._trained: frozenset[str] = frozenset()
         self._register_state_dict_hook(_drop_aliases)
         self._register_load_state_dict_pre_hook(self._add_aliases)
@@ -208,7 +168,7 @@ class HFPeft(PETLMethod):
         frozen = [(p, p.requires_grad) for site in sites for p in site.module.parameters()]
         try:
             # Not inject_adapter_in_model: it refuses tuners that share state between layers.
-            tuner = _tuner_class(peft_type)(stand_in, self._peft_config(sites), _ADAPTER)
+            tuner = tuner_class_of(peft_type)(stand_in, self._peft_config(sites), _ADAPTER)
         except Exception as error:  # every tuner has its own way to refuse
             raise ValueError(
                 f'config of HFPeft: {peft_type} does not fit the sites {", ".join(self.roles)}: '
@@ -239,10 +199,10 @@ class HFPeft(PETLMethod):
 
     def _peft_config(self, sites: list[Site]) -> 'PeftConfig':
         options = dict(self.config)
-        config_class = _config_class(options.pop('peft_type'))
+        config_class = config_class_of(options.pop('peft_type'))
         if roles := options.get('feedforward_modules'):
             options['feedforward_modules'] = [s.name for s in sites if s.role in roles]
-        elif 'feedforward_modules' in _options(config_class):
+        elif 'feedforward_modules' in options_of(config_class):
             options['feedforward_modules'] = []
         return config_class(target_modules=[site.name for site in sites], **options)
 
@@ -296,72 +256,3 @@ def _stand_in(sites: list[Site]) -> nn.Module:
         linear.weight, linear.bias = weight, bias
         parent.add_module(leaf, linear)
     return root
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise ImportError(
-            f"HFPeft needs HF PEFT, the extra 'peft': pip install 'gleam-mm[peft]' ({error})"
-        ) from error
-    return peft
-
-
-def _config_class(peft_type: str) -> 'Callable[..., PeftConfig]':
-    return _peft().PEFT_TYPE_TO_CONFIG_MAPPING[peft_type]
-
-
-def _tuner_class(peft_type: str) -> Callable[..., nn.Module]:
-    return _peft().PEFT_TYPE_TO_TUNER_MAPPING[peft_type]
-
-
-def _options(config_class: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(config_class) if field.init}
-
-
-def _check_config(config: dict[str, Any], roles: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the config with its peft_type in capitals.
-
-    Raises:
-        ValueError: See :class:`HFPeft`.
-    """
-    peft_type = str(config.get('peft_type', '')).upper()
-    fitting = sorted(
-        name.value
-        for name, config_class in _peft().PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if 'target_modules' in _options(config_class) and name.value not in _UNFIT
-    )
-    if reason := _UNFIT.get(peft_type):
-        raise ValueError(f'config of HFPeft: peft_type={peft_type!r} does not fit here: {reason}')
-    if peft_type not in fitting:
-        raise ValueError(
-            f'config of HFPeft: peft_type={config.get("peft_type")!r} is no tuner that adapts '
-            f'Linears; this version of PEFT has {", ".join(fitting)}'
-        )
-    for name in config.keys() & _OURS:
-        raise ValueError(f'config of HFPeft: leave out {name!r}: {_OURS[name]}')
-    known = _options(_config_class(peft_type)) - _OURS.keys()
-    if unknown := sorted(config.keys() - known):
-        raise ValueError(
-            f'config of HFPeft: {peft_type} has no option {", ".join(map(repr, unknown))}; it has '
-            f'{", ".join(sorted(known))}'
-        )
-    for (tuner, option, *values), reason in _UNFIT_OPTIONS.items():
-        value = config.get(option)
-        if tuner == peft_type and (value in values if values else value):
-            raise ValueError(
-                f'config of HFPeft: {peft_type} with {option}={value!r} does not work here: '
-                f'{reason}; leave it out'
-            )
-    if config.get('bias', 'none') != 'none':
-        raise ValueError(
-            f"config of HFPeft: bias={config['bias']!r} would train the backbone's biases; leave "
-            'it out, or use BitFit'
-        )
-    if outside := set(config.get('feedforward_modules', ())) - set(roles):
-        raise ValueError(
-            f'config of HFPeft: feedforward_modules takes roles among `sites` ({", ".join(roles)}),'
-            f' not {", ".join(sorted(outside))}'
-        )
-    return {**config, 'peft_type': peft_type}
