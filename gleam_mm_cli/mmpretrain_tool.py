@@ -6,6 +6,7 @@ They take the configs that trainings leave in their work directories, checkpoint
 
 import argparse
 import functools
+import inspect
 import sys
 from importlib import metadata
 from importlib.util import find_spec
@@ -40,8 +41,8 @@ def main(args: argparse.Namespace) -> None:
     import gleam_mm  # noqa: F401
 
     _replace_pkg_resources()
-    if args.name == 'vis_cam':
-        _accept_use_cuda()
+    if args.name in _MENDED:
+        _MENDED[args.name]()
     sys.argv = [str(args.file), *args.flags]
     sys.path.insert(0, str(args.file.parent))  # as Python does for a script
     runpy.run_path(str(args.file), run_name='__main__')
@@ -60,12 +61,31 @@ def _accept_use_cuda() -> None:
     from pytorch_grad_cam.base_cam import BaseCAM
 
     for method in BaseCAM.__subclasses__():
-        method.__init__ = _without_use_cuda(method.__init__)  # type: ignore[method-assign]
+        method.__init__ = _renaming(method.__init__, use_cuda=None)  # type: ignore[method-assign]
 
 
-def _without_use_cuda(init: Any) -> Any:
+def _accept_n_iter() -> None:
+    """Lets scikit-learn's t-SNE take ``n_iter``, which 1.7 has dropped for ``max_iter``."""
+    from sklearn.manifold import TSNE
+
+    if 'n_iter' not in inspect.signature(TSNE).parameters:
+        TSNE.__init__ = _renaming(TSNE.__init__, n_iter='max_iter')
+
+
+def _renaming(init: Any, **names: str | None) -> Any:
+    """A constructor that takes arguments by old names, or by names that mean nothing any more."""
+
     @functools.wraps(init)
-    def wrapped(self: Any, *args: Any, use_cuda: bool = False, **kwargs: Any) -> None:
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        for old, new in names.items():
+            if old in kwargs:
+                value = kwargs.pop(old)
+                if new is not None:
+                    kwargs[new] = value
         init(self, *args, **kwargs)
 
     return wrapped
+
+
+_MENDED = {'vis_cam': _accept_use_cuda, 'vis_tsne': _accept_n_iter}
+"""Tools that call what a library has changed since -> what lets them."""

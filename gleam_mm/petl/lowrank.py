@@ -27,7 +27,7 @@ def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
     # In-place operations are outside of autocast's rules.
     width, rank = up.shape
     z, up = z.reshape(-1, rank).to(y.dtype), up.to(y.dtype)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
     # For a Linear, PyTorch multiplies matrices and returns a view of the product.
     target = y._base if torch.is_grad_enabled() else y.reshape(-1, width)
