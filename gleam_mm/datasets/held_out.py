@@ -16,12 +16,12 @@ class HeldOut:
 
     Args:
         hold_out: The share of the images that is held out, every class in proportion; 0 keeps all.
-        held_out: Whether the dataset is what is held out. By default it is the rest.
+        take_held_out: Whether the dataset is what is held out. By default it is the rest.
         hold_out_seed: Another seed holds others out. Both parts need the same.
         **kwargs: Further arguments of the dataset.
 
     Raises:
-        ArgumentError: ``hold_out`` is no share, or ``held_out`` of nothing.
+        ArgumentError: ``hold_out`` is no share, or ``take_held_out`` of nothing.
         ValueError: One of both parts would be empty.
     """
 
@@ -29,14 +29,15 @@ class HeldOut:
         self,
         *args: Any,
         hold_out: float = 0,
-        held_out: bool = False,
+        take_held_out: bool = False,
         hold_out_seed: int = 0,
         **kwargs: Any,
     ) -> None:
         check(hold_out, Probability, 'hold_out')
-        if held_out and not hold_out:
-            raise ValueError('held_out=True: say which share is, such as hold_out=0.2')
-        self._hold_out, self._held_out, self._hold_out_seed = hold_out, held_out, hold_out_seed
+        if take_held_out and not hold_out:
+            raise ValueError('take_held_out=True: say which share is, such as hold_out=0.2')
+        self._hold_out, self._held_out = hold_out, take_held_out
+        self._hold_out_seed = hold_out_seed
         super().__init__(*args, **kwargs)
 
     def filter_data(self) -> list[dict]:

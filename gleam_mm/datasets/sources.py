@@ -72,7 +72,7 @@ def _source(
     train, val = {**common, **splits['train']}, splits.get('val')
     if val is None:
         train = {**train, 'hold_out': hold_out}
-        held = {**train, 'held_out': True}
+        held = {**train, 'take_held_out': True}
     else:
         held = {**common, **val}
     test = {**common, **splits['test']} if 'test' in splits else held

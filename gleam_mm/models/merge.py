@@ -18,7 +18,10 @@ from gleam_mm.models import PETLClassifier, load_model
 from gleam_mm.registry import DATASETS, SCOPE, registered, scope_of
 from gleam_mm.version import __version__
 
-_OUR_ARGUMENTS = ('skip_unreadable', 'only_classes', 'part', 'held_out')
+_OUR_ARGUMENTS = (
+    *('skip_unreadable', 'only_classes', 'part', 'held_out'),
+    *('hold_out', 'take_held_out', 'hold_out_seed'),
+)
 
 
 def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tuple[Path, Path]:

@@ -26,7 +26,7 @@ def paths(**options):
 
 def test_both_parts_are_the_whole_and_every_class_is_in_proportion(birds):
     rest = CustomDataset(data_root=birds, hold_out=0.2)
-    held = CustomDataset(data_root=birds, hold_out=0.2, held_out=True)
+    held = CustomDataset(data_root=birds, hold_out=0.2, take_held_out=True)
     assert sorted(paths(data_root=birds)) == sorted(
         data.get_data_info(index)['img_path'] for data in (rest, held) for index in range(len(data))
     )
@@ -37,9 +37,10 @@ def test_both_parts_are_the_whole_and_every_class_is_in_proportion(birds):
 
 def test_the_seed_decides(birds):
     again, other = (
-        paths(data_root=birds, hold_out=0.2, held_out=True, hold_out_seed=seed) for seed in (0, 1)
+        paths(data_root=birds, hold_out=0.2, take_held_out=True, hold_out_seed=seed)
+        for seed in (0, 1)
     )
-    assert again == paths(data_root=birds, hold_out=0.2, held_out=True)
+    assert again == paths(data_root=birds, hold_out=0.2, take_held_out=True)
     assert again != other
 
 
@@ -48,7 +49,7 @@ def test_the_seed_decides(birds):
     [
         (dict(hold_out=1.0), 'hold_out=1.0'),
         (dict(hold_out=-0.5), 'hold_out=-0.5'),
-        (dict(held_out=True), 'held_out=True'),
+        (dict(take_held_out=True), 'take_held_out=True'),
         (dict(hold_out=0.99), 'leaves none'),
     ],
 )

@@ -10,7 +10,7 @@ _dataset = dict(
 )
 train_dataloader = dict(dataset=dict(**_dataset, pipeline=_base_.train_pipeline))
 val_dataloader = dict(
-    dataset=dict(**_dataset, held_out=True, pipeline=_base_.test_pipeline, test_mode=True)
+    dataset=dict(**_dataset, take_held_out=True, pipeline=_base_.test_pipeline, test_mode=True)
 )
 test_dataloader = val_dataloader
 del _dataset
