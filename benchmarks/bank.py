@@ -27,7 +27,6 @@ from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import MODELS, own_scope
 
 METHODS = ('gleam-t', 'gleam-l', 'lora', 'ssf', 'bitfit')
-TASKS = (1, 19, 256)
 CLASSES = 100
 
 
@@ -69,12 +68,12 @@ def passes_of_bank(
     bank = AdapterBank(device=args.device)
     bank.add('0', path)
     start = time.perf_counter()
-    for number in range(1, max(TASKS)):
+    for number in range(1, max(args.tasks)):
         bank.add(str(number), path)  # each has numbers of its own in memory
-    adding = (time.perf_counter() - start) / (max(TASKS) - 1)
+    adding = (time.perf_counter() - start) / (max(args.tasks) - 1)
     start = time.perf_counter()
     for number in range(1000):
-        bank.active(str(number % max(TASKS)))
+        bank.active(str(number % max(args.tasks)))
     switching = (time.perf_counter() - start) / 1000
     memory, size = bank.memory, bank.describe('0')['adapter_bytes']
     print(
@@ -93,7 +92,7 @@ def passes_of_bank(
         ]
         return lambda: bank.scores(prepared)
 
-    return {f'{method}, {number} tasks': pass_over(number) for number in TASKS}
+    return {f'{method}, {number} tasks': pass_over(number) for number in args.tasks}
 
 
 def passes_of_peft(args: argparse.Namespace) -> dict[str, Callable[[], object]]:
@@ -104,7 +103,7 @@ def passes_of_peft(args: argparse.Namespace) -> dict[str, Callable[[], object]]:
         model = MODELS.build(backbone(args.image_size))
     config = LoraConfig(r=8, lora_alpha=8, target_modules=['qkv'], init_lora_weights=False)
     model = get_peft_model(model, config, adapter_name='0')
-    for number in range(1, max(TASKS)):
+    for number in range(1, max(args.tasks)):
         model.add_adapter(str(number), config)
     model.to(args.device)
     model.eval()
@@ -118,7 +117,7 @@ def passes_of_peft(args: argparse.Namespace) -> dict[str, Callable[[], object]]:
         names = [str(number) for number in order]
         return lambda: model(images, adapter_names=names)[-1].cpu()
 
-    return {f'HF PEFT LoRA, {number} tasks': pass_over(number) for number in TASKS}
+    return {f'HF PEFT LoRA, {number} tasks': pass_over(number) for number in args.tasks}
 
 
 @torch.no_grad()
@@ -143,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     contenders = (*METHODS, 'peft')
     parser.add_argument('--only', nargs='+', choices=contenders, default=contenders)
+    parser.add_argument('--tasks', nargs='+', type=int, default=[1, 19, 256], help='how many')
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--image-size', type=int, default=224)
     parser.add_argument('--rounds', type=int, default=5)

@@ -72,6 +72,7 @@ class _WholeLinears(TorchFunctionMode):
     """Within it, Linears whose parameters are a model's own compute by :class:`_Linear`."""
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__()
         self._own = set(map(id, model.parameters()))  # what adapters lend is not among them
 
     def __torch_function__(
