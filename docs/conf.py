@@ -52,4 +52,5 @@ outside_pages = {
     'SECURITY.md': 'security',
     'benchmarks/minivtab/RESULTS.md': 'results/minivtab',
     'benchmarks/real/README.md': 'results/real',
+    'benchmarks/real/RESULTS.md': 'results/real-results',
 }

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,8 +56,8 @@ python collect.py {studies}
 _TABLE = """\
 ## Accuracy
 
-By the mean over the tasks ({tasks}), seeds {seeds}; parameters without the head. A method that
-lacks one of the tasks comes last, without a mean.
+By the mean over the tasks ({tasks}); parameters without the head. *seeds*: the fewest and the
+most that a task has. A method that lacks one of the tasks comes last, without a mean.
 """
 
 _CLAIMS = """\
@@ -109,20 +110,27 @@ def _accuracies(scores: Mapping[str, paired.Scores], parameters: Mapping[str, in
     tasks = [task for task in TASKS if any(f'real-{task}' in own for own in means.values())]
     whole = {m: own for m, own in means.items() if all(f'real-{task}' in own for task in tasks)}
     overall = {method: statistics.fmean(own.values()) for method, own in whole.items()}
-    seeds = sorted({seed for own in scores.values() for _, seed in own})
     rows = [
         [
             method,
             count(parameters[method]),
+            _seeds(scores[method]),
             *(number(means[method].get(f'real-{task}')) for task in tasks),
             number(overall.get(method)),
         ]
         for method in sorted(means, key=lambda m: (m not in overall, -overall.get(m, 0.0), m))
     ]
     names = [f'*{task}*' if task in TASKS[:PHOTOGRAPHS] else task for task in tasks]
-    table = pipes(['method', 'parameters', *names, 'mean'], rows, left=['method'])
-    text = _TABLE.format(tasks=', '.join(tasks), seeds=', '.join(map(str, seeds)))
+    table = pipes(['method', 'parameters', 'seeds', *names, 'mean'], rows, left=['method'])
+    text = _TABLE.format(tasks=', '.join(tasks))
     return f'{text}\n{table}\n\n*In italics: photographs.*\n'
+
+
+def _seeds(own: paired.Scores) -> str:
+    """How many seeds the tasks of a method have: a number, or the fewest and the most."""
+    numbers = Counter(task for task, _ in own).values()
+    fewest, most = min(numbers), max(numbers)
+    return str(most) if fewest == most else f'{fewest} to {most}'
 
 
 def _claims(scores: Mapping[str, paired.Scores]) -> str:
