@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bank bench test test-slow test-onedl conformance backbones campaign lint docs pretrain \
+.PHONY: help demo bank bench test test-slow test-long test-onedl conformance backbones campaign lint docs pretrain \
 	clean
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
+	@echo 'make test-long   what CI leaves out as well'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make backbones   what every family of backbones can do, written to docs/backbones.md'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
@@ -66,12 +67,15 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/minivtab/page.py
 
 test: $(VENV)/.dev
-	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow'
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow and not long'
 
 # The matrix as a whole compares docs/conformance.md with what it has seen.
 test-slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m slow --ignore=tests/conformance
 	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance
+
+test-long: $(VENV)/.dev
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m long
 
 test-onedl: $(VENV_ONEDL)/.dev
 	$(TEST_ENV) $(VENV_ONEDL)/bin/python $(PYTEST)

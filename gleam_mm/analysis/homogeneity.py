@@ -133,8 +133,14 @@ class UpdateProbe:
         Returns:
             Role -> the feature maps of the frozen path and of the updates, each a list over sites
             of tensors (B, tokens, channels).
+
+        Raises:
+            NoUpdateError: The method has left out a site.
         """
         found, self._found = self._found, {}
+        for site in (site for sites in self.sites.values() for site in sites):
+            if site.name not in found:
+                raise NoUpdateError(f'{site.name} was not computed for these images')
         return {
             role: tuple(map(list, zip(*(found[site.name] for site in sites), strict=True)))
             for role, sites in self.sites.items()

@@ -311,8 +311,8 @@ class Layout:
 
     def _frozen(self) -> set[nn.Parameter]:
         """What MMPretrain's option ``frozen_stages`` freezes, by the backbone's own rule."""
-        freezes = hasattr(self.backbone, '_freeze_stages')
-        if not freezes or self.backbone.frozen_stages < self.first_frozen_stage:
+        stages = getattr(self.backbone, 'frozen_stages', None)  # DeiT3 has the rule alone
+        if stages is None or stages < self.first_frozen_stage:
             return set()
         modes = {module: module.training for module in self.backbone.modules()}
         before = {p: p.requires_grad for p in self.backbone.parameters()}

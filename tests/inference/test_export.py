@@ -57,7 +57,7 @@ def test_gleam(ending, tmp_path):
     assert list(tmp_path.iterdir()) == [done.path]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('ending', ['.onnx', '.pt', '.pt2'])
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
 def test_every_method(case, ending, tmp_path):

@@ -174,7 +174,7 @@ def test_options_chosen_for_each_task_are_no_ablation():
 
 def test_the_ladder_is_an_ablation():
     found = table(whole(('fact', 'gleam-l')), 'vtab-vit-b-ablation')
-    assert [shown(line)[:3] for line in found.lines] == [['16', '—', '—'], ['16', '4', '2']]
+    assert [shown(line)[:3] for line in found.lines] == [['16', '—', '—'], ['16', '4', '4']]
 
 
 def test_few_shot_tables_have_a_row_for_each_number_of_shots():

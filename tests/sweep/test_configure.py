@@ -200,5 +200,5 @@ def test_what_would_make_every_training_fail_is_found_before(place):
     with pytest.raises(FileNotFoundError, match='nowhere'):
         configure.check(elsewhere)
     _, without = make_sweep(settings(backbone='tiny', datasets='folder', options={}))
-    with pytest.raises(ValueError, match='needs datasets with a `split`'):
+    with pytest.raises(FileNotFoundError, match='data/folder/train is no folder'):
         configure.check(without)
