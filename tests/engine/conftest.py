@@ -6,7 +6,7 @@ import pytest
 from runs import build
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)  # for these modules alone
 def _fast():
     """Does without what takes time in MMEngine's runner and is not looked at here."""
     with pytest.MonkeyPatch.context() as patch:
