@@ -45,6 +45,7 @@ DINOv2's ViT-S/14, its first ten blocks, at 98 x 98 pixels; [README.md](README.m
 weights and photographs come from, and the rules. Accuracy is top-1 in % on the test split, which a
 final training opens once, at its last epoch. Nothing here compares with a published number.
 
+<!-- not run: it needs weights and photographs that are no part of the project -->
 ```bash
 cd benchmarks/real
 export PYTHONPATH=$PWD
