@@ -74,6 +74,10 @@ def test_every_method(case, ending, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', sorted(CONFIGS.keys() - {'vit'}))
 def test_every_backbone(kind, tmp_path):
+    if kind == 'swin':  # MMPretrain counts images from windows, by a division in Python
+        with pytest.raises(ExportError, match='batch'):
+            export_model(exportable(GLEAM, kind), SHAPE, tmp_path / 'x.onnx', {})
+        return
     done = export_model(exportable(GLEAM, kind), SHAPE, tmp_path / 'x.onnx', {})
     assert max(done.differences.values()) < 1e-4
 
