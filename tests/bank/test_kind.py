@@ -13,6 +13,7 @@ QUICK = {
 
 BY_GROUP = {
     *('HF PEFT: OFT', 'HF PEFT: LoHa', 'HF PEFT: RandLoRA', 'HF PEFT: C3A', 'HF PEFT: FourierFT'),
+    *('HF PEFT: SHiRA', 'DyT', 'CoDA'),
 }
 """Methods whose operations PyTorch cannot batch."""
 
