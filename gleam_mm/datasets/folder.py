@@ -135,7 +135,9 @@ class CustomDataset(ImageFiles, _CustomDataset):
     def _samples_of_folder(self) -> list[dict]:
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         if not backend.isdir(self.img_prefix):
-            raise FileNotFoundError(f'{self._folder} is no folder: put the pictures there')
+            raise FileNotFoundError(
+                f'{self._folder} is no folder: put the pictures there, or give another data_root'
+            )
         files = backend.list_dir_or_file(self.img_prefix, list_dir=False, recursive=True)
         # Folder by folder, and within one by name, as MMPretrain does.
         files = sorted(files, key=lambda file: file.partition(os.sep))
