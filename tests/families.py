@@ -7,7 +7,7 @@ import timm
 import transformers
 from torchvision.models import VisionTransformer, swin_transformer
 
-from gleam_mm.layouts.library_backbones import LibraryBackbone
+from gleam_mm.layouts.wrapped import LibraryBackbone
 from gleam_mm.registry import MODELS
 
 _PLAIN = dict(img_size=(24, 40), patch_size=8, embed_dim=32, depth=2, num_heads=2)

@@ -18,10 +18,10 @@ from gleam_mm.layouts.families import (
     Family,
     family_of,
 )
-from gleam_mm.layouts.library_backbones import LibraryBackbone
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import NORMS, Block, Grid, Site
 from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, inner_model, own_classifier
+from gleam_mm.layouts.wrapped import LibraryBackbone
 from gleam_mm.registry import LAYOUTS
 
 _SUBLAYERS = {'attn': ('qkv', 'proj'), 'ffn': ('fc1', 'fc2')}

@@ -10,7 +10,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from gleam_mm.layouts.base import OwnClassifier
-from gleam_mm.layouts.library_backbones import LibraryBackbone
+from gleam_mm.layouts.wrapped import LibraryBackbone
 from gleam_mm.registry import MODELS
 
 _OF_TIMM_BACKBONE = ('type', 'init_cfg', 'features_only', 'pretrained', 'checkpoint_path')

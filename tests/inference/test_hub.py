@@ -65,7 +65,7 @@ def test_there_and_back(adapter, tmp_path):
 def test_the_card_is_what_the_hub_reads(adapter, tmp_path):
     text = hub.card(adapter, 'me/pets')
     data = ModelCard(text).data
-    assert data.library_name == 'gleam-mm'
+    assert data.to_dict()['library_name'] == 'gleam-mm'
     assert data.base_model == 'timm/vit_base_patch16_224.augreg_in21k'
     assert data.pipeline_tag == 'image-classification'
     assert 'gleam' in data.tags
