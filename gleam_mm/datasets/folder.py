@@ -11,7 +11,7 @@ from mmpretrain.datasets import ImageNet as _ImageNet
 from mmpretrain.datasets import ImageNet21k as _ImageNet21k
 from mmpretrain.datasets import Places205 as _Places205
 
-from gleam_mm.datasets.choose import stratified
+from gleam_mm.datasets.held_out import split_off
 from gleam_mm.datasets.image_files import ImageFiles, warn
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.lists import ImageListError, Line, check_path, raw_lines, read_list, text_of
@@ -89,16 +89,14 @@ class CustomDataset(ImageFiles, _CustomDataset):
     def _take(self, samples: list[dict]) -> list[dict]:
         if self.part not in (SELECT, VALIDATE):
             return samples
-        labels = [sample.get('gt_label', 0) for sample in samples]
         number = round(self.held_out * len(samples))
         if not 0 < number < len(samples):
             raise ValueError(
                 f'{self.ann_file or self._folder}: of {len(samples)} pictures, a share of '
                 f'{self.held_out} to validate on leaves nothing to train or to validate on'
             )
-        held_out = set(*stratified(labels, [number], seed=0))
-        validates = self.part == VALIDATE
-        return [s for i, s in enumerate(samples) if (i in held_out) == validates]
+        held_out, rest = split_off(samples, number, seed=0)
+        return held_out if self.part == VALIDATE else rest
 
     # Lists ---------------------------------------------------------------------------------------
 

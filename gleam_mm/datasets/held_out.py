@@ -8,7 +8,25 @@ import numpy as np
 from gleam_mm.arguments import Probability, check
 from gleam_mm.datasets.choose import stratified
 
-__all__ = ['HeldOut']
+__all__ = ['HeldOut', 'split_off']
+
+
+def split_off(samples: Sequence[dict], number: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """Splits samples in two, every class in proportion; both parts keep the order.
+
+    Args:
+        samples: Those of a dataset, with ``gt_label`` where they have a class.
+        number: How many are split off.
+        seed: Another seed splits others off.
+
+    Returns:
+        What is split off, and the rest.
+    """
+    chosen = set(*stratified(_classes(samples), [number], seed))
+    return (
+        [sample for index, sample in enumerate(samples) if index in chosen],
+        [sample for index, sample in enumerate(samples) if index not in chosen],
+    )
 
 
 class HeldOut:
@@ -48,9 +66,8 @@ class HeldOut:
         held = max(1, round(self._hold_out * len(samples)))
         if held == len(samples):
             raise ValueError(f'hold_out={self._hold_out} of {len(samples)} images leaves none')
-        sizes = [held, len(samples) - held]
-        parts = stratified(_classes(samples), sizes, self._hold_out_seed)
-        return [samples[index] for index in sorted(parts[0 if self._held_out else 1])]
+        held_out, rest = split_off(samples, held, self._hold_out_seed)
+        return held_out if self._held_out else rest
 
 
 def _classes(samples: Sequence[dict]) -> list[int]:
