@@ -11,6 +11,9 @@ from gleam_mm.layouts.wrapped import LibraryBackbone
 from gleam_mm.registry import MODELS
 
 _PLAIN = dict(img_size=(24, 40), patch_size=8, embed_dim=32, depth=2, num_heads=2)
+_SWIN = dict(
+    img_size=(32, 48), patch_size=2, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4
+)
 
 TIMM = {
     'vit': ('vit_tiny_patch16_224', _PLAIN),
@@ -44,36 +47,15 @@ TIMM = {
     'naflex': ('naflexvit_base_patch16_gap', _PLAIN),
     'swin': (
         'swin_tiny_patch4_window7_224',
-        dict(
-            img_size=(32, 48),
-            patch_size=2,
-            embed_dim=16,
-            depths=(2, 2),
-            num_heads=(2, 2),
-            window_size=4,
-        ),
+        _SWIN,
     ),
     'swinv2': (
         'swinv2_tiny_window8_256',
-        dict(
-            img_size=(32, 48),
-            patch_size=2,
-            embed_dim=16,
-            depths=(2, 2),
-            num_heads=(2, 2),
-            window_size=4,
-        ),
+        _SWIN,
     ),
     'swinv2-cr': (
         'swinv2_cr_tiny_ns_224',
-        dict(
-            img_size=(32, 48),
-            patch_size=2,
-            embed_dim=16,
-            depths=(2, 2),
-            num_heads=(2, 2),
-            window_size=4,
-        ),
+        _SWIN,
     ),
     'hiera': (
         'hiera_tiny_224',
