@@ -1,17 +1,13 @@
 """A server of two tasks of one kind and one of another, in this process."""
 
-import io
-
 import pytest
 from adapters import build, pictures, write
-from PIL import Image
+from running import CLASSES, TOKEN, png
 from starlette.testclient import TestClient
 
 from gleam_mm.serve.app import create_app
 from gleam_mm.serve.settings import Settings
 
-TOKEN = 'a secret'
-CLASSES = {'pets': ['cat', 'dog'], 'birds': ['robin', 'wren', 'tit'], 'moles': ['<b>no</b>', 'yes']}
 GLEAM = dict(type='GLEAM', rank=4, alpha=0.5)
 METHODS = {'pets': GLEAM, 'birds': GLEAM, 'moles': dict(type='VPT', num_prompts=3)}
 
@@ -51,9 +47,3 @@ def client(bank, settings):
 def files_of_pictures():
     """Pictures as the bytes of PNG files."""
     return [png(picture) for picture in pictures(6)]
-
-
-def png(array, kind='PNG'):
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind)
-    return buffer.getvalue()

@@ -1,10 +1,15 @@
-"""A server on loopback, in a thread of this process."""
+"""A server on loopback, in a thread of this process, and what it is asked."""
 
+import io
 import threading
 import time
 from contextlib import contextmanager
 
 import uvicorn
+from PIL import Image
+
+TOKEN = 'a secret'
+CLASSES = {'pets': ['cat', 'dog'], 'birds': ['robin', 'wren', 'tit'], 'moles': ['<b>no</b>', 'yes']}
 
 
 @contextmanager
@@ -23,3 +28,9 @@ def running(app):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def png(array, kind='PNG'):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()

@@ -5,8 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import CLASSES, TOKEN, png
 from prometheus_client.parser import text_string_to_metric_families
+from running import CLASSES, TOKEN, png
 from starlette.testclient import TestClient
 
 from gleam_mm.serve.app import create_app

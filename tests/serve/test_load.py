@@ -5,8 +5,7 @@ import time
 
 import httpx2 as httpx
 import pytest
-from conftest import CLASSES, TOKEN
-from running import running
+from running import CLASSES, TOKEN, running
 
 from gleam_mm.serve.app import create_app
 

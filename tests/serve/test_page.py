@@ -8,8 +8,7 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from conftest import CLASSES
-from running import running
+from running import CLASSES, running
 
 from gleam_mm.serve.app import create_app
 

@@ -17,17 +17,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from tiny_vit import TINY_VIT
 from tool_folder import TOOLS
 
 from gleam_mm.registry import MODELS
 
 BASES = TOOLS.parent / 'configs' / '_base_'
-
-TINY_VIT = dict(
-    arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
-    img_size=32,
-    patch_size=8,
-)
 
 CONFIG = """
 _base_ = [

@@ -6,7 +6,6 @@ import mmpretrain
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_VIT
 from mmengine import load
 from mmengine.registry import DefaultScope
 from mmpretrain.apis import (
@@ -16,6 +15,7 @@ from mmpretrain.apis import (
     get_model,
 )
 from PIL import Image
+from tiny_vit import TINY_VIT
 
 from gleam_mm import Predictor
 from gleam_mm.checkpoint import read_adapter

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY_VIT
 from PIL import Image
+from tiny_vit import TINY_VIT
 
 from gleam_mm.checkpoint import read_adapter
 
