@@ -4,7 +4,13 @@ Reading one runs nothing that it asks for. Converting key names (:mod:`.convert`
 pretrained weights (:mod:`.pretrained`) are tools on top, imported by name.
 """
 
-from gleam_mm.checkpoint.adapter import describe, load_adapter, read_adapter, save_adapter
+from gleam_mm.checkpoint.adapter import (
+    describe,
+    load_adapter,
+    read_adapter,
+    require_backbone,
+    save_adapter,
+)
 from gleam_mm.checkpoint.backbone import load_backbone
 from gleam_mm.checkpoint.files import SCHEME, CheckpointError, resolve_path, shown
 from gleam_mm.checkpoint.fingerprint import fingerprint
@@ -23,6 +29,7 @@ __all__ = [
     'load_from_local',
     'read_adapter',
     'read_state_dict',
+    'require_backbone',
     'resolve_path',
     'save_adapter',
     'shown',

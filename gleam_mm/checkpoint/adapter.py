@@ -84,6 +84,25 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, document
 
 
+def require_backbone(path: str | Path, metadata: Mapping[str, Any], ours: str) -> None:
+    """Compares the backbone that an adapter was trained on with the one that is here.
+
+    Args:
+        path: The adapter file.
+        metadata: What it says of itself.
+        ours: The fingerprint of the backbone that is here.
+
+    Raises:
+        CheckpointError: It is another one.
+    """
+    theirs = metadata.get('backbone_fingerprint')
+    if theirs != ours:
+        raise CheckpointError(
+            f'{path}: was trained on a backbone with the fingerprint {theirs}, but the backbone of '
+            f'this model has {ours}'
+        )
+
+
 def load_adapter(model: nn.Module, path: str | Path) -> dict[str, Any]:
     """Loads an adapter file into a model, strictly.
 

@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.checkpoint import CheckpointError, require_backbone
 from gleam_mm.combine.files import Trained
 from gleam_mm.models import PETLClassifier, build_model
 from gleam_mm.models.building import config_of, load_trained
@@ -31,12 +31,7 @@ def model_of(trained: Trained, cfg: Config | None) -> PETLClassifier:
             'metric and, with LoRA, product do without'
         )
     model = build_model(config_of(trained.path) if cfg is None else cfg, trained.tensors)
-    theirs, ours = trained.metadata.get('backbone_fingerprint'), model.backbone_fingerprint()
-    if theirs != ours:
-        raise CheckpointError(
-            f'{trained.path}: was trained on a backbone with the fingerprint {theirs}, but the '
-            f'model has {ours}'
-        )
+    require_backbone(trained.path, trained.metadata, model.backbone_fingerprint())
     return model
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from gleam_mm.checkpoint import CheckpointError, read_adapter
+from gleam_mm.checkpoint import CheckpointError, read_adapter, require_backbone
 from gleam_mm.models import description
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.parts import checked_part
@@ -97,12 +97,7 @@ def hand_over(
         CheckpointError: They were trained on another one, or do not fit the method.
     """
     for file, metadata, _ in taken.values():
-        theirs = metadata.get('backbone_fingerprint')
-        if theirs != ours:
-            raise CheckpointError(
-                f'{file}: was trained on a backbone with the fingerprint {theirs}, but the '
-                f'backbone of this model has {ours}'
-            )
+        require_backbone(file, metadata, ours)
     try:
         petl.take({name: adapter for name, (_, _, adapter) in taken.items()})
     except (RuntimeError, ValueError) as error:
