@@ -265,10 +265,8 @@ class ConvMoE(Checked, nn.Module):
     def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid) -> Tensor:
         """The same with the sum after the convolution: the batch is then no number of groups."""
         kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
-        image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
-        experts = F.conv2d(image, kernels, padding=1).flatten(2)
-        experts = experts.unflatten(1, (self.num_experts, self.channels))
-        return (weights[:, :, None, None] * experts).sum(1).transpose(1, 2)
+        experts = _convolve(inside, kernels, grid).unflatten(2, (self.num_experts, self.channels))
+        return (weights[:, None, :, None] * experts).sum(2)
 
     def _gate_tokens(self, z: Tensor, grid: Grid) -> Tensor:
         """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
@@ -276,14 +274,19 @@ class ConvMoE(Checked, nn.Module):
         outside, inside = grid.split(z)
         experts = inside.new_empty(z.shape[0], 0, len(kernels))
         if inside.shape[1]:
-            image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
-            experts = F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)
+            experts = _convolve(inside, kernels, grid)
         if outside.shape[1]:
             experts = grid.join(F.linear(outside, kernels[:, :, 1, 1]), experts)
         experts = experts.unflatten(2, (self.num_experts, self.channels))
         if self.biases is not None:
             experts = experts + self.biases
         return (self.route(z).unsqueeze(2) @ experts).squeeze(2)
+
+
+def _convolve(inside: Tensor, kernels: Tensor, grid: Grid) -> Tensor:
+    """The tokens (B, N, r) of a grid under kernels (c, r, 3, 3), of shape (B, N, c)."""
+    image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
+    return F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)
 
 
 def _exporting() -> bool:
