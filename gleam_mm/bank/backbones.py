@@ -182,10 +182,7 @@ class TimmBackbone(Backbone):
         device: torch.device,
     ) -> None:
         self.described = _without_classes(described)
-        found = backbone_weights.find(weights, f'{described["name"]}.safetensors')
-        found = found or timm_models.cached_weights(described)
-        if found is None:
-            raise backbone_weights.nowhere(who, f'the weights of {described["name"]}')
+        found = backbone_weights.of_timm(described, who, weights)
         options = {**self.described['options'], 'num_classes': 0}
         model: Any = timm_models.build({**self.described, 'options': options}, found)
         self._classifier = model.pretrained_cfg['classifier']

@@ -191,10 +191,7 @@ def _plain_model(
         bare = timm_models.build(described)
         preprocessor = checked_part('data_preprocessor', metadata.get('data_preprocessor'))
         if not bare.state_dict().keys() <= tensors.keys():
-            found = backbone_weights.find(weights, f'{described["name"]}.safetensors')
-            found = found or timm_models.cached_weights(described)
-            if found is None:
-                raise backbone_weights.nowhere(adapter, f'the weights of {described["name"]}')
+            found = backbone_weights.of_timm(described, adapter, weights)
             bare = timm_models.build(described, found)
     except CheckpointError as error:
         raise CheckpointError(f'{adapter}: {error}') from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gleam_mm.checkpoint import SCHEME, resolve_path
+from gleam_mm.models import timm_models
 
 WEIGHTS_VARIABLE = 'GLEAM_WEIGHTS'
 
@@ -56,6 +57,24 @@ def options(
     if named is None:
         changed['model.backbone.init_cfg.type'] = 'Pretrained'
     return changed
+
+
+def of_timm(described: Mapping[str, Any], who: object, weights: str | Path | None) -> Path:
+    """The weights of a model of timm: what the caller or the environment gives, or the published.
+
+    Args:
+        described: What an adapter says of the model.
+        who: Who needs the weights, for the message.
+        weights: What the caller gives.
+
+    Raises:
+        FileNotFoundError: The weights are nowhere.
+    """
+    found = find(weights, f'{described["name"]}.safetensors')
+    found = found or timm_models.cached_weights(described)
+    if found is None:
+        raise nowhere(who, f'the weights of {described["name"]}')
+    return found
 
 
 def nowhere(who: object, what: str) -> FileNotFoundError:
