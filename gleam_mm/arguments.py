@@ -10,11 +10,11 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 __all__ = [
     'ArgumentError',
@@ -24,10 +24,13 @@ __all__ = [
     'Positive',
     'Probability',
     'Range',
+    'arguments_of',
     'check',
     'check_call',
     'hint_at',
 ]
+
+_Init = TypeVar('_Init', bound=Callable[..., None])
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,36 @@ class Checked:
         """Checks the arguments; copies and pickles come without any."""
         check_call(cls, args, kwargs)
         return super().__new__(cls)
+
+
+def arguments_of(other: type, *without: str) -> Callable[[_Init], _Init]:
+    """Lets an ``__init__`` have the arguments of another class, to which it hands ``**kwargs``.
+
+    They are told, checked and written down as if each was named, with the other class's defaults.
+
+    Args:
+        other: The other class.
+        *without: Its arguments that are not handed on.
+    """
+    theirs = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY)
+        for name, parameter in _signature(other)[0].items()
+        if name not in without
+    ]
+    hints = typing.get_type_hints(other.__init__, include_extras=True)  # type: ignore[misc]
+
+    def named(init: _Init) -> _Init:
+        ours = inspect.signature(init)
+        own = [p for p in ours.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        told: Any = init
+        told.__signature__ = ours.replace(parameters=[*own, *theirs])
+        told.__annotations__ = {
+            **{p.name: p.annotation for p in own if p.annotation is not p.empty},
+            **{parameter.name: hints[parameter.name] for parameter in theirs},
+        }
+        return init
+
+    return named
 
 
 def check_call(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """GLEAM: Global Share Local Transform MoE."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
-from gleam_mm.arguments import NonNegative, Positive, Probability
+from gleam_mm.arguments import Positive, Probability, arguments_of
 from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.ladder import LadderMethod
@@ -25,93 +25,48 @@ class GLEAM(LadderMethod):
     weight matrix. The paper leaves the exact wiring to an appendix that is not public: this is a
     reconstruction, which meets all parameter counts that the paper prints. Bias-free, a ViT of
     width d and depth L gets :math:`2 d r + 12 L r^2 + 9 n r^2 + 2 r n` parameters. What the paper
-    does not say and the counts do not tell are options: every one from ``scales`` on but ``sites``,
-    ``moe`` and ``local``. Their defaults are the shortest reading of the equations; what Conv-LoRA
-    and FacT, whose parts GLEAM puts together, have beyond it, and what was found to train best, is
-    in ``docs/gleam.md``.
+    does not say and the counts do not tell are options. Their defaults are the shortest reading of
+    the equations; what Conv-LoRA and FacT, whose parts GLEAM puts together, have beyond it, and
+    what was found to train best, is in ``docs/gleam.md``.
 
     Args:
         rank: Inner width r: 4 (GLEAM-T), 8 (GLEAM-B) or 16 (GLEAM-L).
         alpha: Scale of the update, chosen by the paper from 0.01, 0.1, 1, 10, 100.
-        num_experts: Number n of experts.
-        top_k: How many experts k serve an image or a token, chosen by the paper from 1, 2, 3. With
-            1 the gate learns nothing, see :class:`ConvMoE`.
-        scales: Scales of the experts, "different ratios" in the paper. Defaults to 1, 2, ..., n.
         sites: Roles to adapt. The paper's ablation adapts ``('qkv', 'proj')`` alone.
         moe: Whether to have the mixture of experts (the first row of the paper's Table 2 has not).
         local: Whether to have the local transforms.
-        gate: What the gate decides for. The paper says that experts are selected "for each input",
-            which may be an ``'image'`` (where attention is windowed, a window), by the mean of its
-            tokens, or a ``'token'``, by its own features.
         moe_side: Where the MoE stands. The paper does not say whether it mixes the r channels on
             the ``'narrow'`` side of L_s or each block of r channels on the ``'wide'`` side, which
             comes later where a site widens and earlier where it narrows; see
             :class:`LadderMethod`.
-        expert_init: How experts start, of which the paper says nothing: ``'kaiming'`` as PyTorch's
-            convolutions do, or ``'identity'``, with which GLEAM starts where it would be without
-            its mixture.
-        expert_bias: Whether experts have biases (r each).
-        residual: Weight of what enters the mixture beside what leaves it: 1 in Conv-LoRA.
-        normalize: Whether what enters the mixture is divided by its root mean square.
-        gate_init: How the gate's matrices start: ``'uniform'``, or at ``'zero'`` as Conv-LoRA's.
-        noise_floor: Smallest spread of the gate's noise: 0.01 in Conv-LoRA.
-        renormalize: Whether the gate's softmax is over the k chosen experts (equation 10), or over
-            all n before the choice, which gives the gate a gradient at k = 1 too.
-        balance: Weight of the loss that keeps all experts in use, summed over sites: 0.01 in
-            Conv-LoRA.
         local_init: How local transforms start: as the ``'identity'``, or ``'uniform'`` as in FacT.
         drop_rate: Dropout of what B reads: 0.1 in FacT.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of projections and local transforms, 1, 2, 4 or 8, instead of full
             precision; see :class:`~gleam_mm.petl.bits.Rounded`. The mixture keeps full precision.
+        **mixture: Arguments of :class:`ConvMoE`: how many experts there are, how they are chosen,
+            and how they start.
 
     Raises:
-        ValueError: ``rank``, ``num_experts``, ``top_k``, ``scales``, ``noise_floor``, ``balance``
-            or ``bits`` is out of range, or ``gate``, ``moe_side`` or a start is unknown.
+        ValueError: An argument is out of range, or a choice unknown.
     """
 
+    @arguments_of(ConvMoE, 'channels')
     def __init__(
         self,
         rank: Positive = 16,
         alpha: float = 1.0,
-        num_experts: Positive = 4,
-        top_k: Positive = 2,
-        scales: Sequence[Positive] | None = None,
         sites: Sequence[str] = LINEAR_ROLES,
         moe: bool = True,
         local: bool = True,
-        gate: Literal['image', 'token'] = 'image',
         moe_side: Literal['narrow', 'wide'] = 'narrow',
-        expert_init: Literal['kaiming', 'identity'] = 'kaiming',
-        expert_bias: bool = False,
-        residual: float = 0.0,
-        normalize: bool = False,
-        gate_init: Literal['uniform', 'zero'] = 'uniform',
-        noise_floor: NonNegative = 0.0,
-        renormalize: bool = True,
-        balance: NonNegative = 0.0,
         local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
+        **mixture: Any,
     ) -> None:
-        mixer = None
-        if moe:
-            mixer = ConvMoE(
-                rank,
-                num_experts,
-                top_k,
-                scales,
-                gate,
-                expert_init,
-                expert_bias=expert_bias,
-                residual=residual,
-                normalize=normalize,
-                gate_init=gate_init,
-                noise_floor=noise_floor,
-                renormalize=renormalize,
-                balance=balance,
-            )
+        mixer = ConvMoE(rank, **mixture) if moe else None
         super().__init__(
             rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks, bits
         )

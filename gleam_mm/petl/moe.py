@@ -61,9 +61,13 @@ class ConvMoE(Checked, nn.Module):
     Args:
         channels: Width r of the tokens.
         num_experts: Number n of experts.
-        top_k: How many experts k serve an image or a token, from 1 to n.
-        scales: The experts' scales, one each. Defaults to 1, 2, ..., n.
-        gate: What the gate decides for: ``'image'`` (or window) or ``'token'``.
+        top_k: How many experts k serve an image or a token, from 1 to n; the paper chooses it
+            from 1, 2, 3.
+        scales: The experts' scales, one each, "different ratios" in the paper. Defaults to 1, 2,
+            ..., n.
+        gate: What the gate decides for. The paper says that experts are selected "for each input",
+            which may be an ``'image'`` (where attention is windowed, a window), by the mean of its
+            tokens, or a ``'token'``, by its own features.
         expert_init: How experts start, which the paper does not say: ``'kaiming'`` as PyTorch's
             convolutions do, or ``'identity'``. As a kernel without outer taps folds to itself, the
             latter mixture starts as the identity, whatever its gate decides.
