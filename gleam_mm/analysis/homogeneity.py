@@ -27,7 +27,7 @@ from gleam_mm.analysis.subjects import (
     choose,
     describe_data,
 )
-from gleam_mm.layouts import LINEAR_ROLES, WINDOWED_ROLES, Site
+from gleam_mm.layouts import LINEAR_ROLES, WINDOWED_ROLES, Site, find_layout
 from gleam_mm.petl import PETLMethod
 
 ROLES = (*LINEAR_ROLES, 'attn', 'ffn', 'block')
@@ -99,7 +99,7 @@ class UpdateProbe:
     """
 
     def __init__(self, subject: Subject, roles: Sequence[str]) -> None:
-        self._twin = subject.twin
+        self._twin = {site.name: site.module for site in find_layout(subject.twin).all_sites()}
         self._backbone = subject.model.backbone
         self._layout = subject.model.petl.layout
         self.sites = {role: self._layout.sites((role,)) for role in roles}
@@ -153,7 +153,7 @@ class UpdateProbe:
         if not self._layout.on_grid:  # prompts, which no layer shares with another
             return
         # Now, since a method may change the input, as prompts do.
-        frozen = self._twin.get_submodule(site.name)(*args, **kwargs)
+        frozen = self._twin[site.name](*args, **kwargs)
         # MMCV's FFN adds the residual stream itself.
         residual = args[0] if site.role == 'block' else kwargs.get('identity')
         self._frozen[site.name] = frozen, residual

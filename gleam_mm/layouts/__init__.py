@@ -7,6 +7,7 @@
 
 from gleam_mm.layouts.attention import Attention, join_sequences
 from gleam_mm.layouts.base import Layout, OwnClassifier, find_layout
+from gleam_mm.layouts.called import InProjection
 from gleam_mm.layouts.family_layout import FamilyLayout
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site, dequantized
@@ -25,6 +26,7 @@ __all__ = [
     'Block',
     'FamilyLayout',
     'Grid',
+    'InProjection',
     'Layout',
     'OwnClassifier',
     'PassState',

@@ -109,6 +109,22 @@ class TIMMAttention(Attention):
         return self.module.q_norm(queries), self.module.k_norm(keys)
 
 
+class TorchAttention(Attention):
+    """PyTorch's ``nn.MultiheadAttention``, which has no ``qkv``: :meth:`heads` is not for it."""
+
+    @property
+    def scale(self) -> float:
+        """What the products of queries and keys are multiplied by."""
+        return self.module.head_dim**-0.5
+
+    def project(self, out: Tensor) -> Tensor:
+        """The module's output (B, N, C) of weighted values (B, heads, N, c)."""
+        return self.module.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _drop_rate(self) -> float:
+        return self.module.dropout
+
+
 class WindowAttention(Attention):
     """The attention in Swin's windows, MMPretrain's and timm's: it knows relative positions."""
 

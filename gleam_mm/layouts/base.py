@@ -342,9 +342,13 @@ class Layout:
                     yield self._site(name, role, None, block)
 
     def _site(self, name: str, role: str, index: int | None, block: Block) -> Site:
-        module = self.backbone.get_submodule(name)
+        module = self._module(name)
         parts = self._parts(name, module) if role == 'qkv' else ()
         return Site(name, role, module, index, block.stage, block.width, parts)
+
+    def _module(self, name: str) -> nn.Module:
+        """The module of the site of a name."""
+        return self.backbone.get_submodule(name)
 
     def _parts(self, name: str, module: nn.Module) -> tuple[str, ...]:
         """Which of queries, keys and values a Linear with the role ``qkv`` writes, in order."""

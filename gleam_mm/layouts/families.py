@@ -21,6 +21,8 @@ class Family:
         late: Those of blocks where the class tokens meet the grid for the first time.
         names: Role of a Linear by its own name, where it is not one of :data:`ROLE_OF_NAME`.
         by_weight: Paths in a block of Linears whose weight is multiplied by without a call.
+        attention: Path in a block of an ``nn.MultiheadAttention`` of one sequence, which is
+            computed by steps.
         channels_first: Whether blocks read and write images (B, C, H, W).
         post_norm: Whether norms stand behind attention and FFN, not in front of them.
         apart: Whether queries, keys and values are thirds of what ``qkv`` writes, one behind the
@@ -36,6 +38,7 @@ class Family:
     late: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     by_weight: tuple[str, ...] = ()
+    attention: str = ''
     channels_first: bool = False
     post_norm: bool = False
     apart: bool = True
@@ -55,7 +58,8 @@ ROLE_OF_NAME = {
 """The role of a Linear in a transformer block by its name, as libraries give it."""
 
 PARTS_OF_NAME = {
-    **{'qkv': ('q', 'k', 'v'), 'qk': ('q', 'k'), 'kv': ('k', 'v')},
+    **dict.fromkeys(('qkv', 'in_proj'), ('q', 'k', 'v')),
+    **{'qk': ('q', 'k'), 'kv': ('k', 'v')},
     **dict.fromkeys(('q', 'q_proj', 'wq', 'query'), ('q',)),
     **dict.fromkeys(('k', 'k_proj', 'wk', 'key'), ('k',)),
     **dict.fromkeys(('v', 'v_proj', 'wv', 'value'), ('v',)),
@@ -222,7 +226,8 @@ TORCHVISION = (
     Family(
         'vision_transformer.VisionTransformer',
         ('encoder.layers.*',),
-        names={**_MLP, **_NOT_CALLED},
+        names=_MLP,
+        attention='self_attention',
         prefix=1,
     ),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gleam_mm.layouts.attention import Attention
 from gleam_mm.layouts.base import Layout, OwnClassifier, masking
-from gleam_mm.layouts.called import CalledByName
+from gleam_mm.layouts.called import AttendedBySteps, CalledByName, InProjection
 from gleam_mm.layouts.families import (
     PARTS_OF_NAME,
     POSITIONS,
@@ -23,6 +23,9 @@ from gleam_mm.layouts.site import NORMS, Block, Grid, Site
 from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, inner_model, own_classifier
 from gleam_mm.layouts.wrapped import LibraryBackbone
 from gleam_mm.registry import LAYOUTS
+
+_IN_PROJ = 'in_proj'
+"""What the first projection of an ``nn.MultiheadAttention`` is called, as its parameters are."""
 
 _SUBLAYERS = {'attn': ('qkv', 'proj'), 'ffn': ('fc1', 'fc2')}
 """Role of a module -> those of the Linears in it."""
@@ -56,6 +59,11 @@ class FamilyLayout(Layout):
         self.model, self.root = inner_model(backbone)
         self.family = cast(Family, family_of(self.model))
         self._linears = _find_linears(self.model, self.family)
+        self._projections = {
+            f'{self.root}{path}.{name}': InProjection(self.model.get_submodule(f'{path}.{parent}'))
+            for path, linears in self._linears.items()
+            if (name := f'{(parent := self.family.attention)}.{_IN_PROJ}') in linears
+        }
         self._seen = _Seen()
         self._last = _Seen()  # of any thread, for a block that is computed again for its gradient
 
@@ -168,6 +176,8 @@ class FamilyLayout(Layout):
                 yield name, linears[name]
             elif name in sublayers:
                 yield name, sublayers[name]
+                if name == self.family.attention:
+                    yield f'{name}.{_IN_PROJ}', 'qkv'
             elif '.' not in name and _is_norm(module):
                 yield name, 'norm'
 
@@ -176,9 +186,13 @@ class FamilyLayout(Layout):
         if len(parts) < 2:
             return parts
         # One that is told apart by its name alone, such as a qkv without queries, is not.
-        project = getattr(self.backbone.get_submodule(_parent(name)), 'proj', None)
+        attention = self.backbone.get_submodule(_parent(name))
+        project = getattr(attention, 'proj', None) or getattr(attention, 'out_proj', None)
         each = getattr(project, 'in_features', 0)
         return parts if self.family.apart and module.out_features == each * len(parts) else ()
+
+    def _module(self, name: str) -> nn.Module:
+        return self._projections.get(name) or super()._module(name)
 
     def track_grid(self) -> list[Any]:
         handles: list[Any] = [
@@ -192,6 +206,9 @@ class FamilyLayout(Layout):
                     children.setdefault(_parent(name), []).append(path.rpartition('.')[2])
             for parent, names in children.items():
                 handles.append(CalledByName(self.backbone.get_submodule(parent), names))
+        for name, projection in self._projections.items():
+            attention = self.backbone.get_submodule(_parent(name))
+            handles.append(AttendedBySteps(attention, projection))
         return handles
 
     def forget(self) -> None:
@@ -317,6 +334,10 @@ def _find_linears(model: nn.Module, family: Family) -> dict[str, dict[str, str]]
             for name, module in block.named_modules()
             if isinstance(module, nn.Linear) and (role := _role(name, family))
         }
+        if family.attention and isinstance(
+            block.get_submodule(family.attention), nn.MultiheadAttention
+        ):
+            roles[f'{family.attention}.{_IN_PROJ}'] = 'qkv'
         if roles:
             found[path] = roles
     return found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
 from gleam_mm.fileio import write_bytes
-from gleam_mm.layouts import Site, find_layout
+from gleam_mm.layouts import InProjection, Site, find_layout
 from gleam_mm.layouts.site import PART_ROLES
 from gleam_mm.models import plain
 from gleam_mm.models.classifier import PETLClassifier
@@ -49,7 +49,7 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
 
     Raises:
         RuntimeError: The model has no method.
-        ValueError: The method is another one, or a neck was trained.
+        ValueError: The method is another one, or acts where PEFT's does not, or a neck was trained.
     """
     folder = Path(folder)
     petl, prefix, trained = _parts(model)
@@ -153,6 +153,11 @@ def _of_modules(petl: LoRA) -> dict[str, tuple[Tensor, Tensor]]:
     downs: dict[str, list[Tensor]] = {}
     ups: dict[str, list[Tensor]] = {}
     for site in petl.sites.values():
+        if isinstance(site.module, InProjection):
+            raise ValueError(
+                f'{site.name!r} is a parameter of an nn.MultiheadAttention, which PEFT adapts '
+                'otherwise; merge() it, or leave qkv out of `sites`'
+            )
         down, up = petl.factors(site)
         if site.rows is not None:
             whole = up.new_zeros(site.module.out_features, up.shape[1])

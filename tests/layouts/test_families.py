@@ -85,6 +85,38 @@ def test_calls_through_a_weight_that_is_multiplied_by(library):
         assert torch.equal(outputs(model, images), before)
 
 
+@pytest.mark.parametrize('sites', [('qkv', 'proj'), ('q', 'v')])
+def test_an_attention_of_pytorch_by_steps(sites):
+    """torchvision's own class computes from the merged weights what the method has computed."""
+    model, untouched, images = make('tv-vit'), make('tv-vit'), torch.randn(2, 3, 32, 32)
+    keys = model.state_dict().keys()
+    method = LoRA(rank=2, sites=sites)
+    method.attach(model, probe=True)
+    with torch.no_grad():
+        before = outputs(untouched, images)
+        assert close(outputs(model, images), before, 2e-6)
+        for local in method.local.values():
+            local.up.normal_()
+        adapted = outputs(model, images)
+        copied, _ = copy.deepcopy((model, method))
+        assert torch.equal(outputs(copied, images), adapted)
+        method.merge()
+        assert model.state_dict().keys() == keys
+        untouched.load_state_dict(model.state_dict())
+        assert close(outputs(untouched, images), adapted, 1e-5)
+        method.detach()
+        assert not any('forward' in vars(module) for module in model.modules())
+        assert torch.equal(outputs(model, images), before)
+
+
+def test_an_attention_of_pytorch_is_not_called_with_masks():
+    model = make('tv-vit')
+    LoRA(rank=2).attach(model)
+    attention = model.model.encoder.layers[0].self_attention
+    with pytest.raises(RuntimeError, match='knows no masks and gives no weights'):
+        attention(*[torch.randn(1, 4, 32)] * 3)
+
+
 def test_what_does_not_fit_is_refused_with_its_reason():
     with pytest.raises(ValueError, match='VPT cannot add tokens to those of Eva: its attention'):
         VPT(num_prompts=2).attach(make('timm-eva02'))
