@@ -58,12 +58,18 @@ def scope_of(cfg: Config) -> AbstractContextManager:
 def own_scope() -> AbstractContextManager:
     """Within it, types are looked up here, for who builds parts without a config's scope.
 
-    That is outside of any scope, and in those of MMPretrain and MMEngine, as with their tools. In a
-    scope of the user's own it stays at that, which has more to find.
+    That is outside of any scope, in those of MMPretrain and MMEngine, as with their tools, and in
+    those of libraries beside MMPretrain, such as of detectors and segmentors, which do not know
+    what is here. In a scope of the user's own, which is made upon MMPretrain's or ours, it stays at
+    that, which has more to find.
     """
     current = DefaultScope.get_current_instance()
-    below = current is None or current.scope_name in ('mmengine', 'mmpretrain')
-    return DefaultScope.overwrite_default_scope(SCOPE if below else None)
+    root = MODELS._get_root_registry()
+    known = None if current is None else root._search_child(current.scope_name)
+    above = None if known is None else known.parent
+    while above is not None and above is not _mmpretrain.MODELS:
+        above = above.parent
+    return DefaultScope.overwrite_default_scope(SCOPE if above is None else None)
 
 
 def registered(registry: Registry, name: str) -> Any:

@@ -7,6 +7,8 @@ import timm
 import torch
 from backbones import CONFIGS
 from mmengine.model import BaseModel
+from mmengine.registry import MODELS as ROOT
+from mmengine.registry import DefaultScope, Registry
 from mmengine.runner.checkpoint import load_checkpoint, save_checkpoint
 from torch import nn
 from torch.nn import functional as F
@@ -101,6 +103,21 @@ def test_other_frozen_weights_or_options_are_refused():
         other.load_state_dict(state)
     heads = {key: value for key, value in state.items() if not key.startswith('backbone.')}
     assert other.load_state_dict(heads, strict=False).missing_keys
+
+
+def test_it_is_built_in_the_scope_of_a_library_beside_mmpretrain(images):
+    """Which knows neither our methods nor MMPretrain's backbones, or has others of their names."""
+    theirs = Registry('model', parent=ROOT, scope='segmentors')
+    theirs.register_module(name='SwinTransformer', module=nn.Identity)
+    config = dict(backbone=copy.deepcopy(SWIN), petl=dict(type='GLEAM', rank=2))
+    try:
+        with DefaultScope.overwrite_default_scope('segmentors'):
+            model = theirs.build(
+                dict(type='gleam_mm.PETLBackbone', **config, allow_random_backbone=True)
+            )
+    finally:
+        ROOT.children.pop('segmentors')
+    assert [tuple(one.shape[:2]) for one in model(images)] == [(len(images), 16), (len(images), 32)]
 
 
 def test_random_weights_have_to_be_meant():
