@@ -46,11 +46,9 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm import errors
     from gleam_mm.config import recipes
     from gleam_mm.engine import launch, summary
-    from gleam_mm.engine.classes import check_test_data
 
     with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
-        told = launch.set_training_dir(cfg, args.work_dir, args.resume)
         if args.no_validate:
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         if args.seed is not None:
@@ -59,19 +57,14 @@ def main(args: argparse.Namespace) -> None:
             launch.scale_learning_rate(cfg)
         if args.amp:
             launch.use_amp(cfg)
-        launch.set_dataloader_defaults(cfg, not args.no_pin_memory, not args.no_persistent_workers)
-        launch.check_schedule(cfg)
-        if args.best:
-            launch.check_best(cfg)
-        launch.check_backbone(cfg)
-        launch.set_resume(cfg, args.resume)
-        runner = launch.build_runner(cfg, args.launcher)
-        check_test_data(runner)
-    if told:
-        runner.logger.warning(told)
-    if args.resume == 'auto' and not cfg.resume:
-        runner.logger.warning(
-            f'no checkpoint in {cfg.work_dir} to resume: starting at the beginning'
+        runner = launch.build_training(
+            cfg,
+            args.work_dir,
+            args.resume,
+            args.launcher,
+            args.best,
+            not args.no_pin_memory,
+            not args.no_persistent_workers,
         )
     start = time.monotonic()
     runner.train()

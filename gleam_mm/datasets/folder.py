@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from typing import Any
 
 from mmengine.fileio import get_file_backend
 from mmpretrain.datasets import CustomDataset as _CustomDataset
@@ -11,7 +12,6 @@ from mmpretrain.datasets import ImageNet as _ImageNet
 from mmpretrain.datasets import ImageNet21k as _ImageNet21k
 from mmpretrain.datasets import Places205 as _Places205
 
-from gleam_mm.datasets.held_out import split_off
 from gleam_mm.datasets.image_files import ImageFiles, warn
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.lists import ImageListError, Line, check_path, raw_lines, read_list, text_of
@@ -20,7 +20,7 @@ from gleam_mm.registry import DATASETS
 __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k', 'Places205', 'is_hidden']
 
 SELECT, VALIDATE = 'select', 'validate'
-"""The two parts of a folder: what options are chosen by, and what they are judged on."""
+"""What a folder is opened for: to choose options by, or to judge them on."""
 
 # What systems and tools put beside folders of classes.
 _HIDDEN = ('__MACOSX', '__pycache__', '@eaDir', '$RECYCLE.BIN', 'lost+found')
@@ -45,15 +45,14 @@ class CustomDataset(ImageFiles, _CustomDataset):
         extensions: Endings of pictures, by default of all formats that can be decoded.
         only_classes: Whether every folder must have the name of one of the ``classes``, so that
             other names, in their order, do not stand for them.
-        part: ``'select'`` leaves out the pictures of ``'validate'``, which are ``held_out`` of
-            all, every class in proportion, the same on every machine. Of any other part, and by
-            default, all pictures are taken. Sweeps set it.
-        held_out: The share of the pictures that ``'validate'`` takes.
+        part: What a sweep opens the dataset for. As older configs have it, without ``hold_out``,
+            ``'select'`` is the rest and ``'validate'`` what is held out.
+        held_out: What ``hold_out`` is called in these.
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``CustomDataset``.
 
     Raises:
         ValueError: The folder has no images, its subfolders are not the ``classes``, or these have
-            a name twice; or ``held_out`` is no share.
+            a name twice.
         ImageListError: A line of the list is malformed, or a label out of range.
     """
 
@@ -64,11 +63,11 @@ class CustomDataset(ImageFiles, _CustomDataset):
         only_classes: bool = False,
         part: str | None = None,
         held_out: float = 0.2,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
-        if not 0 < held_out < 1:
-            raise ValueError(f'held_out={held_out!r}: choose a share, above 0 and below 1')
-        self.only_classes, self.part, self.held_out = only_classes, part, held_out
+        self.only_classes, self.part = only_classes, part
+        if part in (SELECT, VALIDATE) and not kwargs.get('hold_out'):
+            kwargs |= dict(hold_out=held_out, take_held_out=part == VALIDATE)
         super().__init__(*args, extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -80,23 +79,11 @@ class CustomDataset(ImageFiles, _CustomDataset):
                 'name of its own'
             )
         if not self.ann_file:
-            return self._take(self._samples_of_folder())
+            return self._samples_of_folder()
         samples = [self._sample(line.image, line.label) for line in self._lines()]
         if not samples:
             raise ImageListError(f'{self.ann_file}: the list is empty')
-        return self._take(samples)
-
-    def _take(self, samples: list[dict]) -> list[dict]:
-        if self.part not in (SELECT, VALIDATE):
-            return samples
-        number = round(self.held_out * len(samples))
-        if not 0 < number < len(samples):
-            raise ValueError(
-                f'{self.ann_file or self._folder}: of {len(samples)} pictures, a share of '
-                f'{self.held_out} to validate on leaves nothing to train or to validate on'
-            )
-        held_out, rest = split_off(samples, number, seed=0)
-        return held_out if self.part == VALIDATE else rest
+        return samples
 
     # Lists ---------------------------------------------------------------------------------------
 

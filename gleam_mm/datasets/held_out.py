@@ -8,7 +8,7 @@ import numpy as np
 from gleam_mm.arguments import Probability, check
 from gleam_mm.datasets.choose import stratified
 
-__all__ = ['HeldOut', 'split_off']
+__all__ = ['HeldOut', 'shares', 'split_off']
 
 
 def split_off(samples: Sequence[dict], number: int, seed: int) -> tuple[list[dict], list[dict]]:
@@ -34,7 +34,9 @@ class HeldOut:
 
     Args:
         hold_out: The share of the images that is held out, every class in proportion; 0 keeps all.
-        take_held_out: Whether the dataset is what is held out. By default it is the rest.
+            Of several shares each is held out of what the one before has left.
+        take_held_out: Whether the dataset is what is held out, by the last of several shares. By
+            default it is the rest.
         hold_out_seed: Another seed holds others out. Both parts need the same.
         **kwargs: Further arguments of the dataset.
 
@@ -46,28 +48,35 @@ class HeldOut:
     def __init__(
         self,
         *args: Any,
-        hold_out: float = 0,
+        hold_out: float | Sequence[float] = 0,
         take_held_out: bool = False,
         hold_out_seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        check(hold_out, Probability, 'hold_out')
-        if take_held_out and not hold_out:
+        self._shares = shares(hold_out)
+        for share in self._shares:
+            check(share, Probability, 'hold_out')
+        if take_held_out and not self._shares:
             raise ValueError('take_held_out=True: say which share is, such as hold_out=0.2')
-        self._hold_out, self._held_out = hold_out, take_held_out
+        self._held_out = take_held_out
         self._hold_out_seed = hold_out_seed
         super().__init__(*args, **kwargs)
 
     def filter_data(self) -> list[dict]:
         """Leaves the other part out."""
-        samples = super().filter_data()  # type: ignore[misc]
-        if not self._hold_out:
-            return samples
-        held = max(1, round(self._hold_out * len(samples)))
-        if held == len(samples):
-            raise ValueError(f'hold_out={self._hold_out} of {len(samples)} images leaves none')
-        held_out, rest = split_off(samples, held, self._hold_out_seed)
+        rest = super().filter_data()  # type: ignore[misc]
+        held_out: list[dict] = []
+        for share in self._shares:
+            number = max(1, round(share * len(rest)))
+            if number >= len(rest):
+                raise ValueError(f'hold_out={share} of {len(rest)} images leaves none')
+            held_out, rest = split_off(rest, number, self._hold_out_seed)
         return held_out if self._held_out else rest
+
+
+def shares(hold_out: float | Sequence[float]) -> list[float]:
+    """The shares of a ``hold_out`` that holds anything out."""
+    return [*hold_out] if isinstance(hold_out, Sequence) else [hold_out] if hold_out else []
 
 
 def _classes(samples: Sequence[dict]) -> list[int]:

@@ -84,7 +84,7 @@ def class_names(cfg: Config) -> Names:
         )
     with scope_of(cfg):
         dataset = DATASETS.build(dataloader.dataset)
-    if not (names := _names(dataset)):
+    if not (names := names_of(dataset)):
         raise ValueError(
             f'model.head.num_classes is None and the dataset {type(dataset).__name__} has no '
             'class names; set model.head.num_classes, or `classes` of the dataset'
@@ -155,7 +155,7 @@ class CheckClassesHook(Hook):
         if runner.val_loop is not None:
             validation = runner.val_dataloader.dataset
             self._check(runner, validation, 'val_dataloader')
-            _compare(_names(train), validation, _TRAINED, 'val_dataloader')
+            _compare(names_of(train), validation, _TRAINED, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
         """Compares the head with the validation dataset."""
@@ -166,7 +166,9 @@ class CheckClassesHook(Hook):
         dataset = runner.test_dataloader.dataset
         self._check(runner, dataset, 'test_dataloader')
         if isinstance(getattr(runner, '_train_loop', None), BaseLoop):
-            _compare(_names(runner.train_dataloader.dataset), dataset, _TRAINED, 'test_dataloader')
+            _compare(
+                names_of(runner.train_dataloader.dataset), dataset, _TRAINED, 'test_dataloader'
+            )
         else:
             ours = getattr(runner, 'trained_classes', None)
             _compare(ours, dataset, 'the checkpoint', 'test_dataloader')
@@ -176,7 +178,7 @@ class CheckClassesHook(Hook):
             raise ValueError(f'{where}.dataset has no images')
         model = unwrapped(runner.model)
         outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
-        classes = _names(dataset)
+        classes = names_of(dataset)
         if outputs is not None and classes and outputs != len(classes):
             told = ', '.join((*classes[:5], *(['...'] if len(classes) > 5 else [])))
             advice = (
@@ -223,7 +225,7 @@ def check_test_data(runner: Runner) -> None:
 
 
 def _compare(ours: Names | None, dataset: Any, whose: str, where: str) -> None:
-    theirs = _names(dataset)
+    theirs = names_of(dataset)
     if ours and theirs and ours != theirs:
         pairs = enumerate(zip_longest(ours, theirs))
         number, (first, second) = next(pair for pair in pairs if len({*pair[1]}) > 1)
@@ -234,7 +236,8 @@ def _compare(ours: Names | None, dataset: Any, whose: str, where: str) -> None:
         )
 
 
-def _names(dataset: Any) -> Names | None:
+def names_of(dataset: Any) -> Names | None:
+    """The classes of a dataset, if it has names for them."""
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     return tuple(map(str, names)) if isinstance(names, Sequence) and names else None
 

@@ -9,6 +9,7 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets.sources import HELD_OUT, source_of
 from gleam_mm.engine import launch
 from gleam_mm.engine.checkpoint_hook import ADAPTER
+from gleam_mm.engine.classes import fill_classes, names_of
 from gleam_mm.registry import DATASETS, scope_of
 
 
@@ -41,7 +42,8 @@ def finetune(
             dataset of Hugging Face's library. Without a ``val``, a part of ``train`` is held out.
         backbone: A name of ``gleam-mm recipes``.
         method: Another one.
-        work_dir: Where to write; by default ``work_dirs/<backbone>_<method>_<name of the data>``.
+        work_dir: Where to write; by default ``work_dirs/<backbone>_<method>_<name of the data>``,
+            or ``...-2`` and so on where there is a training already.
         epochs: How long to train, of which a tenth warms up; by default as the recipe has it.
         hold_out: The share that is held out for validation, where it has no split of its own.
         options: Overrides of the config: ``{'train_cfg.max_epochs': 20}``.
@@ -60,21 +62,20 @@ def finetune(
         source = source_of(data, hold_out)
         options = {**_of_length(epochs), **(options or {})}
         cfg = recipes.load(f'{backbone}_{method}_{source.dataset}', options)
-        with scope_of(cfg):
-            few = len(DATASETS.build(source.train)) < _FEW
         for split in ('train', 'val', 'test'):
-            loader = cfg[f'{split}_dataloader']
-            kept = {key: loader.dataset[key] for key in _KEPT if key in loader.dataset}
-            loader.dataset = {**getattr(source, split), **kept}
-            if few and f'{split}_dataloader.num_workers' not in options:
-                loader.num_workers = 0
+            dataset = cfg[f'{split}_dataloader'].dataset
+            kept = {key: dataset[key] for key in _KEPT if key in dataset}
+            cfg[f'{split}_dataloader'].dataset = {**getattr(source, split), **kept}
         cfg.merge_from_dict({key: options[key] for key in options if '.dataset.' in key})
+        with scope_of(cfg):
+            training = DATASETS.build(cfg.train_dataloader.dataset)
+        fill_classes(cfg, names_of(training))
+        for loader in launch.DATALOADERS:
+            if len(training) < _FEW and f'{loader}.num_workers' not in options:
+                cfg[loader].num_workers = 0
         name = Path(data).stem.replace('*', '').strip('-_') or Path(data).parent.name
-        launch.set_work_dir(cfg, str(work_dir or Path('work_dirs') / f'{backbone}_{method}_{name}'))
-        launch.set_dataloader_defaults(cfg)
-        launch.check_schedule(cfg)
-        launch.check_backbone(cfg)
-        runner = launch.build_runner(cfg, 'none')
+        folder = None if work_dir is None else str(work_dir)
+        runner = launch.build_training(cfg, folder, name=f'{backbone}_{method}_{name}')
     runner.train()
     metrics = runner.test()
     return Finetuned(Path(runner.work_dir) / ADAPTER, dict(metrics))

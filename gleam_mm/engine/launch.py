@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from gleam_mm.arguments import hint_at
 from gleam_mm.engine.amp import DeviceAmpOptimWrapper
 from gleam_mm.engine.checkpoint_hook import ADAPTER, AdapterCheckpointHook
-from gleam_mm.engine.classes import classes_in, datasets_in, fill_classes
+from gleam_mm.engine.classes import check_test_data, classes_in, datasets_in, fill_classes
 from gleam_mm.engine.dist import init_dist
 from gleam_mm.engine.resume import LAST, find_resumable
 from gleam_mm.engine.runner import PETLRunner
@@ -49,24 +49,33 @@ TRAINING_KEYS = (
 )
 
 
-def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Sets where a run writes: the given folder, the config's, or ``work_dirs/<config's name>``."""
+def set_work_dir(cfg: Config, work_dir: str | None, name: str | None = None) -> None:
+    """Sets where a run writes: the given folder, the config's, or ``work_dirs/<name>``.
+
+    Args:
+        cfg: The whole config; changed in place.
+        work_dir: The folder that the user names, or None.
+        name: What the run is called; by default the config's name.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
+        cfg.work_dir = str(Path('work_dirs') / (name or Path(cfg.filename).stem))
 
 
-def set_training_dir(cfg: Config, work_dir: str | None, resume: str | None) -> str | None:
+def set_training_dir(
+    cfg: Config, work_dir: str | None, resume: str | None, name: str | None = None
+) -> str | None:
     """Sets where a training writes, so that it does not replace another one.
 
     Where the default folder has a training already, a new one goes beside it, into
-    ``work_dirs/<config's name>-2`` and so on; one that is resumed is the last of these.
+    ``work_dirs/<name>-2`` and so on; one that is resumed is the last of these.
 
     Args:
         cfg: The whole config; changed in place.
         work_dir: The folder that the user names, or None.
         resume: As of :func:`set_resume`.
+        name: As of :func:`set_work_dir`.
 
     Returns:
         What to tell the user, or None.
@@ -75,13 +84,13 @@ def set_training_dir(cfg: Config, work_dir: str | None, resume: str | None) -> s
         FileExistsError: The user or the config names a folder that has a training already.
     """
     named = work_dir is not None or cfg.get('work_dir') is not None
-    set_work_dir(cfg, work_dir)
+    set_work_dir(cfg, work_dir, name)
     first = Path(cfg.work_dir)
     if named:
         if resume is None and _has_training(first):
             raise FileExistsError(
-                f'{first}: has a training already, which another one would replace: go on with it '
-                'by --resume, or name another folder with --work-dir'
+                f'{first}: has a training already, which another one would replace: name another '
+                'folder (--work-dir, work_dir=), or go on with it (--resume)'
             )
         return None
     numbered = (first.with_name(f'{first.name}-{number}') for number in itertools.count(2))
@@ -358,6 +367,51 @@ def load_best(runner: Runner) -> None:
     """
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, AdapterCheckpointHook))
     runner.logger.info(f'Going on with the best checkpoint, {hook.load_best(runner)}')
+
+
+def build_training(
+    cfg: Config,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    launcher: str = 'none',
+    best: bool = False,
+    pin_memory: bool = True,
+    persistent_workers: bool = True,
+    name: str | None = None,
+) -> Runner:
+    """Builds the runner of a training, with everything looked at that may be wrong with it.
+
+    Args:
+        cfg: The whole config; changed in place.
+        work_dir: The folder that the user names, or None.
+        resume: As of :func:`set_resume`.
+        launcher: As of :func:`build_runner`.
+        best: Whether the training is to end with the best weights by validation.
+        pin_memory: As of :func:`set_dataloader_defaults`.
+        persistent_workers: As of :func:`set_dataloader_defaults`.
+        name: As of :func:`set_work_dir`.
+
+    Raises:
+        FileExistsError: Its folder has a training already.
+        FileNotFoundError: Data, or what to resume from, are not there.
+        ValueError: Parts of the config do not fit each other.
+    """
+    told = set_training_dir(cfg, work_dir, resume, name)
+    set_dataloader_defaults(cfg, pin_memory, persistent_workers)
+    check_schedule(cfg)
+    if best:
+        check_best(cfg)
+    check_backbone(cfg)
+    set_resume(cfg, resume)
+    runner = build_runner(cfg, launcher)
+    check_test_data(runner)
+    if told:
+        runner.logger.warning(told)
+    if resume == 'auto' and not cfg.resume:
+        runner.logger.warning(
+            f'no checkpoint in {cfg.work_dir} to resume: starting at the beginning'
+        )
+    return runner
 
 
 def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:

@@ -15,6 +15,7 @@ from mmengine.dataset import BaseDataset
 from gleam_mm.datasets.folder import SELECT as SELECT_PART
 from gleam_mm.datasets.folder import VALIDATE as VALIDATE_PART
 from gleam_mm.datasets.folder import CustomDataset
+from gleam_mm.datasets.held_out import shares
 from gleam_mm.sweep.plan import SELECT
 
 _TEST_KEYS = ('test_dataloader', 'test_cfg', 'test_evaluator')
@@ -44,6 +45,9 @@ PROTOCOLS = (
 )
 FOLDERS = Splits(SELECT_PART, VALIDATE_PART, 'all', 'test')
 """The parts of folders of classes: options are judged on a share of the training's folder."""
+
+SHARE = 0.2
+"""How much of a training's folder options are judged on."""
 
 
 def prepare(cfg: Config, phase: str, seed: int) -> Splits:
@@ -161,10 +165,14 @@ def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
     if phase == SELECT:
         folders = (p for _, p in _dicts(evaluated['dataset'], '') if _is_folder(p))
         pipeline = next(folders, {}).get('pipeline') or []
+        for _, part in _dicts(train['dataset'], ''):
+            if _is_folder(part):
+                share = part.pop('held_out', SHARE)  # as it was called in older configs
+                part['hold_out'] = [*shares(part.get('hold_out', 0)), share]
         evaluated['dataset'] = deepcopy(train['dataset'])
         for _, part in _dicts(evaluated['dataset'], ''):
             if _is_folder(part):
-                part.update(pipeline=deepcopy(pipeline), test_mode=True)
+                part.update(pipeline=deepcopy(pipeline), test_mode=True, take_held_out=True)
     for loader in (train, evaluated):
         for _, part in _dicts(loader['dataset'], ''):
             if _is_folder(part):

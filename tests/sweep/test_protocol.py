@@ -5,6 +5,7 @@ from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K, CustomDataset
+from gleam_mm.registry import DATASETS
 from gleam_mm.sweep import protocol
 from gleam_mm.sweep.plan import FINAL, SELECT
 from gleam_mm.sweep.protocol import ProtocolError
@@ -56,10 +57,13 @@ def test_folders_are_judged_on_a_share_of_the_training():
     select, final = (prepared('vit-b_linear_folder', phase) for phase in (SELECT, FINAL))
     data = select.train_dataloader.dataset, select.val_dataloader.dataset
     assert [part.part for part in data] == ['select', 'validate']
+    assert [part.hold_out for part in data] == [[0.2], [0.2]]
+    assert [part.get('take_held_out', False) for part in data] == [False, True]
     assert [part.data_prefix for part in data] == ['train', 'train']
     assert [part.pipeline[1].type for part in data] == ['RandomResizedCrop', 'ResizeEdge']
     assert select.test_dataloader is None
     assert final.train_dataloader.dataset.part == 'all'
+    assert 'hold_out' not in final.train_dataloader.dataset
     assert (final.test_dataloader.dataset.part, final.val_dataloader) == ('test', None)
     assert final.test_dataloader.dataset.data_prefix == 'val'
     hook = dict(type='Anything', dataset=dict(type='CustomDataset', part='test'))
@@ -86,10 +90,31 @@ def test_the_parts_of_a_folder(tmp_path):
     assert [sum(label == wanted for _, label in validate) for wanted in (0, 1)] == [4, 2]
     assert validate == pictures('validate')  # the same every time
     assert pictures('test') == whole
-    with pytest.raises(ValueError, match=r'of 30 pictures, a share of 0\.01 to validate on leaves'):
-        CustomDataset(data_root=str(tmp_path), part='select', held_out=0.01)
-    with pytest.raises(ValueError, match=r'held_out=1\.5: choose a share'):
-        CustomDataset(data_root=str(tmp_path), held_out=1.5)
+    with pytest.raises(ValueError, match=r'hold_out=0\.99 of 30 images leaves none'):
+        CustomDataset(data_root=str(tmp_path), part='select', held_out=0.99)
+
+
+def test_options_are_not_judged_on_pictures_that_the_data_hold_out_for_the_test(tmp_path):
+    for name in ('cat', 'dog'):
+        (tmp_path / name).mkdir()
+        for index in range(25):
+            (tmp_path / name / f'{index}.png').write_bytes(b'')
+    held = {'data_root': str(tmp_path), 'data_prefix': '', 'hold_out': 0.2}
+    options = {
+        **{f'train_dataloader.dataset.{key}': value for key, value in held.items()},
+        **{f'test_dataloader.dataset.{key}': value for key, value in held.items()},
+        'test_dataloader.dataset.take_held_out': True,
+    }
+    select, final = (prepared('vit-b_linear_folder', phase, **options) for phase in (SELECT, FINAL))
+
+    def pictures(loader):
+        dataset = DATASETS.build({**loader.dataset, 'pipeline': []})
+        return {data['img_path'] for data in dataset}
+
+    train, judged = pictures(select.train_dataloader), pictures(select.val_dataloader)
+    whole, test = pictures(final.train_dataloader), pictures(final.test_dataloader)
+    assert [len(part) for part in (train, judged, whole, test)] == [32, 8, 40, 10]
+    assert train | judged == whole and not whole & test
 
 
 def test_a_config_that_names_the_test_split_is_refused_in_selection():
