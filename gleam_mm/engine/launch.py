@@ -89,8 +89,8 @@ def set_training_dir(
     if named:
         if resume is None and _has_training(first):
             raise FileExistsError(
-                f'{first}: has a training already, which another one would replace: name another '
-                'folder (--work-dir, work_dir=), or go on with it (--resume)'
+                f'{first}: has a training already, which another one would replace: go on with it '
+                'by --resume, or name another folder (--work-dir, work_dir=)'
             )
         return None
     numbered = (first.with_name(f'{first.name}-{number}') for number in itertools.count(2))
