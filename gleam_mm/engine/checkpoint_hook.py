@@ -37,7 +37,9 @@ _BEST_BEFORE = 'best_ckpts_before'
 _GRADIENTS = 'accumulated_gradients'  # the key in a checkpoint
 
 
-@HOOKS.register_module()
+# By both names, so that a config of ours writes the adapter under MMEngine's runner as well, which
+# MMPretrain's tools/train.py builds.
+@HOOKS.register_module(name=['AdapterCheckpointHook', 'CheckpointHook'])
 class AdapterCheckpointHook(CheckpointHook):
     """MMEngine's :class:`CheckpointHook`, safe against kills, that also exports the adapter.
 

@@ -83,7 +83,16 @@ class Plain(BaseModel):
         return {'loss': scores.square().mean()} if mode == 'loss' else [scores]
 
 
-def build(model, work_dir, script=(1.0, 2.0, 3.0), hooks=(), schedule=True, test=False, **cfg):
+def build(
+    model,
+    work_dir,
+    script=(1.0, 2.0, 3.0),
+    hooks=(),
+    schedule=True,
+    test=False,
+    kind=PETLRunner,
+    **cfg,
+):
     """Builds a runner that trains on 8 images for 3 epochs of 2 iterations."""
     Scripted.script = list(script)
     loader = dict(
@@ -120,7 +129,7 @@ def build(model, work_dir, script=(1.0, 2.0, 3.0), hooks=(), schedule=True, test
         log_level='ERROR',
         experiment_name=f'run {next(RUNS)}',
     )
-    return PETLRunner(model=model, work_dir=str(work_dir), **{**config, **validation, **cfg})
+    return kind(model=model, work_dir=str(work_dir), **{**config, **validation, **cfg})
 
 
 class Moments(Hook):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from runs import Plain, Scripted
 
 import gleam_mm
@@ -36,6 +37,13 @@ def test_one_checkpoint_and_the_best_are_kept(make_runner, tmp_path):
         'last_checkpoint',
     ]
     assert (tmp_path / 'run/last_checkpoint').read_text().endswith('epoch_3.pth')
+
+
+def test_the_runner_and_the_hook_of_mmengine_write_the_adapter_as_well(make_runner, tmp_path):
+    """As MMPretrain's tools/train.py has them, with a config that names neither."""
+    make_runner(kind=Runner, default_hooks=dict(checkpoint=dict(type='CheckpointHook'))).train()
+    assert 'adapter.safetensors' in files(tmp_path / 'run')
+    assert read_adapter(tmp_path / 'run/adapter.safetensors')[1]['epoch'] == 3
 
 
 def test_two_checkpoints_are_kept(make_runner, tmp_path):
