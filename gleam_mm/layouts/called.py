@@ -154,8 +154,8 @@ class AttendedBySteps:
     def __init__(self, module: nn.MultiheadAttention, projection: InProjection) -> None:
         if 'forward' in vars(module):
             raise RuntimeError(f'the forward of this {type(module).__name__} is replaced already')
-        self._module: Any = module
-        self._module.forward = partial(_attend, module, projection)
+        self._module = module
+        vars(module)['forward'] = partial(_attend, module, projection)
 
     def remove(self) -> None:
         """Gives the module its own forward method back."""
