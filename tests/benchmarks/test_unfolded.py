@@ -29,7 +29,7 @@ def test_plain_is_the_folded_mixture(pair):
 def test_gelu_stands_between_convolution_and_pooling(pair):
     folded, z, grid = pair
     with torch.no_grad():
-        # An expert whose outputs are all far above zero passes a GELU unchanged; far below, as zero.
+        # A GELU leaves what is far above zero as it is, and makes zero of what is far below.
         z = z.abs() + 100
         folded.kernels.fill_(1.0)
         expected = folded(z, grid)

@@ -1,0 +1,168 @@
+"""The page of the paper's claims, from the records of the two benchmarks beside this file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import claims
+import paired
+import records
+import results
+import verdicts
+
+from gleam_mm.fileio import write_bytes
+from gleam_mm.output.tables import MISSING, pipes
+from gleam_mm.report import paper
+
+HERE = Path(__file__).resolve().parent
+PAGE = 'CLAIMS.md'
+
+HEAD = """\
+# The paper's claims, and what was measured
+
+*Made by `python benchmarks/collect_claims.py` from the records of [MiniVTAB](minivtab/RESULTS.md)
+and the [real backbone](real/RESULTS.md); do not edit it by hand.*
+
+In points of accuracy, the first minus the second, with the verdict of that benchmark's own rule
+([the same for both](minivtab/RESULTS.md#how-claims-are-tested)). The paper's column quotes it:
+VTAB-1K on ViT-B/16. Tasks and backbones differ, so that a number compares with its own column only.
+MiniVTAB's record is of GLEAM's presets before their wiring was chosen; its rows have two of four
+experts an image, and no clipping.
+
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A claim, and the comparisons that put it to the test.
+
+    Attributes:
+        says: The claim.
+        paper: What the paper prints.
+        mini: First and second method on MiniVTAB; None where there is no such comparison.
+        real: First and second method on the real backbone, likewise.
+    """
+
+    says: str
+    paper: str
+    mini: tuple[str, str] | None = None
+    real: tuple[str, str] | None = None
+
+
+Said = dict[tuple[str, str], tuple[paired.Paired | None, str]]
+"""First and second method -> their numbers, and the verdict."""
+
+
+def _averages(first: str, second: str) -> str:
+    """The paper's two averages over VTAB-1K."""
+    of = paper.rows(paper.VTAB, 'vit-b')
+    return f'{of[first].average} against {of[second].average}'
+
+
+LINES = (
+    Line(
+        'One LoRA shared by the whole network loses accuracy (LoRA > SLoRA)',
+        '0.7 on CIFAR-100, on proj alone',
+        ('lora-all', 'slora'),
+        ('lora-all', 'slora'),
+    ),
+    Line(
+        'Local transforms win a part of it back (FacT > SLoRA)',
+        '0.4 of the 0.7',
+        ('fact', 'slora'),
+        ('fact', 'slora'),
+    ),
+    Line(
+        'The mixture of experts wins more (GLEAM-L > FacT, the same rung without it)',
+        '1.2 on five tasks (Table 2)',
+        ('gleam-l', 'fact'),
+        ('gleam-l', 'fact'),
+    ),
+    Line(
+        'GLEAM-T, 3 % of its parameters, is level with LoRA of rank 8 on qkv',
+        _averages('gleam-t', 'lora'),
+        ('gleam-t', 'lora'),
+        ('gleam-t', 'lora'),
+    ),
+    Line('The same, trained three times as long', MISSING, None, ('gleam-t-9', 'lora-9')),
+    Line(
+        'GLEAM-L > LoRA on qkv, of rank 8 (10 on MiniVTAB, for its size)',
+        _averages('gleam-l', 'lora'),
+        ('gleam-l', 'lora-r10'),
+        ('gleam-l', 'lora'),
+    ),
+    Line(
+        'GLEAM-L > RepAdapter (of rank 12 on MiniVTAB, for its size)',
+        _averages('gleam-l', 'repadapter'),
+        ('gleam-l', 'repadapter-r12'),
+        ('gleam-l', 'repadapter'),
+    ),
+    Line('GLEAM-L > SSF', _averages('gleam-l', 'ssf'), ('gleam-l', 'ssf'), ('gleam-l', 'ssf')),
+    Line('GLEAM-L > Convpass', 'not compared', ('gleam-l', 'convpass'), ('gleam-l', 'convpass')),
+    Line('GLEAM-B > SSF', _averages('gleam-b', 'ssf'), ('gleam-b', 'ssf')),
+    Line(
+        'One expert an image is better than two (in most cases)',
+        'Table 2',
+        ('gleam-l-k1', 'gleam-l'),
+    ),
+    Line('Four experts are better than none', 'Table 2', ('gleam-l', 'gleam-l-n0')),
+    Line(
+        'Every Linear is better than attention alone',
+        '0.8, 0.4 and 1.3 on the three groups',
+        ('gleam-l', 'gleam-l-attention'),
+    ),
+)
+
+
+def mini() -> Said:
+    """What MiniVTAB says of its claims, and, without a verdict, of any other two methods."""
+    trainings = [r for r in records.read(records.FOLDER / records.CSV) if r.study in claims.STUDIES]
+    scores = records.scores(trainings)
+    compared = records.parameters(r for r in trainings if r.study in claims.METHODS)
+    front, _ = claims.fronts(compared)
+    found = {
+        pair: (paired.compare(*(scores.get(name, {}) for name in pair)), 'not among its claims')
+        for pair in (line.mini for line in LINES)
+        if pair
+    }
+    for claim in (claims.LADDER, front, claims.ABLATION):
+        for one in verdicts.judge(claim, scores):
+            found[one.comparison.first, one.comparison.second] = one.paired, one.verdict
+    return found
+
+
+def real() -> Said:
+    """What the real backbone says."""
+    judged = results.judge(records.scores(records.read(HERE / 'real' / records.CSV)))
+    return {(one.first, one.second): (one.compared, one.verdict) for one in judged}
+
+
+def build(lines: Iterable[Line], on_mini: Said, on_real: Said) -> str:
+    """The page.
+
+    Args:
+        lines: Its rows.
+        on_mini: What MiniVTAB says.
+        on_real: What the real backbone says.
+    """
+    rows = [
+        [line.says, line.paper, _cell(on_mini, line.mini), _cell(on_real, line.real)]
+        for line in lines
+    ]
+    head = ['claim', 'the paper', 'MiniVTAB', 'real backbone']
+    return HEAD + pipes(head, rows, left=head) + '\n'
+
+
+def _cell(said: Said, pair: tuple[str, str] | None) -> str:
+    numbers, verdict = said.get(pair, (None, paired.NO_DATA)) if pair else (None, MISSING)
+    if numbers is None:
+        return verdict
+    tasks = len(numbers.tasks)
+    return f'{numbers.mean:+.1f} ({numbers.pairs} pairs, {tasks} tasks): {verdict}'
+
+
+def write() -> Path:
+    """Writes the page beside this file."""
+    page = HERE / PAGE
+    write_bytes(page, build(LINES, mini(), real()).encode())
+    return page
