@@ -11,6 +11,7 @@ PROGRAM = 'gleam-mm'
 
 COMMANDS = {
     'train': 'train a config or a recipe, and test it',
+    'doctor': 'look for what would stop or spoil a training',
     'test': 'test a checkpoint or an adapter',
     'predict': 'tell the classes of pictures by an adapter',
     'serve': 'serve many adapters on one backbone over HTTP',

@@ -29,7 +29,7 @@ FLOORS = (  # from the lowest; the folders and loose files of one floor do not i
     ('inference',),
     ('combine', 'bank'),
     ('engine',),
-    ('analysis', 'incremental', 'serve', 'sweep'),
+    ('analysis', 'doctor', 'incremental', 'serve', 'sweep'),
     ('search', 'report'),
     ('cli', '__init__'),
 )

@@ -200,6 +200,21 @@ def backbone_preset(name: str) -> dict[str, Any]:
     return _preset('backbones', name).model.backbone.to_dict()
 
 
+def pretraining(name: str) -> tuple[str | None, str | None]:
+    """What a backbone's file says of its weights.
+
+    Returns:
+        Their file, and the name in :data:`NORMALIZATIONS` of what they were trained with, each
+        where it says so.
+
+    Raises:
+        RecipeError: There is no such backbone.
+    """
+    preset = _preset('backbones', name)
+    init_cfg = preset.model.backbone.get('init_cfg') or {}
+    return init_cfg.get('checkpoint'), preset.get('normalize')
+
+
 def export(name: str, file: str | Path) -> Path:
     """Writes a recipe as a short ``_base_`` config to edit.
 

@@ -19,7 +19,7 @@ from gleam_mm.registry import DATASETS, HOOKS, registered, scope_of
 
 Names = tuple[str, ...]
 
-_TRAINED = 'the dataset of train_dataloader'
+TRAINED = 'the dataset of train_dataloader'
 
 
 def fill_classes(cfg: Config, names: Names | None = None) -> None:
@@ -155,7 +155,7 @@ class CheckClassesHook(Hook):
         if runner.val_loop is not None:
             validation = runner.val_dataloader.dataset
             self._check(runner, validation, 'val_dataloader')
-            _compare(names_of(train), validation, _TRAINED, 'val_dataloader')
+            compare_classes(names_of(train), validation, TRAINED, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
         """Compares the head with the validation dataset."""
@@ -166,49 +166,69 @@ class CheckClassesHook(Hook):
         dataset = runner.test_dataloader.dataset
         self._check(runner, dataset, 'test_dataloader')
         if isinstance(getattr(runner, '_train_loop', None), BaseLoop):
-            _compare(
-                names_of(runner.train_dataloader.dataset), dataset, _TRAINED, 'test_dataloader'
+            compare_classes(
+                names_of(runner.train_dataloader.dataset), dataset, TRAINED, 'test_dataloader'
             )
         else:
             ours = getattr(runner, 'trained_classes', None)
-            _compare(ours, dataset, 'the checkpoint', 'test_dataloader')
+            compare_classes(ours, dataset, 'the checkpoint', 'test_dataloader')
 
     def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> None:
-        if hasattr(dataset, '__len__') and not len(dataset):
-            raise ValueError(f'{where}.dataset has no images')
-        model = unwrapped(runner.model)
-        outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
-        classes = names_of(dataset)
-        if outputs is not None and classes and outputs != len(classes):
-            told = ', '.join((*classes[:5], *(['...'] if len(classes) > 5 else [])))
-            advice = (
-                f'set model.head.num_classes={len(classes)}, or None to read it from the dataset'
-                if where == 'train_dataloader'
-                else f'data without some of the classes need the names of all, in {where}.dataset'
-                '.classes; data with others are none of this model'
-            )
-            raise ValueError(
-                f'model.head.num_classes is {outputs}, but the dataset of {where} has '
-                f'{len(classes)} classes ({told}): {advice}'
-            )
-        number = outputs or len(classes or ())
-        if number and self._labels_fit != (dataset, number):
-            for part in _parts(dataset):
-                self._check_labels(part, number, where)
-            self._labels_fit = dataset, number
+        outputs = outputs_of(unwrapped(runner.model))
+        check_dataset(dataset, outputs, where, labels=self._labels_fit != (dataset, outputs))
+        self._labels_fit = dataset, outputs
 
-    def _check_labels(self, dataset: BaseDataset, number: int, where: str) -> None:
-        for index in range(len(dataset)):
-            data = dataset.get_data_info(index)
-            label = data.get('gt_label')
-            if not isinstance(label, (int, np.integer, list, tuple, np.ndarray)):
-                return  # no labels, or of a kind that is not known
-            for one in np.ravel(label):  # of several labels each
-                if not 0 <= one < number:
-                    raise ValueError(
-                        f'{where}: label {one} of {data.get("img_path", f"image {index}")} is out '
-                        f'of range; there are {number} classes, 0 to {number - 1}'
-                    )
+
+def outputs_of(model: Any) -> int | None:
+    """How many classes the head of a model tells, if it tells classes."""
+    return getattr(getattr(model, 'head', None), 'num_classes', None)
+
+
+def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = True) -> None:
+    """Compares a dataset with the head.
+
+    Args:
+        dataset: The dataset, or one that wraps others.
+        outputs: How many classes the head tells, where it tells classes.
+        where: The key of its dataloader, for messages.
+        labels: Whether each label is looked at as well.
+
+    Raises:
+        ValueError: It has no images, other classes than the head, or a label that is none of them.
+    """
+    if hasattr(dataset, '__len__') and not len(dataset):
+        raise ValueError(f'{where}.dataset has no images')
+    classes = names_of(dataset)
+    if outputs is not None and classes and outputs != len(classes):
+        told = ', '.join((*classes[:5], *(['...'] if len(classes) > 5 else [])))
+        advice = (
+            f'set model.head.num_classes={len(classes)}, or None to read it from the dataset'
+            if where == 'train_dataloader'
+            else f'data without some of the classes need the names of all, in {where}.dataset'
+            '.classes; data with others are none of this model'
+        )
+        raise ValueError(
+            f'model.head.num_classes is {outputs}, but the dataset of {where} has '
+            f'{len(classes)} classes ({told}): {advice}'
+        )
+    number = outputs or len(classes or ())
+    if number and labels:
+        for part in parts_of(dataset):
+            _check_labels(part, number, where)
+
+
+def _check_labels(dataset: BaseDataset, number: int, where: str) -> None:
+    for index in range(len(dataset)):
+        data = dataset.get_data_info(index)
+        label = data.get('gt_label')
+        if not isinstance(label, (int, np.integer, list, tuple, np.ndarray)):
+            return  # no labels, or of a kind that is not known
+        for one in np.ravel(label):  # of several labels each
+            if not 0 <= one < number:
+                raise ValueError(
+                    f'{where}: label {one} of {data.get("img_path", f"image {index}")} is out '
+                    f'of range; there are {number} classes, 0 to {number - 1}'
+                )
 
 
 def check_test_data(runner: Runner) -> None:
@@ -224,7 +244,18 @@ def check_test_data(runner: Runner) -> None:
             hook.before_test(runner)
 
 
-def _compare(ours: Names | None, dataset: Any, whose: str, where: str) -> None:
+def compare_classes(ours: Names | None, dataset: Any, whose: str, where: str) -> None:
+    """Compares the classes of a dataset, and their order, with others.
+
+    Args:
+        ours: The classes of the training, where they are known.
+        dataset: The dataset.
+        whose: What the classes belong to, for messages.
+        where: The key of the dataloader, for messages.
+
+    Raises:
+        ValueError: They differ.
+    """
     theirs = names_of(dataset)
     if ours and theirs and ours != theirs:
         pairs = enumerate(zip_longest(ours, theirs))
@@ -237,16 +268,16 @@ def _compare(ours: Names | None, dataset: Any, whose: str, where: str) -> None:
 
 
 def names_of(dataset: Any) -> Names | None:
-    """The classes of a dataset, if it has names for them."""
+    """The classes of a dataset, where it names them."""
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     return tuple(map(str, names)) if isinstance(names, Sequence) and names else None
 
 
-def _parts(dataset: Dataset) -> Iterator[BaseDataset]:
+def parts_of(dataset: Dataset) -> Iterator[BaseDataset]:
     """The datasets behind wrappers, such as those that repeat, concatenate or select."""
     if isinstance(dataset, BaseDataset):
         yield dataset
         return
     for part in getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]:
         if part is not None:
-            yield from _parts(part)
+            yield from parts_of(part)

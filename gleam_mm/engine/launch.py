@@ -3,7 +3,8 @@
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -414,6 +415,20 @@ def build_training(
     return runner
 
 
+@contextmanager
+def naming_data_root() -> Iterator[None]:
+    """Within it, an error about a file of a dataset says how another place is named."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.filename is None:  # the dataset itself says what to do
+            raise
+        raise FileNotFoundError(
+            f'{error.filename}: no such file or folder; set `data_root` of the datasets, such as '
+            '--cfg-options train_dataloader.dataset.data_root=PATH'
+        ) from error
+
+
 def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     """Builds the runner of a config, in each process of a distributed run.
 
@@ -433,15 +448,8 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     if not test_only:
         check_optimizer(cfg)
     init_dist(cfg)
-    try:
+    with naming_data_root():
         fill_classes(cfg, classes_in(cfg.get('load_from')) if test_only else None)
-    except FileNotFoundError as error:
-        if error.filename is None:  # the dataset itself says what to do
-            raise
-        raise FileNotFoundError(
-            f'{error.filename}: no such file or folder; set `data_root` of the datasets, such as '
-            '--cfg-options train_dataloader.dataset.data_root=PATH'
-        ) from error
     if test_only:
         for key in TRAINING_KEYS:
             cfg[key] = None

@@ -18,3 +18,4 @@ model = dict(
     neck=dict(type='GlobalAveragePooling'),
     head=dict(type='LinearClsHead', in_channels=192, num_classes=None),
 )
+normalize = 'half'  # what it was pretrained with

@@ -15,3 +15,4 @@ model = dict(
     neck=None,
     head=dict(type='LinearClsHead', in_channels=128, num_classes=None),
 )
+normalize = 'half'  # what it was pretrained with

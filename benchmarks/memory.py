@@ -1,0 +1,148 @@
+"""How well `gleam-mm doctor` forecasts the memory of a training step.
+
+ViT-S/16 and Swin-T at 224 on the CPU, each contender in a process of its own. Beside the forecast
+stands what two real steps take at their peak: by PyTorch's allocator, whose every block its profiler
+tells, and of the whole process, by how much it grows beyond what it was with the model alone.
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --image-size 64 --batches 2
+"""
+
+import argparse
+import multiprocessing
+from collections.abc import Iterable
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from gleam_mm.config import recipes
+from gleam_mm.doctor import forecast
+from gleam_mm.models import build_model
+from gleam_mm.output import tables
+from gleam_mm.registry import scope_of
+
+BACKBONES = {
+    'vit-s': (dict(type='VisionTransformer', arch='deit-s', patch_size=16), None, 384),
+    'swin-t': (
+        dict(type='SwinTransformer', arch='tiny'),
+        dict(type='GlobalAveragePooling'),
+        768,
+    ),
+}
+METHODS = ('gleam-l', 'lora', 'linear')
+STEPS = 2
+
+
+def config(backbone: str, method: str, batch_size: int, image_size: int) -> Config:
+    """A training of the recipes' schedule, on a backbone of random weights."""
+    cfg = recipes.load(f'vit-b_{method}_folder')
+    described, neck, width = BACKBONES[backbone]
+    cfg.model = dict(
+        type='PETLClassifier',
+        backbone=dict(described, img_size=image_size),
+        neck=neck,
+        head=dict(type='LinearClsHead', in_channels=width, num_classes=10),
+        petl=recipes.method_preset(method),
+        allow_random_backbone=True,
+    )
+    cfg.train_dataloader.batch_size = batch_size
+    return cfg
+
+
+def stored(model: nn.Module) -> int:
+    """Bytes of the weights of a model."""
+    return sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+
+
+def steps(cfg: Config, model: nn.Module) -> None:
+    """Trains for a few steps."""
+    size = cfg.model.backbone.img_size
+    image = torch.zeros(3, size, size, dtype=torch.uint8)
+    sample = dict(inputs=image, data_samples=DataSample().set_gt_label(0))
+    batch = default_collate([deepcopy(sample) for _ in range(cfg.train_dataloader.batch_size)])
+    with scope_of(cfg):
+        wrapper = build_optim_wrapper(model, deepcopy(cfg.optim_wrapper))
+        for _ in range(STEPS):
+            model.train_step(batch, wrapper)
+    model.zero_grad(set_to_none=True)
+
+
+def of_allocator(cfg: Config, model: nn.Module) -> int:
+    """The peak by the allocator, whose blocks the profiler tells."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        steps(cfg, model)
+    events = profile.profiler.kineto_results.events()
+    blocks = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(events) if _is_block(e))
+    live = most = 0
+    for _, _, size in blocks:
+        live += size
+        most = max(most, live)
+    return most + stored(model)
+
+
+def _is_block(event: object) -> bool:
+    return event.name() == '[memory]'
+
+
+def of_process(cfg: Config, model: nn.Module) -> int | None:
+    """The peak of the process, less what it was before, with the weights; None but on Linux."""
+    forget = Path('/proc/self/clear_refs')
+    if not forget.exists():
+        return None
+    before = _kilobytes('VmRSS')
+    forget.write_text('5')  # the highest mark so far
+    steps(cfg, model)
+    return 1024 * (_kilobytes('VmHWM') - before) + stored(model)
+
+
+def _kilobytes(name: str) -> int:
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def measure(names: tuple[str, str, int, int]) -> tuple[int, int | None, int]:
+    """Forecast, peak of the process, and peak by the allocator, of one contender."""
+    torch.set_num_threads(1)
+    cfg = config(*names)
+    model = build_model(cfg).train()
+    told = forecast(cfg, model)
+    return told, of_process(cfg, model), of_allocator(cfg, model)
+
+
+def rows(contenders: Iterable[tuple[str, str, int, int]]) -> Iterable[list[str]]:
+    """The table's rows, one at a time."""
+    context = multiprocessing.get_context('spawn')
+    for names in contenders:
+        with context.Pool(1) as pool:
+            told, process, allocator = pool.apply(measure, (names,))
+        mb = ['—' if size is None else f'{size / 1e6:.1f}' for size in (told, allocator, process)]
+        ratio = f'{told / allocator:.3f}'
+        yield [*map(str, names[:3]), *mb, ratio, f'{told / process:.2f}' if process else '—']
+
+
+def main() -> None:
+    """Measures, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--image-size', type=int, default=224)
+    parser.add_argument('--batches', type=int, nargs='+', default=[2, 8])
+    args = parser.parse_args()
+    contenders = [
+        (backbone, method, batch, args.image_size)
+        for backbone in BACKBONES
+        for batch in args.batches
+        for method in METHODS
+    ]
+    head = ['backbone', 'method', 'batch', 'forecast', 'allocator', 'process', 'f/a', 'f/p']
+    print(f'MB; torch {torch.__version__}')
+    print(tables.text(head, rows(contenders), left=['backbone', 'method']))
+
+
+if __name__ == '__main__':
+    main()

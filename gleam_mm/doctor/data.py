@@ -1,0 +1,262 @@
+"""Data: whether they are there, fit the model and each other, and can be read."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gleam_mm.config.image_size import image_size
+from gleam_mm.doctor.findings import Findings
+from gleam_mm.engine import launch
+from gleam_mm.engine.classes import (
+    TRAINED,
+    check_dataset,
+    compare_classes,
+    fill_classes,
+    names_of,
+    parts_of,
+)
+from gleam_mm.registry import DATASETS, scope_of
+
+SPLITS = ('train', 'val', 'test')
+
+_UNEVEN = 10
+"""How many times as many images one class may have as another."""
+
+_MOST_FILES = 50_000
+"""Of more files, names alone are compared."""
+
+
+class _Picture(NamedTuple):
+    """What tells a picture from others: its path, or the digest of its pixels in memory."""
+
+    key: str
+    is_file: bool
+
+
+def check(cfg: Config, findings: Findings, pictures: int) -> tuple[Any, Any]:
+    """Examines the data of a config.
+
+    Args:
+        cfg: The whole config; the number of classes is filled in.
+        findings: Where findings go.
+        pictures: How many pictures of each split are read.
+
+    Returns:
+        The training dataset, and one of its samples; None where there is none.
+    """
+    if cfg.get('train_dataloader') is None:
+        findings.error('train', 'the config has no train_dataloader')
+    datasets: dict[str, Dataset] = {}
+    with findings.listening('data'):
+        with findings.gathered('classes'), launch.naming_data_root():
+            fill_classes(cfg)
+        for split in SPLITS:
+            config = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+            if config is None:
+                continue
+            validation = (cfg.get('val_dataloader') or {}).get('dataset')
+            if split == 'test' and config == validation:
+                findings.warning(
+                    'test',
+                    'its pictures are those of val: where options are chosen by val, their '
+                    'accuracy is too high',
+                    'test_dataloader.dataset.data_prefix=test, with pictures of its own',
+                )
+                continue
+            with findings.gathered(split), launch.naming_data_root(), scope_of(cfg):
+                datasets[split] = DATASETS.build(config)
+    sample = None
+    for split, dataset in datasets.items():
+        found = _check_split(cfg, split, dataset, datasets.get('train'), findings, pictures)
+        sample = found if split == 'train' else sample
+    _check_overlaps(datasets, findings)
+    return datasets.get('train'), sample
+
+
+def _check_split(
+    cfg: Config,
+    split: str,
+    dataset: Any,
+    train: Any,
+    findings: Findings,
+    pictures: int,
+) -> Any:
+    """Examines a split, and returns one of its samples."""
+    where, outputs = f'{split}_dataloader', (cfg.model.get('head') or {}).get('num_classes')
+    with findings.gathered(split):
+        check_dataset(dataset, outputs, where)
+        if train is not None and train is not dataset:
+            compare_classes(names_of(train), dataset, TRAINED, where)
+        _tell_classes(split, dataset, findings)
+        return _check_pictures(cfg, split, dataset, findings, pictures)
+    return None
+
+
+def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
+    """Tells how many images there are, in all and of each class."""
+    labels = [info.get('gt_label') for info in _infos(dataset)]
+    if not all(isinstance(label, (int, np.integer)) for label in labels):
+        findings.ok(split, f'{len(dataset):,} images')
+        return
+    counts = Counter(map(int, labels))
+    names = names_of(dataset) or tuple(map(str, sorted(counts)))
+    few, many = min(counts.values()), max(counts.values())
+    findings.ok(
+        split,
+        f'{len(dataset):,} images of {len(counts)} classes, '
+        + (f'{few:,} to {many:,} of each' if few < many else f'{few:,} of each'),
+    )
+    lacking = [name for label, name in enumerate(names) if not counts[label]]
+    if lacking and split == 'train':
+        findings.warning(
+            split,
+            f'{len(lacking)} of {len(names)} classes have no image: {_some(lacking)}',
+            'add images of them, or take them out of `classes`',
+        )
+    if split == 'train' and many > _UNEVEN * few:
+        rarest = min(counts, key=counts.__getitem__)
+        findings.warning(
+            split,
+            f'classes are uneven: {_name(names, rarest)} has {few:,} images, others up to {many:,}',
+            "wrap it, train_dataloader.dataset=dict(type='ClassBalancedDataset', "
+            'oversample_thr=..., dataset=...), and judge by the accuracy of each class',
+        )
+
+
+def _check_pictures(
+    cfg: Config, split: str, dataset: Any, findings: Findings, pictures: int
+) -> Any:
+    """Reads a sample of pictures, through the pipeline, and returns the first one."""
+    number = min(pictures, len(dataset))
+    samples, bad = [], []
+    for index in dict.fromkeys(np.linspace(0, len(dataset) - 1, number).round().astype(int)):
+        try:
+            samples.append(dataset[int(index)])
+        except Exception as error:  # decoders raise nearly anything
+            bad.append(' '.join(str(error).split()))
+    if bad:
+        findings.error(
+            split,
+            f'{len(bad)} of {number} pictures that were looked at cannot be read: {bad[0]}',
+            f'replace them, or {split}_dataloader.dataset.skip_unreadable=N leaves up to N out',
+        )
+    elif number:
+        findings.ok(split, f'{number} pictures read')
+    if not samples:
+        return None
+    _check_sizes(cfg, split, samples, findings)
+    return samples[0]
+
+
+def _check_sizes(cfg: Config, split: str, samples: Sequence[Any], findings: Findings) -> None:
+    expected = image_size(cfg.model.backbone)
+    shapes = [
+        tuple(sample['inputs'].shape[-2:])
+        for sample in samples
+        if isinstance(sample, Mapping) and isinstance(sample.get('inputs'), Tensor)
+    ]
+    other = next((shape for shape in shapes if shape != expected), None)
+    if other is not None:
+        findings.warning(
+            split,
+            f'images of {other[0]} x {other[1]} enter a backbone for {expected[0]} x {expected[1]}',
+            "sizes of None in the pipeline's transforms follow the backbone",
+        )
+    own = [sample['data_samples'].get('ori_shape') for sample in samples if shapes]
+    sides = sorted(min(shape[:2]) for shape in own if shape)
+    if sides and 2 * sides[len(sides) // 2] <= min(expected):
+        findings.warning(
+            split,
+            f'pictures are small: half of them have {sides[len(sides) // 2]} pixels or fewer on '
+            f'their short side and are enlarged to {min(expected)}',
+            'a backbone for smaller images costs less and may see as much',
+        )
+
+
+# What splits have in common -----------------------------------------------------------------------
+
+
+def _check_overlaps(datasets: Mapping[str, Any], findings: Findings) -> None:
+    """Looks for pictures of the training among those of the other splits."""
+    if 'train' not in datasets or len(datasets) < 2:
+        return
+    train, total = _pictures(datasets['train']), sum(map(len, datasets.values()))  # type: ignore
+    overlaps = False
+    for split in (split for split in datasets if split != 'train'):
+        own = _pictures(datasets[split])
+        if same := own & train:
+            overlaps = True
+            first = min(same).key if min(same).is_file else 'pixel by pixel'
+            findings.error(
+                split,
+                f'{len(same):,} of its pictures are trained on as well: {first}',
+                'take them out of one of both, or let hold_out=0.2 split the training data',
+            )
+        elif total <= _MOST_FILES and (pairs := _copies(own, train)):
+            overlaps = True
+            one, other = pairs[0]
+            findings.warning(
+                split,
+                f'{len(pairs):,} of its files are copies of files that are trained on: {one} is '
+                f'{other}',
+                'remove the copies',
+            )
+    if not overlaps:
+        others = ' and '.join(split for split in datasets if split != 'train')
+        findings.ok('splits', f'{others} and train have no picture in common')
+
+
+def _infos(dataset: Any) -> list[dict]:
+    return [part.get_data_info(i) for part in parts_of(dataset) for i in range(len(part))]
+
+
+def _pictures(dataset: Any) -> set[_Picture]:
+    found = set()
+    for info in _infos(dataset):
+        if path := info.get('img_path'):
+            remote = '://' in path
+            found.add(_Picture(path if remote else str(Path(path).absolute()), not remote))
+        elif isinstance(pixels := info.get('img'), np.ndarray):
+            found.add(_Picture(hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest(), False))
+    return found
+
+
+def _copies(own: set[_Picture], train: set[_Picture]) -> list[tuple[str, str]]:
+    """Files whose content is that of a file that is trained on, with that file."""
+    by_size: dict[int, list[str]] = {}
+    for picture in train:
+        if (size := _size(picture)) is not None:
+            by_size.setdefault(size, []).append(picture.key)
+    pairs = []
+    digests: dict[str, bytes] = {}
+    for picture in sorted(own):
+        for other in by_size.get(_size(picture) or -1, ()):
+            for path in (picture.key, other):
+                digests.setdefault(path, hashlib.sha256(Path(path).read_bytes()).digest())
+            if digests[picture.key] == digests[other]:
+                pairs.append((picture.key, other))
+                break
+    return pairs
+
+
+def _size(picture: _Picture) -> int | None:
+    try:
+        return os.stat(picture.key).st_size if picture.is_file else None  # noqa: PTH116
+    except OSError:
+        return None
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return names[label] if label < len(names) else str(label)
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ', '.join([*names[:most], *(['...'] if len(names) > most else [])])
