@@ -1,8 +1,8 @@
 """How well `gleam-mm doctor` forecasts the memory of a training step.
 
 ViT-S/16 and Swin-T at 224 on the CPU, each contender in a process of its own. Beside the forecast
-stands what two real steps take at their peak: by PyTorch's allocator, whose every block its profiler
-tells, and of the whole process, by how much it grows beyond what it was with the model alone.
+stands what two real steps take at their peak: by PyTorch's allocator, of whose every block its
+profiler tells, and by the whole process, which grows beyond what it was with the model alone.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --image-size 64 --batches 2
@@ -60,12 +60,16 @@ def stored(model: nn.Module) -> int:
     return sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
 
 
-def steps(cfg: Config, model: nn.Module) -> None:
-    """Trains for a few steps."""
+def batch_of(cfg: Config) -> dict:
+    """What a data loader hands over."""
     size = cfg.model.backbone.img_size
     image = torch.zeros(3, size, size, dtype=torch.uint8)
     sample = dict(inputs=image, data_samples=DataSample().set_gt_label(0))
-    batch = default_collate([deepcopy(sample) for _ in range(cfg.train_dataloader.batch_size)])
+    return default_collate([deepcopy(sample) for _ in range(cfg.train_dataloader.batch_size)])
+
+
+def steps(cfg: Config, model: nn.Module, batch: dict) -> None:
+    """Trains for a few steps."""
     with scope_of(cfg):
         wrapper = build_optim_wrapper(model, deepcopy(cfg.optim_wrapper))
         for _ in range(STEPS):
@@ -75,9 +79,9 @@ def steps(cfg: Config, model: nn.Module) -> None:
 
 def of_allocator(cfg: Config, model: nn.Module) -> int:
     """The peak by the allocator, whose blocks the profiler tells."""
-    cpu = torch.profiler.ProfilerActivity.CPU
+    batch, cpu = batch_of(cfg), torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
-        steps(cfg, model)
+        steps(cfg, model, batch)
     events = profile.profiler.kineto_results.events()
     blocks = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(events) if _is_block(e))
     live = most = 0
@@ -96,9 +100,9 @@ def of_process(cfg: Config, model: nn.Module) -> int | None:
     forget = Path('/proc/self/clear_refs')
     if not forget.exists():
         return None
-    before = _kilobytes('VmRSS')
+    batch, before = batch_of(cfg), _kilobytes('VmRSS')
     forget.write_text('5')  # the highest mark so far
-    steps(cfg, model)
+    steps(cfg, model, batch)
     return 1024 * (_kilobytes('VmHWM') - before) + stored(model)
 
 

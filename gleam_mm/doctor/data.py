@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from gleam_mm.config.image_size import image_size
 from gleam_mm.doctor.findings import Findings
@@ -54,7 +53,7 @@ def check(cfg: Config, findings: Findings, pictures: int) -> tuple[Any, Any]:
     """
     if cfg.get('train_dataloader') is None:
         findings.error('train', 'the config has no train_dataloader')
-    datasets: dict[str, Dataset] = {}
+    datasets: dict[str, Any] = {}
     with findings.listening('data'):
         with findings.gathered('classes'), launch.naming_data_root():
             fill_classes(cfg)
@@ -102,7 +101,7 @@ def _check_split(
 
 def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
     """Tells how many images there are, in all and of each class."""
-    labels = [info.get('gt_label') for info in _infos(dataset)]
+    labels: list[Any] = [info.get('gt_label') for info in _infos(dataset)]
     if not all(isinstance(label, (int, np.integer)) for label in labels):
         findings.ok(split, f'{len(dataset):,} images')
         return
@@ -188,7 +187,8 @@ def _check_overlaps(datasets: Mapping[str, Any], findings: Findings) -> None:
     """Looks for pictures of the training among those of the other splits."""
     if 'train' not in datasets or len(datasets) < 2:
         return
-    train, total = _pictures(datasets['train']), sum(map(len, datasets.values()))  # type: ignore
+    train = _pictures(datasets['train'])
+    total = sum(len(dataset) for dataset in datasets.values())
     overlaps = False
     for split in (split for split in datasets if split != 'train'):
         own = _pictures(datasets[split])
@@ -214,7 +214,7 @@ def _check_overlaps(datasets: Mapping[str, Any], findings: Findings) -> None:
         findings.ok('splits', f'{others} and train have no picture in common')
 
 
-def _infos(dataset: Any) -> list[dict]:
+def _infos(dataset: Any) -> list[dict[str, Any]]:
     return [part.get_data_info(i) for part in parts_of(dataset) for i in range(len(part))]
 
 
@@ -225,7 +225,7 @@ def _pictures(dataset: Any) -> set[_Picture]:
             remote = '://' in path
             found.add(_Picture(path if remote else str(Path(path).absolute()), not remote))
         elif isinstance(pixels := info.get('img'), np.ndarray):
-            found.add(_Picture(hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest(), False))
+            found.add(_Picture(hashlib.sha256(pixels.tobytes()).hexdigest(), False))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def examine(
     names = list(recipes.families()['methods']) if list(methods) == [ALL] else list(methods)
     for name in names:
         recipes.method_preset(name)
-    cfg, findings = cfg.copy(), Findings()
+    cfg, findings = deepcopy(cfg), Findings()  # its own copy() shares what is nested
     launch.use_own_components(cfg)
     train, sample = data.check(cfg, findings, pictures)
     built = model.check(cfg, findings)

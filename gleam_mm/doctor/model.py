@@ -1,6 +1,7 @@
 """The model: its weights, what they expect, how it pools, and what is known of its method."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import timm
@@ -28,7 +29,7 @@ _LARGE_ALPHA = 10
 
 def check(cfg: Config, findings: Findings) -> PETLClassifier | None:
     """Examines the model of a config, and returns it; None where none can be built."""
-    cfg = cfg.copy()
+    cfg = deepcopy(cfg)
     for test in (launch.check_head, launch.check_backbone):
         with findings.gathered(test.__name__.removeprefix('check_')):
             test(cfg)

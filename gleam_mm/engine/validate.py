@@ -1,6 +1,7 @@
 """Files of weights, measured on the validation split of their config."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,7 @@ def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, f
     Raises:
         UserError: Config, data and files do not fit each other.
     """
-    cfg = cfg.copy()
+    cfg = deepcopy(cfg)
     found = []
     # The work directory of the training keeps its own config and logs.
     with TemporaryDirectory() as folder, errors.setup():
@@ -57,7 +58,7 @@ def validate_each(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[s
     """
     found = []
     for checkpoint in checkpoints:
-        own = cfg.copy()
+        own = deepcopy(cfg)
         with errors.setup():
             own.model.petl = checked_part('method', read(checkpoint).metadata['method'])
         found += validate(own, [checkpoint])
