@@ -84,7 +84,7 @@ LINES = (
         ('gleam-t', 'lora'),
         ('gleam-t', 'lora'),
     ),
-    Line('The same, trained three times as long', MISSING, None, ('gleam-t-9', 'lora-9')),
+    Line('The same, trained twice as long', MISSING, None, ('gleam-t-6', 'lora-6')),
     Line(
         'GLEAM-L > LoRA on qkv, of rank 8 (10 on MiniVTAB, for its size)',
         _averages('gleam-l', 'lora'),

@@ -51,6 +51,7 @@ outside_pages = {
     'CONTRIBUTING.md': 'contributing',
     'SECURITY.md': 'security',
     'benchmarks/minivtab/RESULTS.md': 'results/minivtab',
+    'benchmarks/CLAIMS.md': 'results/claims',
     'benchmarks/real/README.md': 'results/real',
     'benchmarks/real/RESULTS.md': 'results/real-results',
 }

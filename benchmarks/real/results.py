@@ -35,7 +35,7 @@ CLAIMS = (
     ('GLEAM-L is better than SLoRA', 'gleam-l', 'slora'),
     ('LoRA of rank 8 on every Linear is better than SLoRA', 'lora-all', 'slora'),
     ('FacT is better than SLoRA', 'fact', 'slora'),
-    ('Nine epochs: GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t-9', 'lora-9'),
+    ('Six epochs: GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t-6', 'lora-6'),
 )
 """What is compared: a sentence, the method that it is about, and the other one."""
 
@@ -84,7 +84,7 @@ _TABLE = """\
 ## Accuracy
 
 By the mean over the tasks ({tasks}); parameters without the head. *seeds*: the fewest and the
-most that a task has. A method that lacks one of the tasks comes last, without a mean. `-9`: nine
+most that a task has. A method that lacks one of the tasks comes last, without a mean. `-6`: six
 epochs instead of three.
 """
 

@@ -1,8 +1,8 @@
-# The paper's headline on the tasks of real-a.py, three times as long.
+# The paper's headline on the tasks of real-a.py, twice as long.
 _base_ = '_real.py'
-methods = ['gleam-t-9', 'lora-9']
+methods = ['gleam-t-6', 'lora-6']
 datasets = ['real-cifar10', 'real-orientation']
 variants = {
-    f'{method}-9': {'method': method, 'train_cfg.max_epochs': 9, 'train_cfg.val_interval': 9}
+    f'{method}-6': {'method': method, 'train_cfg.max_epochs': 6, 'train_cfg.val_interval': 6}
     for method in ['gleam-t', 'lora']
 }
