@@ -1,6 +1,5 @@
 """The page of results, from the record alone."""
 
-import json
 import math
 import re
 import statistics
@@ -11,6 +10,7 @@ from typing import Any
 
 import charts
 import claims
+import inside
 import records
 import verdicts
 from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ from gleam_mm.report.trials import Row
 from gleam_mm.sweep.plan import FINAL, SELECT, Variant
 from gleam_mm.sweep.results import Result
 
-PAGE, HOMOGENEITY = 'RESULTS.md', 'homogeneity.json'
+PAGE = 'RESULTS.md'
 FRONT, DIFFERENCES = 'front', 'differences'
 SUITE: Suite = next(suite for suite in SUITES if suite.key == 'mini')
 RATE = 'optim_wrapper.optimizer.lr'
@@ -75,13 +75,6 @@ _LARGER = """\
 Beside the claim: of each method the largest variant with fewer parameters than the GLEAM. GLEAM has
 more here, so that a difference above 0 says nothing for the claim. p is not corrected."""
 
-_HOMOGENEITY = """\
-The paper's Figures 2 and 3: LoRA's updates are more alike across layers than the outputs of the
-frozen layers; sharing makes it worse; GLEAM makes it better. For each role: mean cosine similarity
-of the **updates** of adjacent blocks / of their **frozen outputs** for the same inputs, and in how
-many trained models the updates are more alike than the frozen outputs. `tools/analyze.py
-homogeneity` ([docs/analysis.md](../../docs/analysis.md)) measured it"""
-
 _RATES = """\
 No test split is open here. Bold: the highest mean, of equal ones the lowest rate, where all
 trainings of the method are complete; † is at the edge of the rates that were tried. *used*: in the
@@ -106,22 +99,15 @@ def write(folder: Path) -> list[Path]:
             f'{folder / records.CSV}: nothing is recorded; collect.py beside it reads the studies'
         )
     text, figures = build(
-        trainings, _json(folder / records.STUDIES) or {}, _json(folder / HOMOGENEITY)
+        trainings,
+        inside.read(folder / records.STUDIES) or {},
+        inside.read(folder / inside.HOMOGENEITY),
     )
     written = [folder / PAGE]
     write_bytes(written[0], text.encode())
     for name, draw in figures.items():
         written += save(draw(), folder / name, 'svg', 'png')
     return written
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f'{path}: {error}') from error
 
 
 def build(
@@ -171,7 +157,7 @@ def build(
         parts += [_LARGER, verdicts.lines(looked, parameters)]
     parts.append(ablation)
     if homogeneity:
-        parts += ['## Claim 4: are updates alike across layers?', _homogeneity(homogeneity)]
+        parts += ['## Claim 4: are updates alike across layers?', inside.updates(homogeneity)]
     parts.append(wiring)
     variants = {
         'Table 2 and Figure 5 of the paper': judged[claims.ABLATION.title],
@@ -383,45 +369,6 @@ def _left_out(points: Iterable[charts.Point], rows: Iterable[Row]) -> str:
 
 def _picture(name: str, text: str) -> str:
     return f'[![{text}]({name}.png)]({name}.svg)'
-
-
-def _homogeneity(content: Mapping[str, Any]) -> str:
-    """How alike adjacent layers are, beside accuracy.
-
-    Subjects are called after their method, with ``@`` and anything behind it where there are
-    several of a method: ``lora@count``.
-    """
-    subjects = content['subjects']
-    by_method: dict[str, list[Mapping[str, Any]]] = {}
-    for subject in subjects:
-        by_method.setdefault(subject['name'].partition('@')[0], []).append(subject)
-    roles = list(dict.fromkeys(role for subject in subjects for role in subject['roles']))
-    body = []
-    for method, own in by_method.items():
-        accuracy = statistics.fmean(subject['accuracy']['value'] for subject in own)
-        cells = [_alike(own, role) for role in roles]
-        body.append([markdown_code(method), str(len(own)), *cells, number(accuracy)])
-    data = dict.fromkeys(
-        markdown(f'{data["images"]:,} images of {data["dataset"]} {data["split"]}')
-        for data in (subject['data'] for subject in subjects)
-    )
-    return f'{_HOMOGENEITY} ([{HOMOGENEITY}]({HOMOGENEITY})) on {", ".join(data)}.\n\n' + pipes(
-        ['method', 'models', *roles, 'accuracy'], body, left=('method',)
-    )
-
-
-def _alike(subjects: Iterable[Mapping[str, Any]], role: str) -> str:
-    pairs = []
-    for subject in subjects:
-        if measured := subject['roles'].get(role):
-            pair = [measured[path]['adjacent']['cosine'] for path in ('update', 'frozen')]
-            if None not in pair:
-                pairs.append(pair)
-    if not pairs:
-        return MISSING
-    update, frozen = (statistics.fmean(values) for values in zip(*pairs, strict=True))
-    above = sum(u > f for u, f in pairs)
-    return f'{update:.3f} / {frozen:.3f} ({above} of {len(pairs)})'
 
 
 def _rates(trainings: Iterable[Record], used: Mapping[str, float]) -> str:

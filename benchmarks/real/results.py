@@ -1,12 +1,12 @@
 """The page of results on the real backbone, from its record alone."""
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import inside
 import paired
 import records
 from records import Record
@@ -102,6 +102,9 @@ _RATES = """\
 Of 1e-3, 3e-3 and 1e-2 the best on val200, for each task by itself; in brackets its accuracy there.
 """
 
+_ALIKE = '## Are updates alike across layers?'
+_EXPERTS = '## Which experts serve'
+
 
 def write(folder: Path) -> Path:
     """Writes the page of a folder that has a record.
@@ -110,9 +113,14 @@ def write(folder: Path) -> Path:
         folder: Where ``results.csv`` and ``studies.json`` are.
     """
     trainings = records.read(folder / records.CSV)
-    notes = json.loads((folder / records.STUDIES).read_text())
+    notes = inside.read(folder / records.STUDIES) or {}
     page = folder / PAGE
-    write_bytes(page, build(trainings, sorted(notes)).encode())
+    text = build(trainings, sorted(notes))
+    if homogeneity := inside.read(folder / inside.HOMOGENEITY):
+        text += f'\n{_ALIKE}\n\n{inside.updates(homogeneity)}\n'
+    if routing := inside.read(folder / inside.ROUTING):
+        text += f'\n{_EXPERTS}\n\n{inside.gates(routing)}\n'
+    write_bytes(page, text.encode())
     return page
 
 

@@ -1,0 +1,35 @@
+"""benchmarks/minivtab/inside.py: its numbers are means of what tools/analyze.py writes."""
+
+import math
+
+import inside
+import pytest
+
+from gleam_mm.errors import UserError
+
+
+def site(role, weight, entropy, by_class):
+    return {'role': role, 'weight': weight, 'gate_entropy': entropy, 'weight_by_class': by_class}
+
+
+def test_gates_are_means_over_the_sites_of_a_role():
+    nobody = [math.nan, math.nan]  # a class without images
+    sites = [
+        site('qkv', [0.25, 0.75], 0.5, [[0.2, 0.8], [0.3, 0.7], nobody]),
+        site('qkv', [0.5, 0.5], 0.7, [[0.2, 0.8], [0.8, 0.2], nobody]),
+        site('fc1', [1.0, 0.0], 0.0, [[1.0, 0.0], [1.0, 0.0], nobody]),
+    ]
+    data = {'dataset': 'Cats', 'split': 'val', 'images': 200}
+    content = {'subjects': [{'name': 'a', 'scales': [1, 2], 'sites': sites, 'data': data}]}
+    lines = inside.gates(content).splitlines()
+    assert '200 images of Cats val' in lines[5] + lines[4]
+    assert lines[-2] == '| `a` | qkv | 0.38 | 0.62 | 0.60 | 0.50 | 0.35 |'
+    assert lines[-1] == '| `a` | fc1 | 1.00 | 0.00 | 0.00 | 0.00 | 0.00 |'
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    file = tmp_path / 'routing.json'
+    assert inside.read(file) is None
+    file.write_text('{')
+    with pytest.raises(UserError, match=r'routing\.json'):
+        inside.read(file)
