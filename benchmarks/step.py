@@ -1,149 +1,387 @@
-"""What one training step costs: CPU time and peak memory of several methods, in one run.
+"""What a step costs: time and peak memory of methods, in training and at evaluation, in one run.
 
-Every contender lives in a process of its own, and the processes take turns, a step each, so that a
-change in the machine's speed meets all of them alike. Ratios are against the limit: a frozen
-backbone with the gradient flowing through all of its activations, which no method that adapts the
-first block can beat.
+Every contender takes its turns between those of all others, so that a change in the machine's speed
+meets all of them alike. Ratios are against the limit of the contender's library: in training a
+frozen backbone with the gradient flowing through all of its activations, at evaluation the backbone
+alone. Methods that merge cost nothing at evaluation once they are merged; what is measured is not.
 
-    python benchmarks/step.py                     # ViT-B/16 at 224, batch 4
-    python benchmarks/step.py --threads 1         # where other programs use the machine as well
-    python benchmarks/step.py --only limit gleam-l lora --rounds 20
+    python benchmarks/step.py                             # ViT-S and Swin-T, an hour on one core
+    python benchmarks/step.py --minutes 10 --threads 1    # as many rounds as that allows
+    python benchmarks/step.py --backbones vit-b --batches 4 --only gleam-l 'lora, every Linear'
+    python benchmarks/step.py --device cuda               # ViT-B and Swin-B, float32, bf16, fp16
+    python benchmarks/step.py --device cuda --backbones vit-b --only gleam-l --profile
+
+Tables go to --out: step.csv, of which what is there already is not measured again, step.md and
+step.svg. With --profile, profile.md instead, which says where the time goes.
 """
 
 import argparse
+import csv
+import io
+import itertools
+import json
 import logging
-import multiprocessing
-import platform
-import resource
+import os
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import torch
+from contenders import BACKBONES, CONTENDERS, MMPRETRAIN, share_frozen
+from measuring import Turns, environment, in_turn, profiled
 from mmengine.logging import MMLogger
-from torch import nn
 
-import gleam_mm  # noqa: F401  (registers the methods)
-from gleam_mm.layouts import LINEAR_ROLES
-from gleam_mm.registry import MODELS
+from gleam_mm.fileio import write_bytes
+from gleam_mm.output import escape, figures, tables
 
-WIDTH, CLASSES = 768, 100
+FOLDER = Path(__file__).parent / 'speed'
 
+ON_CPU = dict(backbones=['vit-s', 'swin-t'], batches=[4, 32], dtypes=['float32'])
+ON_CARD = dict(backbones=['vit-b', 'swin-b'], batches=[32, 128], dtypes=['float32', 'bf16', 'fp16'])
+"""What is measured where the flags do not say."""
 
-def backbone(image_size: int) -> dict:
-    return dict(type='VisionTransformer', arch='b', img_size=image_size, patch_size=16)
-
-
-def gleam_mm_model(image_size: int, **petl: object) -> nn.Module:
-    head = dict(type='LinearClsHead', in_channels=WIDTH, num_classes=CLASSES)
-    return MODELS.build(
-        dict(type='PETLClassifier', backbone=backbone(image_size), head=head, petl=petl)
-    )
+TRAINING, EVALUATION = 'training', 'evaluation'
 
 
-def mmpretrain_lora(image_size: int, targets: str) -> nn.Module:
-    head = dict(type='LinearClsHead', in_channels=WIDTH, num_classes=CLASSES)
-    return MODELS.build(
-        dict(
-            type='mmpretrain.LoRAModel',
-            module=dict(type='ImageClassifier', backbone=backbone(image_size), head=head),
-            alpha=8,
-            rank=8,
-            targets=[dict(type=targets)],
+@dataclass(frozen=True)
+class Setting:
+    """What all contenders of a table have in common."""
+
+    device: str
+    backbone: str
+    image_size: int
+    mode: str
+    batch: int
+    dtype: str
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        layout = ', channels last' if self.channels_last else ''
+        return (
+            f'{self.backbone} at {self.image_size}, {self.mode}, batch {self.batch}, '
+            f'{self.dtype}{layout}, {self.device}'
         )
-    )
 
 
-def limit(image_size: int) -> nn.Module:
-    model = gleam_mm_model(image_size, type='LinearProbe')
-    # A gradient that starts at the patch embedding's bias runs through every block.
-    model.backbone.patch_embed.projection.bias.requires_grad_(True)
-    return model
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a contender in a setting.
+
+    Attributes:
+        contender: Its name.
+        parameters: How many parameters it trains, the head's included.
+        time: The median over rounds of its time by its limit's in the same round.
+        low: The lower quartile of that.
+        high: The upper quartile.
+        memory: Its peak memory by its limit's.
+        rounds: How many rounds were counted.
+        images_per_second: On a card alone: elsewhere other programs take part in it.
+        gigabytes: Its peak memory, on a card.
+    """
+
+    contender: str
+    parameters: int
+    time: float
+    low: float
+    high: float
+    memory: float
+    rounds: int
+    images_per_second: float | None = None
+    gigabytes: float | None = None
 
 
-CONTENDERS: dict[str, Callable[[int], nn.Module]] = {
-    'limit': limit,
-    'gleam-l': lambda size: gleam_mm_model(size, type='GLEAM', rank=16),
-    'lora-8 (qkv)': lambda size: gleam_mm_model(size, type='LoRA', rank=8),
-    'lora-8 (every Linear)': lambda size: gleam_mm_model(
-        size, type='LoRA', rank=8, sites=LINEAR_ROLES
-    ),
-    'mmpretrain LoRAModel-8 (qkv)': lambda size: mmpretrain_lora(size, r'.*qkv'),
-    'mmpretrain LoRAModel-8 (every Linear)': lambda size: mmpretrain_lora(
-        size, r'.*(qkv|proj|layers\.0\.0|ffn\.layers\.1)'
-    ),
-    'full tuning': lambda size: gleam_mm_model(size, type='FullTuning'),
-}
+def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float) -> list[Row]:
+    """Measures contenders in turn.
 
-
-def work(name: str, args: argparse.Namespace, pipe: Connection) -> None:
-    """Trains one contender, a step at each message, and answers with the CPU seconds it took."""
-    MMLogger.get_current_instance().setLevel(logging.WARNING)
-    torch.set_num_threads(args.threads)
+    Args:
+        setting: What they have in common.
+        names: Their names; the limits of their libraries join them.
+        rounds: How many rounds to count; two are not counted.
+        seconds: When no further round begins; three are counted in any case.
+    """
+    backbone = BACKBONES[setting.backbone]
+    chosen = {name: CONTENDERS[name] for name in names}
+    limits = {
+        c.library: name
+        for name, c in CONTENDERS.items()
+        if c.limit and any(c.library == other.library for other in chosen.values())
+    }
+    names = [name for name in CONTENDERS if name in (*limits.values(), *chosen)]
     torch.manual_seed(0)
-    model = CONTENDERS[name](args.image_size).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3)
-    images = torch.randn(args.batch_size, 3, args.image_size, args.image_size)
-    labels = torch.randint(CLASSES, (args.batch_size,))
-    named = model.named_parameters()
-    pipe.send(sum(p.numel() for name, p in named if p.requires_grad and 'head.' not in name))
-    while pipe.recv() == 'step':
-        start = time.process_time()
-        loss = nn.functional.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()  # here, as MMEngine does
-        pipe.send(time.process_time() - start)
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--only', nargs='+', choices=CONTENDERS, help='contenders to compare')
-    parser.add_argument('--batch-size', type=int, default=4)
-    parser.add_argument('--image-size', type=int, default=224)
-    parser.add_argument('--rounds', type=int, default=10, help='counted steps of each contender')
-    parser.add_argument('--warmup', type=int, default=2, help='steps not counted')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-
-    names = list(dict.fromkeys(['limit', *(args.only or CONTENDERS)]))
-    context = multiprocessing.get_context('spawn')
-    pipes, processes = {}, []
+    models = {name: CONTENDERS[name].build(backbone, setting.image_size) for name in names}
+    for library in limits:
+        share_frozen({n: m for n, m in models.items() if CONTENDERS[n].library == library})
+    images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
+    training = setting.mode == TRAINING
+    entries = {
+        name: Turns(model, images, training, setting.dtype, setting.channels_last)
+        for name, model in models.items()
+    }
+    started, counted = time.monotonic(), []
+    for number, taken in enumerate(in_turn(entries)):
+        if number == 1:  # by now there are the optimizers' states
+            peaks = {name: entry.peak() for name, entry in entries.items()}
+        if number >= 2:
+            counted.append(taken)
+        late = len(counted) >= 3 and time.monotonic() - started > seconds
+        if len(counted) >= rounds or late:
+            break
+    rows = []
     for name in names:
-        pipes[name], theirs = context.Pipe()
-        processes.append(context.Process(target=work, args=(name, args, theirs), daemon=True))
-        processes[-1].start()
-        theirs.close()
-    parameters = {name: pipes[name].recv() for name in names}
-    seconds = {name: [] for name in names}
-    for turn in range(args.warmup + args.rounds):
-        for name in names:
-            pipes[name].send('step')
-            elapsed = pipes[name].recv()
-            if turn >= args.warmup:
-                seconds[name].append(elapsed)
-    memory = {}
-    for name in names:
-        pipes[name].send('stop')
-        memory[name] = pipes[name].recv()
-    for process in processes:
-        process.join()
-
-    print(
-        f'ViT-B/16 at {args.image_size}, batch {args.batch_size}, {args.threads} threads, '
-        f'median of {args.rounds} rounds; torch {torch.__version__}, {platform.machine()}'
-    )
-    print(f'{"contender":40}{"parameters":>12}{"CPU s":>8}{"ratio":>8}{"peak MB":>9}{"ratio":>8}')
-    for name in names:
-        ratios = [mine / base for mine, base in zip(seconds[name], seconds['limit'], strict=True)]
-        print(
-            f'{name:40}{parameters[name]:>12,}{statistics.median(seconds[name]):>8.2f}'
-            f'{statistics.median(ratios):>8.2f}{memory[name]:>9.0f}'
-            f'{memory[name] / memory["limit"]:>8.2f}'
+        limit = limits[CONTENDERS[name].library]
+        ratios = [taken[name] / taken[limit] for taken in counted]
+        low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
+        card = setting.device == 'cuda'
+        median = statistics.median(taken[name] for taken in counted)
+        rows.append(
+            Row(
+                name,
+                sum(p.numel() for p in models[name].parameters() if p.requires_grad),
+                middle,
+                low,
+                high,
+                peaks[name] / peaks[limit],
+                len(counted),
+                setting.batch / median if card else None,
+                peaks[name] / 1e9 if card else None,
+            )
         )
+    return rows
+
+
+def profile(setting: Setting, names: Sequence[str]) -> str:
+    """Where the time of one turn of each contender goes, as Markdown."""
+    parts = []
+    for name in names:
+        model = CONTENDERS[name].build(BACKBONES[setting.backbone], setting.image_size)
+        images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
+        training = setting.mode == TRAINING
+        entry = Turns(model, images, training, setting.dtype, setting.channels_last)
+        for _ in range(3):
+            entry.turn()
+        body = [
+            (f'`{operation}`', f'{share:.1%}', f'{calls:,}')
+            for operation, share, calls in profiled(entry, rows=15)
+        ]
+        head = ('operation', 'share of the time', 'calls')
+        table = tables.pipes(head, body, left=head[:1])
+        parts.append(f'### {name}: {setting}\n\n{table}\n')
+    return '\n'.join(parts)
+
+
+def read(path: Path) -> dict[Setting, list[Row]]:
+    """What a CSV file of measurements holds."""
+    if not path.is_file():
+        return {}
+    found: dict[Setting, list[Row]] = {}
+    with path.open(newline='') as file:
+        for line in csv.DictReader(file):
+            setting = Setting(**{f.name: _parsed(line[f.name], f.type) for f in fields(Setting)})
+            row = Row(**{f.name: _parsed(line[f.name], f.type) for f in fields(Row)})
+            found.setdefault(setting, []).append(row)
+    return found
+
+
+def _parsed(text: str, kind: type) -> object:
+    if kind is bool:
+        return text == 'True'
+    if kind in (str, int, float):
+        return kind(text)
+    return float(text) if text else None
+
+
+def write(results: dict[Setting, list[Row]], path: Path) -> None:
+    """Writes them, whole or not at all."""
+    text = io.StringIO()
+    names = [field.name for kind in (Setting, Row) for field in fields(kind)]
+    writer = csv.DictWriter(text, names, lineterminator='\n')
+    writer.writeheader()
+    for setting, rows in results.items():
+        for row in rows:
+            line = asdict(setting) | asdict(row)
+            short = {k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()}
+            writer.writerow(short)
+    write_bytes(path, text.getvalue().encode())
+
+
+def markdown(results: dict[Setting, list[Row]]) -> str:
+    """One table for each backbone and mode, with the batches and types beside each other."""
+    parts = []
+    for title, settings in _grouped(results):
+        names = _ordered(row.contender for setting in settings for row in results[setting])
+        head = ['contender', 'trained parameters']
+        for setting in settings:
+            what = f'batch {setting.batch}'
+            if setting.device == 'cuda':
+                what += f', {setting.dtype}{", channels last" if setting.channels_last else ""}'
+                head += [f'{what}: images/s', 'GB']
+            head += [f'{what}: time', 'quartiles', 'memory']
+        body = []
+        for name in names:
+            line = [name]
+            for setting in settings:
+                row = next((r for r in results[setting] if r.contender == name), None)
+                if len(line) == 1:
+                    line.append(f'{row.parameters:,}' if row else tables.MISSING)
+                if setting.device == 'cuda':
+                    line += [
+                        tables.number(row and row.images_per_second),
+                        tables.number(row and row.gigabytes, '.2f'),
+                    ]
+                if row is None:
+                    line += [tables.MISSING] * 3
+                else:
+                    line += [
+                        f'{row.time:.2f}',
+                        f'{row.low:.2f} to {row.high:.2f}',
+                        f'{row.memory:.2f}',
+                    ]
+            body.append(line)
+        rounds = sorted({row.rounds for setting in settings for row in results[setting]})
+        span = str(rounds[0]) if len(rounds) == 1 else f'{rounds[0]} to {rounds[-1]}'
+        table = tables.pipes(head, body, left=head[:1])
+        parts.append(f'### {title}\n\n{table}\n\nMedians of {span} rounds.\n')
+    return '\n'.join(parts)
+
+
+def draw(results: dict[Setting, list[Row]], path: Path) -> list[Path]:
+    """Draws time and memory of every contender, a panel for each table."""
+    groups = list(_grouped(results))
+    longest = max(
+        len({r.contender for s in settings for r in results[s]}) for _, settings in groups
+    )
+    figure = figures.new(720, len(groups) * (60 + 15 * longest), layout='constrained')
+    axes = figure.subplots(len(groups), 2, squeeze=False, sharey='row')
+    for (title, settings), (left, right) in zip(groups, axes, strict=True):
+        names = _ordered(row.contender for setting in settings for row in results[setting])
+        places = {name: -index for index, name in enumerate(names)}
+        for ax, what in ((left, 'time'), (right, 'memory')):
+            figures.bare(ax)
+            ax.axvline(1, color=figures.INK, linewidth=0.8)
+            for setting, mark in zip(settings, itertools.cycle('osD^vP'), strict=False):
+                rows = results[setting]
+                ax.scatter(
+                    [getattr(row, what) for row in rows],
+                    [places[row.contender] for row in rows],
+                    marker=mark,
+                    s=18,
+                    color=[
+                        figures.ACCENT if row.contender.startswith('gleam') else figures.SOFT
+                        for row in rows
+                    ],
+                    label=f'batch {setting.batch}, {setting.dtype}',
+                )
+            ax.set_xlabel(f'{what}, by the limit')
+        left.set_yticks(list(places.values()), [escape.figure(name) for name in names])
+        left.set_title(escape.figure(title), loc='left', fontsize=10, color=figures.INK)
+        right.legend(fontsize=8, frameon=False, loc='best')
+    return figures.save(figure, path, 'svg')
+
+
+def _grouped(results: Iterable[Setting]) -> Iterable[tuple[str, list[Setting]]]:
+    def key(setting: Setting) -> tuple:
+        return setting.device, setting.backbone, setting.image_size, setting.mode
+
+    for (device, backbone, size, mode), members in itertools.groupby(sorted(results, key=key), key):
+        place = ', on a card' if device == 'cuda' else ''
+        yield f'{BACKBONES[backbone].title} at {size}, {mode}{place}', list(members)
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    there = set(names)
+    return [name for name in CONTENDERS if name in there]
+
+
+def settings_of(args: argparse.Namespace) -> list[Setting]:
+    """What the flags ask for, the small ones first."""
+    defaults = ON_CARD if args.device == 'cuda' else ON_CPU
+    found = []
+    for batch, dtype, mode, backbone in itertools.product(
+        args.batches or defaults['batches'],
+        args.dtypes or defaults['dtypes'],
+        args.modes,
+        args.backbones or defaults['backbones'],
+    ):
+        found.append(
+            Setting(args.device, backbone, args.image_size, mode, batch, dtype, args.channels_last)
+        )
+    return found
+
+
+def contenders_of(setting: Setting, only: Sequence[str] | None) -> list[str]:
+    """Who takes part: all by default, but at evaluation for those that change nothing there."""
+    return [
+        name
+        for name, contender in CONTENDERS.items()
+        if (only is None or name in only or contender.limit)
+        and (setting.mode == TRAINING or contender.evaluated)
+        and (contender.library == MMPRETRAIN or BACKBONES[setting.backbone].timm is not None)
+    ]
+
+
+def note(folder: Path, what: str, device: str = 'cpu') -> None:
+    """Notes in a folder on which machine and by which command something was measured."""
+    path = folder / 'machines.json'
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    record[what] = environment(device) | {
+        'threads': str(torch.get_num_threads()),
+        'load': f'{os.getloadavg()[2]:.1f} in a quarter of an hour, of {os.cpu_count()} cores',
+        'command': shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]),
+    }
+    write_bytes(path, json.dumps(record, indent=2, sort_keys=True).encode() + b'\n')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+    parser.add_argument('--backbones', nargs='+', help='vit-s and swin-t; on a card vit-b, swin-b')
+    parser.add_argument('--modes', nargs='+', default=[TRAINING, EVALUATION])
+    parser.add_argument('--batches', type=int, nargs='+', help='4 and 32; on a card 32 and 128')
+    parser.add_argument('--dtypes', nargs='+', help='float32; on a card bf16 and fp16 as well')
+    parser.add_argument('--channels-last', action='store_true')
+    parser.add_argument('--image-size', type=int, default=224)
+    parser.add_argument('--only', nargs='+', help='contenders beside the limits')
+    parser.add_argument('--rounds', type=int, default=10, help='counted turns of each contender')
+    parser.add_argument('--minutes', type=float, default=60, help='of all settings together')
+    parser.add_argument('--threads', type=int, help='threads of PyTorch on a CPU')
+    parser.add_argument('--profile', action='store_true', help='say where the time goes instead')
+    parser.add_argument('--out', type=Path, default=FOLDER, help='folder of the tables')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures, and writes what was measured after every setting."""
+    args = parse_args(argv)
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    settings = settings_of(args)
+    if args.profile:
+        told = [profile(setting, contenders_of(setting, args.only)) for setting in settings]
+        write_bytes(args.out / 'profile.md', '\n'.join(told).encode())
+        print(f'wrote {args.out / "profile.md"}')
+        return
+    results = read(args.out / 'step.csv')
+    missing = [setting for setting in settings if setting not in results]
+    end = time.monotonic() + 60 * args.minutes
+    for index, setting in enumerate(missing):
+        share = (end - time.monotonic()) / (len(missing) - index)
+        print(f'{setting} ...', flush=True)
+        results[setting] = measure(setting, contenders_of(setting, args.only), args.rounds, share)
+        write(results, args.out / 'step.csv')
+    if missing:
+        note(args.out, f'step on {args.device}', args.device)
+    write_bytes(args.out / 'step.md', markdown(results).encode())
+    for path in draw(results, args.out / 'step'):
+        print(f'wrote {path}')
+    print(markdown(results))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,149 @@
+"""One turn of a model, a training step or an evaluation: its time, and the peak of its memory.
+
+On a CPU the time is that which the process was given, so that other programs matter less; on a card
+it is the clock's, once the card is done. Memory is that of tensors, as the allocator was asked for
+it: neither Python and its libraries, nor what an allocator keeps in reserve.
+"""
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from contenders import CLASSES
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+DTYPES = {'float32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+"""What autocast computes in; with float32 there is none."""
+
+
+class Turns:
+    """A model that takes turns with others.
+
+    Args:
+        model: From images to logits.
+        images: A batch of them, on the device.
+        training: Whether a turn is a step of AdamW, or else an evaluation.
+        dtype: A key of :data:`DTYPES`.
+        channels_last: Whether images and the weights of convolutions are in this format.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: torch.Tensor,
+        training: bool,
+        dtype: str = 'float32',
+        channels_last: bool = False,
+    ) -> None:
+        layout = torch.channels_last if channels_last else torch.preserve_format
+        self.model = model.to(images.device, memory_format=layout).train(training)
+        self.images = images.to(memory_format=layout)
+        self.labels = torch.arange(len(images), device=images.device) % CLASSES
+        self.training = training
+        self.dtype = DTYPES[dtype]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
+        scaled = training and self.dtype is torch.float16 and images.is_cuda
+        self.scaler = torch.amp.GradScaler(images.device.type, enabled=scaled)
+
+    def turn(self) -> None:
+        """A step, or an evaluation."""
+        if self.training:
+            self._step()
+        else:
+            with torch.no_grad(), self._autocast():
+                self.model(self.images)
+
+    def seconds(self) -> float:
+        """How long a turn takes."""
+        if self.images.is_cuda:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            self.turn()
+            torch.cuda.synchronize()
+            return time.perf_counter() - start
+        start = time.process_time()
+        self.turn()
+        return time.process_time() - start
+
+    def peak(self) -> int:
+        """Bytes of the model, of the optimizer's state, and of what a turn adds at its peak."""
+        kept = [*self.model.parameters(), *self.model.buffers()]
+        for state in self.optimizer.state.values():
+            kept += [value for value in state.values() if isinstance(value, torch.Tensor)]
+        return sum(tensor.nbytes for tensor in kept) + self._transient()
+
+    def _transient(self) -> int:
+        if self.images.is_cuda:
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            self.turn()
+            return torch.cuda.max_memory_allocated() - before
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            self.turn()
+        events = [e for e in found.profiler.kineto_results.events() if e.name() == '[memory]']
+        now = most = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            now += event.nbytes()
+            most = max(most, now)
+        return most
+
+    def _step(self) -> None:
+        with self._autocast():
+            loss = nn.functional.cross_entropy(self.model(self.images), self.labels)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()  # here, as MMEngine does
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.images.device.type, self.dtype)
+
+
+def in_turn(entries: dict[str, Turns]) -> Iterator[dict[str, float]]:
+    """Rounds without an end, in each of which every model takes one turn; the seconds of each.
+
+    A change in the machine's speed meets all of them alike.
+    """
+    while True:
+        yield {name: entry.seconds() for name, entry in entries.items()}
+
+
+def profiled(entry: Turns, rows: int) -> list[tuple[str, float, int]]:
+    """Where the time of a turn goes.
+
+    Returns:
+        Operations, their shares of the time and how often they are called, the dearest first.
+    """
+    cuda = entry.images.is_cuda
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as found:
+        entry.turn()
+        if cuda:
+            torch.cuda.synchronize()
+    own = 'self_device_time_total' if cuda else 'self_cpu_time_total'
+    averages = sorted(found.key_averages(), key=lambda event: -getattr(event, own))
+    total = sum(getattr(event, own) for event in averages) or 1
+    return [(event.key, getattr(event, own) / total, event.count) for event in averages[:rows]]
+
+
+def environment(device: str = 'cpu') -> dict[str, str]:
+    """The machine and the versions that a measurement is of."""
+    names = ('torch', 'torchvision', 'timm', 'mmpretrain', 'mmengine', 'peft')
+    cpu = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        models = [line for line in info.read_text().splitlines() if line.startswith('model name')]
+        cpu = models[0].partition(':')[2].strip() if models else cpu
+    return {
+        'machine': torch.cuda.get_device_name() if device == 'cuda' else cpu,
+        'system': f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
+        'versions': ', '.join(f'{name} {version(name)}' for name in names),
+    }
