@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bank bench test test-slow test-long test-onedl conformance backbones campaign lint docs pretrain \
+.PHONY: help demo bank bench speed test test-slow test-long test-onedl conformance backbones campaign lint docs pretrain \
 	clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
 	@echo 'make bank        five small adapters on one backbone, asked in one stream (minutes)'
 	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
+	@echo 'make speed       what steps cost, and benchmarks/SPEED.md (an hour and a half on one core)'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
 	@echo 'make test-long   what CI leaves out as well'
@@ -65,6 +66,13 @@ bench: $(VENV)/.dev
 	done
 	$(BIN)/python benchmarks/minivtab/collect.py
 	$(BIN)/python benchmarks/minivtab/page.py
+
+# What was measured before is not measured again: remove benchmarks/speed to begin anew.
+speed: $(VENV)/.dev
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/step.py --threads 1 --minutes 60
+	$(BIN)/python benchmarks/speed.py
 
 test: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow and not long'

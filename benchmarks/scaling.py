@@ -197,6 +197,19 @@ def write(found: Iterable[Point], path: Path) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
+def read(path: Path) -> list[tuple[Axis, list[Point]]]:
+    """The points of a CSV file, by their axes."""
+    if not path.is_file():
+        return []
+    with path.open(newline='') as file:
+        found = [
+            Point(**{f.name: f.type(line[f.name]) for f in fields(Point)})
+            for line in csv.DictReader(file)
+        ]
+    by_axis = [(axis, [point for point in found if point.axis == axis.name]) for axis in AXES]
+    return [(axis, there) for axis, there in by_axis if there]
+
+
 def markdown(results: Sequence[tuple[Axis, list[Point]]]) -> str:
     """A table of what GLEAM adds, and one of how that grows, with the verdict."""
     head = ('', 'value', ARITHMETIC, MEMORY, OPERATIONS)

@@ -17,6 +17,10 @@ default_hooks = dict(
     calibrate=dict(type='CalibrateHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    # `default_hooks.device_cache.cache_features=True` computes what the backbone does before the
+    # first trained block once (of a linear probe all of it), `cache_images=True` keeps the images
+    # on the device; both need training images that are not augmented at random.
+    device_cache=dict(type='DeviceCacheHook', cache_images=False, cache_features=False),
     # On a terminal: one progress bar, the rest goes to the log file.
     console=dict(type='ConsoleHook'),
 )

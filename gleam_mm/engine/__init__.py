@@ -1,6 +1,7 @@
 """MMEngine hooks and optimizer parts."""
 
 from gleam_mm.engine.amp import CPUAmpOptimWrapper
+from gleam_mm.engine.cache_hook import DeviceCacheHook
 from gleam_mm.engine.calibrate_hook import CalibrateHook
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
@@ -22,6 +23,7 @@ __all__ = [
     'CalibrateHook',
     'CheckClassesHook',
     'ConsoleHook',
+    'DeviceCacheHook',
     'EpochSeedHook',
     'EpochTrainLoop',
     'IterTrainLoop',

@@ -18,8 +18,10 @@ from gleam_mm.engine.calibrate_hook import CalibrateHook
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, Names, classes_of_meta
 from gleam_mm.engine.console_hook import ConsoleHook, route_log
+from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.engine.order import EpochSeedHook, stop_workers
+from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import RUNNERS
 
 _NEEDED: dict[str, type[Hook]] = {
@@ -190,6 +192,20 @@ class PETLRunner(Runner):
         if fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter'):
             self._running = True
         super().call_hook(fn_name, **kwargs)
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compiles what the config's ``compile`` says: the frozen backbone with its method.
+
+        MMEngine compiles whole steps, whose data samples and optimizer break them into pieces. A
+        model of another kind is left to it.
+        """
+        options = self.cfg.get('compile')
+        model = unwrapped(self.model)
+        if not options or not isinstance(getattr(model, 'petl', None), PETLMethod):
+            super()._maybe_compile(target)
+            return
+        if target == 'train_step' or self._train_loop is None:
+            model.backbone.compile(**({} if options is True else options))
 
     def _checked(self, launch: Any) -> Any:
         self._running = False

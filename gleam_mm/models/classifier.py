@@ -14,6 +14,7 @@ from gleam_mm.models import description, library
 from gleam_mm.models.adapted import Adapted, draw_backbone, split_pretrained
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
+from gleam_mm.models.prefix import Cached
 from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.registry import MODELS, own_scope
 
@@ -143,12 +144,17 @@ class PETLClassifier(Adapted, ImageClassifier):
                 f'model.head.in_channels={reads}: the backbone gives {width} numbers an image'
             )
 
-    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:
-        """Extracts features, as in MMPretrain.
+    def extract_feat(
+        self, inputs: Tensor | Cached, stage: str = 'neck'
+    ) -> tuple[Tensor, ...] | Tensor:
+        """Extracts features, as in MMPretrain, or goes on from those of a frozen prefix.
 
         Raises:
             ValueError: The features are not pooled, so that the head would classify every token.
         """
+        if isinstance(inputs, Cached):
+            with inputs.prefix.resumed(inputs.features) as blank:
+                return self.extract_feat(blank, stage)
         with attention_context():
             feats = super().extract_feat(inputs, stage)
         if stage == 'neck' and self.with_head and not isinstance(self.head, _READ_MAPS):

@@ -1,0 +1,106 @@
+"""Makes benchmarks/SPEED.md of what was measured into benchmarks/speed.
+
+python benchmarks/step.py --minutes 60 --threads 1
+python benchmarks/scaling.py
+python benchmarks/features.py
+python benchmarks/speed.py
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import features
+import scaling
+import step
+
+from gleam_mm.fileio import write_bytes
+from gleam_mm.output import escape, tables
+
+PAGE = Path(__file__).parent / 'SPEED.md'
+
+_HEAD = """# Speed
+
+`make speed` measures all of this and writes this page; what is in `benchmarks/speed` already is not measured again. On
+a CPU there are ratios alone, of CPU time of turns that contenders take one after the other, so that a change in the
+machine's speed meets all of them alike; other programs may have run beside it. Memory is that of tensors, at the peak of
+a turn, the model and the optimizer's state included.
+"""
+
+_STEPS = """## Steps
+
+By the limit of the same library: in training a frozen backbone with the gradient flowing through all of its
+activations, at evaluation the backbone alone. Methods that merge cost nothing at evaluation once they are merged; these
+are not. Full tuning is below the limit where it is not: it has no method's operations, and the gradients of all weights.
+"""
+
+_NO_CARD = """### On a card
+
+Nothing was measured on a card yet: none was at hand. `python benchmarks/step.py --device cuda` measures ViT-B and
+Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there, `--channels-last` in that format, and `--profile`
+says where the time goes; each adds its tables to this page.
+"""
+
+_SCALING = """## Cost against size
+
+Counted, not timed, of one training step of GLEAM: on a ViT-S at 224 along its rank, its experts and the pixels of an
+image's side, on a ViT-g/14 along the depth.
+"""
+
+_FEATURES = """## Cached features
+
+Whole trainings with `default_hooks.device_cache.cache_features=True` and without, in turn; accuracies on validation, in
+per cent.
+"""
+
+
+def page(folder: Path) -> str:
+    """The page, of what is in the folder."""
+    parts = [_HEAD]
+    results = step.read(folder / 'step.csv')
+    if results:
+        parts += [_STEPS, step.markdown(results)]
+        parts.append('![Time and memory of a step](speed/step.svg)\n')
+    if not any(setting.device == 'cuda' for setting in results):
+        parts.append(_NO_CARD)
+    if found := scaling.read(folder / 'scaling.csv'):
+        parts += [_SCALING, scaling.markdown(found)]
+        parts.append('![What GLEAM adds as it grows](speed/scaling.svg)\n')
+    if rows := features.read(folder / 'features.csv'):
+        parts += [_FEATURES, features.markdown(rows)]
+    record = folder / 'machines.json'
+    if record.is_file():
+        parts.append(_machines(json.loads(record.read_text())))
+    return '\n'.join(parts)
+
+
+def _machines(record: Mapping[str, Mapping[str, str]]) -> str:
+    head = ('measured', 'command', 'machine', 'threads', 'load', 'versions')
+    body = [
+        (
+            escape.markdown(what),
+            escape.markdown_code(told['command']),
+            escape.markdown(f'{told["machine"]}, {told["system"]}'),
+            told['threads'],
+            escape.markdown(told['load']),
+            escape.markdown(told['versions']),
+        )
+        for what, told in record.items()
+    ]
+    return f'## Machines and commands\n\n{tables.pipes(head, body, left=head)}\n'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--out', type=Path, default=step.FOLDER, help='folder of the results')
+    args = parser.parse_args(argv)
+    write_bytes(PAGE, page(args.out).encode())
+    print(f'wrote {PAGE}')
+
+
+if __name__ == '__main__':
+    main()

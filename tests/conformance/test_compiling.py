@@ -1,0 +1,69 @@
+"""A backbone with any method compiles as one graph for training, and is not compiled again.
+
+No column of the matrix, which has the evaluation: a method that draws another model at every step
+cannot have it.
+"""
+
+import pytest
+import torch
+from cases import CASES, NUM_CLASSES, build_classifier, logits, make_images, randomize
+from torch._dynamo.utils import counters
+from torch.nn import functional as F
+
+DRAWS = {
+    'DyLoRA': 'another rank at every step',
+    'GLoRA': 'another subnet at every step',
+    'GLoRA, rank 2': 'another subnet at every step',
+    'NOAH': 'another subnet at every step',
+}
+FAST = ('LoRA', 'GLEAM')
+
+
+def params():
+    for case in CASES:
+        marks = [] if case.name in FAST else [pytest.mark.slow]
+        if reason := case.gap('compile', 'vit') or DRAWS.get(case.name):
+            marks.append(pytest.mark.xfail(reason=reason, strict=True))
+        yield pytest.param(case, 'vit', marks=marks, id=f'{case.name}-vit')
+        yield pytest.param(case, 'timm-swin', marks=[pytest.mark.slow, *marks[-1:]])
+
+
+@pytest.mark.parametrize(('case', 'kind'), params())
+def test_compiled_once_for_training_and_once_for_evaluation(case, kind):
+    classifier = build_classifier(case, kind)
+    randomize(classifier.petl)
+    images, labels = make_images(4), torch.arange(4) % NUM_CLASSES
+    trained = [p for p in classifier.parameters() if p.requires_grad]
+
+    def step():
+        classifier.zero_grad()
+        loss = F.cross_entropy(logits(classifier, images), labels)
+        (loss + sum(classifier.petl.all_losses().values())).backward()
+        return [None if p.grad is None else p.grad.clone() for p in trained]
+
+    def evaluate():
+        with torch.no_grad():
+            return [logits(classifier, images)]
+
+    modes = [(True, step), (False, evaluate)]
+    buffers = {name: buffer.clone() for name, buffer in classifier.petl.named_buffers()}
+
+    def run(training, what):
+        torch.manual_seed(3)
+        for name, buffer in classifier.petl.named_buffers():
+            buffer.copy_(buffers[name])
+        classifier.train(training)
+        return what()
+
+    expected = [run(*mode) for mode in modes]
+    torch._dynamo.reset()
+    counters.clear()
+    classifier.backbone.compile(backend='aot_eager', fullgraph=True)
+    computed = [run(*mode) for mode in modes]
+    assert not counters['graph_break']
+    graphs = counters['stats']['unique_graphs']
+    for mode in modes * 2:
+        run(*mode)
+    assert counters['stats']['unique_graphs'] == graphs
+    for ours, theirs in zip(computed, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
