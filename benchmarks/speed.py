@@ -22,36 +22,38 @@ PAGE = Path(__file__).parent / 'SPEED.md'
 
 _HEAD = """# Speed
 
-`make speed` measures all of this and writes this page; what is in `benchmarks/speed` already is not measured again. On
-a CPU there are ratios alone, of CPU time of turns that contenders take one after the other, so that a change in the
-machine's speed meets all of them alike; other programs may have run beside it. Memory is that of tensors, at the peak of
-a turn, the model and the optimizer's state included.
+`make speed` measures all of this and writes this page; what is in `benchmarks/speed` already is
+not measured again. On a CPU there are ratios alone, of CPU time of turns that contenders take one
+after the other, so that a change in the machine's speed meets all of them alike; other programs
+may have run beside it. Memory is that of tensors, at the peak of a turn, the model and the
+optimizer's state included.
 """
 
 _STEPS = """## Steps
 
-By the limit of the same library: in training a frozen backbone with the gradient flowing through all of its
-activations, at evaluation the backbone alone. Methods that merge cost nothing at evaluation once they are merged; these
-are not. Full tuning is below the limit where it is not: it has no method's operations, and the gradients of all weights.
+By the limit of the same library: in training a frozen backbone with the gradient flowing through
+all of its activations, at evaluation the backbone alone. Methods that merge cost nothing at
+evaluation once they are merged; these are not. Full tuning is below the limit where it is not: it
+has no method's operations, and the gradients of all weights.
 """
 
 _NO_CARD = """### On a card
 
-Nothing was measured on a card yet: none was at hand. `python benchmarks/step.py --device cuda` measures ViT-B and
-Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there, `--channels-last` in that format, and `--profile`
-says where the time goes; each adds its tables to this page.
+Nothing was measured on a card yet: none was at hand. `python benchmarks/step.py --device cuda`
+measures ViT-B and Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there, `--channels-
+last` in that format, and `--profile` says where the time goes; each adds its tables to this page.
 """
 
 _SCALING = """## Cost against size
 
-Counted, not timed, of one training step of GLEAM: on a ViT-S at 224 along its rank, its experts and the pixels of an
-image's side, on a ViT-g/14 along the depth.
+Counted, not timed, of one training step of GLEAM: on a ViT-S at 224 along its rank, its experts
+and the pixels of an image's side, on a ViT-g/14 along the depth.
 """
 
 _FEATURES = """## Cached features
 
-Whole trainings with `default_hooks.device_cache.cache_features=True` and without, in turn; accuracies on validation, in
-per cent.
+Whole trainings with `default_hooks.device_cache.cache_features=True` and without, in turn;
+accuracies on validation, in per cent.
 """
 
 
