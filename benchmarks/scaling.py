@@ -170,6 +170,8 @@ def points(axis: Axis) -> list[Point]:
             limit = CONTENDERS['limit'].build(backbone, image_size).train()
             petl = dict(type='GLEAM', **axis.options(value))
             model = adapted(backbone, image_size, petl, probe=False).train()
+        # The gradient goes as far as the limit's, so that what is added is GLEAM's alone.
+        model.backbone.patch_embed.projection.bias.requires_grad_(True)
         base, total = count(limit, image_size), count(model, image_size)
         counts = {}
         for what in (ARITHMETIC, MEMORY, OPERATIONS):

@@ -33,15 +33,15 @@ _STEPS = """## Steps
 
 By the limit of the same library: in training a frozen backbone with the gradient flowing through
 all of its activations, at evaluation the backbone alone. Methods that merge cost nothing at
-evaluation once they are merged; these are not. Full tuning is below the limit where it is not: it
-has no method's operations, and the gradients of all weights.
+evaluation once they are merged; these are not.
 """
 
 _NO_CARD = """### On a card
 
 Nothing was measured on a card yet: none was at hand. `python benchmarks/step.py --device cuda`
-measures ViT-B and Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there, `--channels-
-last` in that format, and `--profile` says where the time goes; each adds its tables to this page.
+measures ViT-B and Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there,
+`--channels-last` in that format, and `--profile` says where the time goes; each adds its tables
+to this page.
 """
 
 _SCALING = """## Cost against size

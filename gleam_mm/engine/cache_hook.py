@@ -104,9 +104,10 @@ class DeviceCacheHook(Hook):
         dataset: Any = runner.train_dataloader.dataset
         if isinstance(dataset, IterableDataset):
             raise ValueError(f'{self.name}: the training data have no numbers to keep them by')
-        before = random_states(model.device)
+        device = next(model.parameters()).device
+        before = random_states(device)
         dataset[0]
-        if random_states(model.device) != before:
+        if random_states(device) != before:
             transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
             names = [type(transform).__name__ for transform in transforms]
             suspects = ', '.join(name for name in names if name not in _STILL) or 'its pipeline'
@@ -130,9 +131,9 @@ class DeviceCacheHook(Hook):
             model.train(mode)
 
     @torch.no_grad()
-    def _hold(self, loader: DataLoader, model: Any, store: '_Store') -> None:
+    def _hold(self, loader: Any, model: Any, store: '_Store') -> None:
         """Goes through the images of a loader once, and lets it give their numbers instead."""
-        dataset: Any = loader.dataset
+        dataset = loader.dataset
         images = DataLoader(
             dataset,
             loader.batch_sampler.batch_size,
@@ -144,7 +145,7 @@ class DeviceCacheHook(Hook):
         model.eval()
         for batch in images:
             samples += copy.deepcopy(batch['data_samples'])
-            values = store.values(batch, model.device)
+            values = store.values(batch, next(model.parameters()).device)
             self._require_room(store.nbytes, len(dataset), values)
             shelf.take(values)
         model.train(mode)

@@ -1,5 +1,6 @@
 """The part of a frozen backbone that gives the same for an image all through a training."""
 
+import pickle
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,12 +124,17 @@ class FrozenPrefix:
 
     def _first(self, images: Tensor) -> int | None:
         """The first block that has to be computed, by what depends on trained parameters."""
-        learning: list[tuple[bool, bool]] = []
+        reads: list[bool] = []  # whether what comes to a block depends on what is trained
+        gives: list[bool] = []
 
-        def look(module: nn.Module, args: tuple, output: Any) -> None:
-            learning.append((_learns(args), _learns(output)))
+        def come(module: nn.Module, args: tuple) -> None:
+            reads.append(_learns(args))
 
-        handles = [block.register_forward_hook(look) for block in self._blocks]
+        def go(module: nn.Module, args: tuple, output: Any) -> None:
+            gives.append(_learns(output))
+
+        handles = [b.register_forward_pre_hook(come, prepend=True) for b in self._blocks]
+        handles += [block.register_forward_hook(go) for block in self._blocks]
         try:
             with torch.enable_grad():
                 output = self._backbone(images)
@@ -137,13 +143,13 @@ class FrozenPrefix:
                 handle.remove()
         if not _learns(output):
             return None
-        if len(learning) != len(self._blocks) or not learning:
+        if not len(reads) == len(gives) == len(self._blocks) > 0:
             raise ValueError(
                 'the backbone does not call its blocks one by one, so that nothing before the '
                 'first that is trained can be kept'
             )
-        first = next((i for i, (_, given) in enumerate(learning) if given), len(learning) - 1)
-        if learning[first][0]:
+        first = gives.index(True) if any(gives) else len(gives) - 1
+        if reads[first]:
             first -= 1  # something between the blocks is trained
         if first <= 0:
             raise ValueError(
@@ -203,7 +209,7 @@ class FrozenPrefix:
                     for parameter, start in zip(trained, starts, strict=True):
                         parameter.copy_(start)
         for a, b in zip(expected, computed, strict=True):
-            if (a is None) != (b is None) or (a is not None and not _close(a, b)):
+            if not _close(a, b):
                 raise ValueError(
                     f'{method.title} reads something before the first block that it changes, which '
                     'cannot be kept'
@@ -264,15 +270,17 @@ def random_states(device: torch.device) -> list[bytes]:
     states = [torch.get_rng_state()]
     if device.type == 'cuda':
         states.append(torch.cuda.get_rng_state(device))
-    own = repr((random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]))
-    return [*(state.numpy().tobytes() for state in states), own.encode()]
+    own = pickle.dumps((random.getstate(), np.random.get_state()))
+    return [*(state.numpy().tobytes() for state in states), own]
 
 
 def _equal(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
     scale = a.abs().max().item() if a.numel() else 0.0
     tolerance = 1e-2 if a.dtype in (torch.float16, torch.bfloat16) else 1e-4
     return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale)
