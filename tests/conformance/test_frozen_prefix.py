@@ -12,13 +12,14 @@ from gleam_mm.registry import MODELS
 
 IN_MAKE_TEST = ('LoRA', 'GLEAM', 'SSF', 'VPT-deep', 'Adapter')
 PLAIN = Case('Linear probing', dict(type='LinearProbe'), lambda shape: 0)
-DTL = Case('DTL', dict(type='DTL', rank=2, start=1), lambda shape: 0)
 
 
 def in_the_last_block():
     """Every method that takes ``blocks``, there alone."""
     for case in CASES:
         if 'blocks' not in inspect.signature(MODELS.get(case.petl['type']).__init__).parameters:
+            continue
+        if case.petl.get('deep') is False:  # shallow prompts go through all blocks
             continue
         fast = case.name in IN_MAKE_TEST
         yield pytest.param(
@@ -61,28 +62,35 @@ def train(classifier):
     return kept
 
 
-@pytest.mark.parametrize('kind', ['vit', pytest.param('timm-swin', marks=pytest.mark.slow)])
-@pytest.mark.parametrize('case', [*in_the_last_block(), pytest.param(DTL, id='DTL')])
+EVERY = ['vit', pytest.param('timm-swin', marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize('kind', EVERY)
+@pytest.mark.parametrize('case', [*in_the_last_block()])
 def test_nothing_is_kept_before_the_last_block(case, kind):
-    if kind == 'timm-swin' and case is DTL:
-        case = Case('DTL', dict(case.petl, start=3), case.count)
     classifier = build_classifier(case, kind)
     randomize(classifier.petl)
     kept = train(classifier)
     assert not kept.input.requires_grad  # so that the backward pass ends there
+    assert kept.before == []
     assert kept.after
-    if case is not DTL and case.name not in READS_BEFORE:
-        assert kept.before == []
 
 
-READS_BEFORE = ()
-"""Methods whose side path has parameters that read the blocks before."""
+@pytest.mark.parametrize(('kind', 'start'), [('vit', 1), ('timm-swin', 3)])
+def test_a_side_path_keeps_what_it_reads(kind, start):
+    case = Case('DTL', dict(type='DTL', rank=2, start=start), lambda shape: 0)
+    classifier = build_classifier(case, kind)
+    randomize(classifier.petl)
+    kept = train(classifier)
+    assert not kept.input.requires_grad
+    # Of each block that it reads before, in the stage of the last: the tokens, and A of them.
+    read = [site for site in classifier.petl.sites.values() if site.index < start]
+    assert [shape[-1] for shape in kept.before] == [32, 2] * len(read)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_linear_probing_keeps_nothing_of_the_backbone(kind):
-    classifier = build_classifier(PLAIN, kind)
-    kept = train(classifier)
+    kept = train(build_classifier(PLAIN, kind))
     assert not kept.input.requires_grad
     assert kept.before == []
     assert kept.after <= 6  # the head and the loss
