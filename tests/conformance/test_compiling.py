@@ -1,8 +1,8 @@
 """A backbone with any method compiles as one graph for training, and is not compiled again.
 
 Breaks and compilations are decided before a backend is asked, so that the one that does least will
-do. No column of the matrix, which has the evaluation: a method that draws another model at every step
-cannot have it.
+do. No column of the matrix, which has the evaluation: a method that draws another model at every
+step cannot have it.
 """
 
 import pytest
