@@ -53,6 +53,8 @@ class PETLClassifier(Adapted, ImageClassifier):
             are those that the files say.
         teacher: Config of a :class:`~gleam_mm.models.Teacher` that is distilled; only a training
             has it.
+        recompute: Whether what the method reads is computed again for its gradients where it can
+            be, instead of kept, see :meth:`gleam_mm.petl.PETLMethod.attach`.
 
     Attributes:
         description (dict): The configs of its parts, by the names of
@@ -77,6 +79,7 @@ class PETLClassifier(Adapted, ImageClassifier):
         probe: bool = True,
         adapters: Mapping[str, str | Path] | None = None,
         teacher: dict | None = None,
+        recompute: bool = True,
     ) -> None:
         if isinstance(head, dict) and 'num_classes' in head and head['num_classes'] is None:
             raise ValueError(
@@ -123,7 +126,7 @@ class PETLClassifier(Adapted, ImageClassifier):
             )
         self.backbone.requires_grad_(False)
         with library.budget(taken, self.backbone):
-            self.petl.attach(self.backbone, probe=probe)
+            self.petl.attach(self.backbone, probe=probe, recompute=recompute)
         if taken:
             library.hand_over(taken, self.petl, fingerprint(self.backbone.state_dict()))
         self._check_class_token()

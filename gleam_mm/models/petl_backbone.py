@@ -32,6 +32,8 @@ class PETLBackbone(Adapted, BaseModule):
         init_cfg: As of other modules.
         allow_random_backbone: Says that a backbone without pretrained weights is meant. It is then
             drawn from a seed of its own.
+        recompute: Whether what the method reads is computed again for its gradients where it can
+            be, instead of kept, see :meth:`gleam_mm.petl.PETLMethod.attach`.
 
     Raises:
         ValueError: The method does not fit the backbone, or there are no pretrained weights.
@@ -51,6 +53,7 @@ class PETLBackbone(Adapted, BaseModule):
         petl: dict[str, Any] | Sequence[dict[str, Any]],
         init_cfg: dict | list[dict] | None = None,
         allow_random_backbone: bool = False,
+        recompute: bool = True,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if isinstance(petl, list | tuple):
@@ -78,7 +81,7 @@ class PETLBackbone(Adapted, BaseModule):
             )
         self.backbone.is_init = True  # so that init_weights() of the whole model leaves it alone
         self.backbone.requires_grad_(False)
-        self.petl.attach(self.backbone, probe=True)
+        self.petl.attach(self.backbone, probe=True, recompute=recompute)
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
         self.keep_slim()

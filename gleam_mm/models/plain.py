@@ -29,6 +29,7 @@ def attach(
     model: nn.Module,
     method: Method,
     adapters: Mapping[str, str | Path] | None = None,
+    recompute: bool = True,
     **options: Any,
 ) -> PETLMethod:
     """Attaches a method to a model, and freezes all else but the model's own classifier.
@@ -42,6 +43,8 @@ def attach(
             ``dict(type='LoRA', rank=4)``; or a list of them, which act together.
         adapters: Files of trained adapters by name, of which a ``Compose``, an ``AdapterFusion``,
             an ``Arrow`` or an ``EigenLoRA`` is made: what :func:`save` has written of this model.
+        recompute: Whether what the method reads is computed again for its gradients where it can
+            be, instead of kept, see :meth:`gleam_mm.petl.PETLMethod.attach`.
         **options: Options of the method instead of the preset's: ``rank=8``.
 
     Returns:
@@ -75,7 +78,7 @@ def attach(
     if not isinstance(petl, PETLMethod):
         raise ValueError(f'{config["type"]} is no PETL method')
     with library.budget(taken, model):
-        petl.attach(model, probe=True)
+        petl.attach(model, probe=True, recompute=recompute)
     if taken:
         heads = {f'{name}.{key}' for name, head in _named_heads(model) for key in head.state_dict()}
         try:

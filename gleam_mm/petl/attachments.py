@@ -6,8 +6,10 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts import Site, dequantized, find_layout
+from gleam_mm.petl.remaking import note, sources
 
 _KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
 
@@ -24,6 +26,7 @@ class Member(Protocol):
 
     obstacle: ClassVar[str]
     outermost: ClassVar[bool]
+    recompute: bool
     sites: dict[str, Site]
     title: str
     training: bool
@@ -45,8 +48,9 @@ class Member(Protocol):
 class Attachments:
     """The methods that are attached to one backbone, in their order.
 
-    It frames every pass of the backbone: the grid is followed, and methods take the backbone's
-    mode, training or evaluation. While methods are merged, it keeps the original weights.
+    It frames every pass of the backbone: the grid is followed, methods take the backbone's mode,
+    training or evaluation, and it is noted how what they read can be made again. While methods are
+    merged, it keeps the original weights.
 
     Where several methods act at one module, those that compute in its place are innermost, then
     come those that adapt its output, in their order, then those that adapt its input, the last one
@@ -65,6 +69,7 @@ class Attachments:
         self._merged: list[Member] = []
         self._active: list[Member] = []
         self._originals: dict[tuple[Any, str], nn.Parameter] = {}
+        self._notes: list[RemovableHandle] = []
         self._handles = [
             backbone.register_forward_pre_hook(self._begin),
             *self.layout.track_grid(),
@@ -111,6 +116,7 @@ class Attachments:
         if self._methods:
             self._plug()
             return
+        self._forget_notes()
         for handle in self._handles:
             handle.remove()
         vars(self.layout.backbone).pop(_KEY, None)
@@ -227,14 +233,27 @@ class Attachments:
         for method in self._methods:
             for member in method.members():
                 member.unplug()
+        self._forget_notes()
         self._active = [
             member
             for method in self._methods
             if method not in self._merged
             for member in method.members()
         ]
+        if any(
+            member.recompute for member in self._active
+        ):  # before a method changes what is noted
+            self._notes = [
+                module.register_forward_hook(note, with_kwargs=True)
+                for module in sources(self.layout)
+            ]
         for member in sorted(self._active, key=lambda member: member.outermost):
             member.plug()
+
+    def _forget_notes(self) -> None:
+        for handle in self._notes:
+            handle.remove()
+        self._notes = []
 
     def _begin(self, backbone: nn.Module, args: tuple) -> None:
         self.layout.begin()

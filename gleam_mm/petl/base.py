@@ -1,6 +1,7 @@
 """The contract of a PETL method: it owns every parameter that it adds, and enters by hooks."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ from gleam_mm.arguments import Checked
 from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 from gleam_mm.petl.probe import probe as prove
+from gleam_mm.petl.remaking import remaking
 
 LossOfBatch = Callable[[], Tensor]
 """Runs the model over one batch of training data and returns its loss."""
@@ -105,6 +107,8 @@ class PETLMethod(Checked, BaseModule):
         shared (nn.ModuleDict): Parameters that several sites share.
         local (nn.ModuleDict): Parameters of single sites, keyed by :attr:`Site.key`.
         sites (dict[str, Site]): The sites of the backbone that the method is attached to, by key.
+        recompute (bool): Whether what the method reads is computed again for its gradients where it
+            can be, see :meth:`attach`.
 
     Raises:
         ArgumentError: An argument is not what its annotation asks for, such as a text for
@@ -140,6 +144,7 @@ class PETLMethod(Checked, BaseModule):
         self.shared: Any = nn.ModuleDict()
         self.local: Any = nn.ModuleDict()
         self.sites: dict[str, Site] = {}
+        self.recompute = True
         self._attachments: Attachments | None = None
         self._place = ''  # in the method that this one is a part of
         self._built = False
@@ -276,13 +281,20 @@ class PETLMethod(Checked, BaseModule):
         for part in self.parts.values():
             yield from part.members()
 
-    def attach(self, backbone: nn.Module, probe: bool = False) -> None:
+    def attach(self, backbone: nn.Module, probe: bool = False, recompute: bool = True) -> None:
         """Plugs the method into a backbone; the first time, creates its parameters.
+
+        What a method reads behind a norm or an activation of a block is computed again for its
+        gradients, to the bit, instead of kept: that is most of the memory that an adapter on every
+        Linear costs beside the gradient through the backbone. Where gradient checkpointing or a
+        compiler decides what is kept, it is as they say. Under autocast, copies in another
+        precision are kept.
 
         Args:
             backbone: A backbone that one of the registered layouts supports.
             probe: Whether to prove by one small pass that the backbone computes through the sites,
                 where it has no method yet; see :func:`~gleam_mm.petl.probe.probe`.
+            recompute: Whether to save that memory; it needs PyTorch 2.8 or newer.
 
         Raises:
             RuntimeError: The method is attached already, or it and another one on this backbone
@@ -295,6 +307,8 @@ class PETLMethod(Checked, BaseModule):
                 f'{type(self).__name__} is attached already; call detach() before attaching again'
             )
         attachments = Attachments.of(backbone)
+        for member in self.members():
+            member.recompute = recompute
         try:
             self._prepare(attachments)
             if probe and not attachments.occupied:
@@ -420,7 +434,7 @@ class PETLMethod(Checked, BaseModule):
                     )
                 )
             if self._acts('compute', site):
-                self._handles.append(ForwardReplacement(module, partial(self.compute, site)))
+                self._handles.append(ForwardReplacement(module, partial(self._compute, site)))
             if self._acts('adapt', site) and not self._called:
                 self._handles.append(module.register_forward_hook(partial(self._adapt, site)))
 
@@ -501,18 +515,27 @@ class PETLMethod(Checked, BaseModule):
 
     def _before(self, site: Site, module: nn.Module, args: tuple) -> tuple:
         layout = self.layout
-        x = self.before(site, layout.as_tokens(site, args[0]))
+        with self._remaking(args[0]):
+            x = self.before(site, layout.as_tokens(site, args[0]))
         return layout.from_tokens(site, x, args[0]), *args[1:]
+
+    def _compute(self, site: Site, *args: Any, **kwargs: Any) -> Tensor:
+        with self._remaking(*args[:1]):
+            return self.compute(site, *args, **kwargs)
 
     def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Any) -> Any:
         layout = self.layout
         own = output if site.rows is None else output[..., site.rows]
         y = layout.as_tokens(site, own)
-        y = self.adapt(site, layout.as_tokens(site, args[0]), y)  # the grid is that of the input
+        with self._remaking(args[0], output):
+            y = self.adapt(site, layout.as_tokens(site, args[0]), y)  # the input's is the grid
         y = layout.from_tokens(site, y, own)
         if site.rows is None:
             return y
         return output.slice_scatter(y, -1, site.rows.start, site.rows.stop)
+
+    def _remaking(self, *read: Any) -> AbstractContextManager:
+        return remaking(*read) if self.recompute else nullcontext()
 
 
 def overrides(method: PETLMethod, word: str) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.checkpoint.packing import decode, encode, forms_of, levels, scales_of
+from gleam_mm.petl.lowrank import by_columns
 
 Bits = Literal[1, 2, 4, 8]
 """Bits of a number: as many as divide a byte."""
@@ -65,7 +66,7 @@ class RoundedLinear(Rounded, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """What a Linear computes, with the rounded weight."""
-        return F.linear(x, self.matrix('weight'), self.bias)
+        return F.linear(x, by_columns(self.matrix('weight')), self.bias)
 
 
 def packed_matrices(module: nn.Module) -> dict[str, dict]:

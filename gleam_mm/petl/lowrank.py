@@ -26,14 +26,24 @@ def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
     """
     # In-place operations are outside of autocast's rules.
     width, rank = up.shape
-    z, up = z.reshape(-1, rank).to(y.dtype), up.to(y.dtype)
+    z, up = z.reshape(-1, rank).to(y.dtype), by_columns(up.to(y.dtype)).T
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
+        return torch.addmm(y.reshape(-1, width), z, up, alpha=scale).view_as(y)
     # For a Linear, PyTorch multiplies matrices and returns a view of the product.
     target = y._base if torch.is_grad_enabled() else y.reshape(-1, width)
     if target is None or target.shape != (z.shape[0], width):
-        return torch.addmm(y.reshape(-1, width), z, up.T, alpha=scale).view_as(y)
-    return target.addmm_(z, up.T, alpha=scale).view_as(y)
+        return torch.addmm(y.reshape(-1, width), z, up, alpha=scale).view_as(y)
+    return target.addmm_(z, up, alpha=scale).view_as(y)
+
+
+def by_columns(weight: Tensor) -> Tensor:
+    """The same weight (m, r) with its columns one after the other in memory, if it widens.
+
+    The two products of a Linear's backward pass then are of long rows; of rows of four numbers they
+    take up to eight times as long.
+    """
+    rows, columns = weight.shape
+    return weight.T.contiguous().T if rows > columns else weight
 
 
 def from_singular_values(

@@ -1,0 +1,158 @@
+"""Activations that a method reads are made again for its gradients, instead of kept.
+
+What a method keeps for its backward pass is mostly what the site's module reads: the output of a
+norm or of an activation, for the matrix that goes down from there has a gradient. Autograd keeps
+the *input* of that norm or activation anyway.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import activations
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from gleam_mm.layouts import NORMS, Layout
+
+_ACTIVATIONS = (nn.GELU, nn.SiLU, activations.GELU, activations.GELUTanh, activations.QuickGELU)
+_SOURCE = '_petl_source'  # the attribute of a tensor that can be made again
+
+
+class _Autocast(NamedTuple):
+    """The mixed precision that a module ran under."""
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def at(cls, tensor: Tensor) -> '_Autocast':
+        kind = tensor.device.type
+        return cls(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+
+    def context(self) -> AbstractContextManager:
+        return torch.autocast(self.device, self.dtype, self.enabled, cache_enabled=False)
+
+
+class _Source:
+    """What makes the output of a norm or an activation again: the module and its input."""
+
+    def __init__(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        self.module = module
+        self.x = x.detach()  # shares its memory and its version
+        self.autocast = _Autocast.at(x)
+        self.versions = self._now()
+        self.dtype = y.dtype
+        self.version = y._version
+        self._made: Tensor | None = None
+        self._waiting = 0
+
+    def _now(self) -> tuple[int, ...]:
+        return self.x._version, *(p._version for p in self.module.parameters(recurse=False))
+
+    def fits(self, y: Tensor) -> bool:
+        """Whether a tensor that came from here is what it was."""
+        return y._version == self.version and self._now() == self.versions
+
+    def keep(self, saved: Tensor) -> '_Recipe':
+        """Stands for a tensor in the memory of the output."""
+        self._waiting += 1
+        return _Recipe(self, saved.size(), saved.stride(), saved.storage_offset())
+
+    @torch.no_grad()
+    def make(self) -> Tensor:
+        """The output, made once for all that wait for it."""
+        made = self._made
+        if made is None:
+            if self._now() != self.versions:
+                raise RuntimeError(
+                    f'what a {type(self.module).__name__} read, or its own parameters, were changed'
+                    ' in place before the backward pass, which has to compute its output again: '
+                    'change them after it, or attach with recompute=False'
+                )
+            with self.autocast.context():
+                made = self.module.forward(self.x)
+        self._waiting -= 1
+        self._made = made if self._waiting > 0 else None
+        return made
+
+
+class _Recipe(NamedTuple):
+    """How to make a saved tensor again, which may be any view of the output."""
+
+    source: _Source
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+    def make(self) -> Tensor:
+        return self.source.make().as_strided(self.size, self.stride, self.offset)
+
+
+def sources(layout: Layout) -> Iterator[nn.Module]:
+    """The norms and activations of a backbone's blocks, whose outputs can be made again.
+
+    All of them compute by their input and parameters alone, without chance, and autograd keeps
+    their input.
+    """
+    for block in layout.blocks():
+        for module in layout.backbone.get_submodule(block.path).modules():
+            foreign = type(module).__module__ == 'transformers.activations'
+            if isinstance(module, (*NORMS, *_ACTIVATIONS)) or foreign:
+                yield module
+
+
+def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    """A forward hook: notes with the output of a norm or activation what it came from."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or kwargs or len(args) != 1:
+        return
+    (x,) = args
+    if not (isinstance(output, Tensor) and x.requires_grad and output.requires_grad):
+        return  # then autograd does not keep the input
+    if 'forward' in vars(module) or output.data_ptr() == x.data_ptr():
+        return  # another computes in its place, or it writes over its input
+    setattr(output, _SOURCE, _Source(module, x, output))
+
+
+def remaking(*read: Any) -> AbstractContextManager:
+    """Within it, of these tensors nothing is kept for the backward pass that can be made again.
+
+    Where others decide already what is kept, such as gradient checkpointing, or a compiler, it
+    changes nothing.
+
+    Args:
+        read: What a method reads: the input of a site's module, and its output.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return nullcontext()
+    found: dict[int, _Source] = {}
+    for tensor in read:
+        whole = getattr(tensor, '_base', None)
+        for holder in (tensor, whole):
+            source = getattr(holder, _SOURCE, None)
+            if source is not None and source.fits(holder):
+                found[holder.untyped_storage().data_ptr()] = source
+    if not found or _others_keep():
+        return nullcontext()
+
+    def pack(saved: Tensor) -> Tensor | _Recipe:
+        if type(saved) is not Tensor or saved.layout is not torch.strided:
+            return saved
+        source = found.get(saved.untyped_storage().data_ptr())
+        if source is None or saved.dtype != source.dtype or saved._version != source.version:
+            return saved
+        return source.keep(saved)
+
+    return saved_tensors_hooks(pack, _unpack)
+
+
+def _others_keep() -> bool:
+    """Whether gradient checkpointing, say, says what is kept; PyTorch before 2.8 does not tell."""
+    asked = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
+    return asked is None or asked(True) is not None
+
+
+def _unpack(packed: Tensor | _Recipe) -> Tensor:
+    return packed.make() if isinstance(packed, _Recipe) else packed

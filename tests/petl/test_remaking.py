@@ -1,0 +1,142 @@
+"""What a method reads is made again for its gradients instead of kept."""
+
+import copy
+
+import pytest
+import torch
+from backbones import BACKBONES, CONFIGS
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+import gleam_mm
+from gleam_mm.registry import MODELS
+
+LINEARS = ['qkv', 'proj', 'fc1', 'fc2']
+LORA = dict(type='LoRA', rank=2, sites=LINEARS)
+READ = 2 * 17 * (32 + 32 + 128) * 4
+"""Bytes that a block's Linears read behind its two norms and its activation, of two images."""
+
+
+def attached(kind='vit', recompute=True, petl=LORA):
+    backbone = BACKBONES[kind]().requires_grad_(False)
+    backbone.train()
+    method = MODELS.build(copy.deepcopy(petl))
+    method.attach(backbone, recompute=recompute)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return backbone, method
+
+
+def read_by_methods(backbone):
+    """(hooks) The memory behind norms and activations of all blocks but the first, once called."""
+    found = []
+
+    def see(module, args, output):
+        found.append((StorageWeakRef(output.untyped_storage()), output.nbytes))
+
+    for name, module in backbone.named_modules():
+        if name.split('.')[:2] == ['layers', '1'] and isinstance(module, nn.LayerNorm | nn.GELU):
+            module.register_forward_hook(see)
+    return found
+
+
+def kept(recompute, images, petl=LORA):
+    """How many bytes of what methods read live on when the backbone has been called."""
+    backbone, _ = attached(recompute=recompute, petl=petl)
+    found = read_by_methods(backbone)
+    output = backbone(images)[-1]
+    assert output.requires_grad
+    assert sum(size for _, size in found) == READ
+    return sum(size for storage, size in found if not storage.expired())
+
+
+def test_nothing_that_methods_read_behind_norms_and_activations_is_kept(images):
+    assert kept(True, images) == 0
+    assert kept(False, images) == READ
+
+
+@pytest.mark.parametrize(
+    'petl',
+    [
+        dict(type='GLEAM', rank=4),
+        dict(type='Compose', methods=[LORA, dict(type='GLEAM', rank=4)]),
+        dict(type='HFPeft', config=dict(peft_type='LORA', r=4), sites=['fc2']),
+        dict(type='AdaptFormer', bottleneck=4),
+    ],
+    ids=['GLEAM', 'two methods', 'in place of a Linear', 'beside a sublayer'],
+)
+def test_several_ways_to_read_keep_nothing(petl, images):
+    assert kept(True, images, petl) == 0
+
+
+def gradients(backbone, method, images):
+    torch.manual_seed(3)
+    loss = backbone(images)[-1].square().sum()
+    return torch.autograd.grad(loss, list(method.parameters()), create_graph=True)
+
+
+def test_gradients_of_gradients_are_those_of_the_plain_pass(images):
+    # A Swin of MMPretrain's, for PyTorch has no second gradient of a ViT's fused attention.
+    backbone, method = attached('swin', petl=dict(type='GLEAM', rank=4, alpha=0.1))
+    found = []
+    for recompute in (True, False):
+        method.recompute = recompute
+        first = gradients(backbone, method, images)
+        penalty = sum(gradient.square().sum() for gradient in first)
+        found.append((*first, *torch.autograd.grad(penalty, list(method.parameters()))))
+    for mine, plain in zip(*found, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-6 * plain.abs().max().item())
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(images):
+    backbone, method = attached()
+    loss = backbone(images)[-1].square().sum()
+    first = torch.autograd.grad(loss, list(method.parameters()), retain_graph=True)
+    for mine, again in zip(
+        first, torch.autograd.grad(loss, list(method.parameters())), strict=True
+    ):
+        assert torch.equal(mine, again)
+
+
+def test_a_norm_that_is_changed_before_the_backward_pass_is_named(images):
+    backbone, _ = attached()
+    loss = backbone(images)[-1].square().sum()
+    with torch.no_grad():
+        backbone.layers[1].ln2.bias.add_(1)
+    with pytest.raises(RuntimeError, match=r'LayerNorm .* changed in place .*recompute=False'):
+        loss.backward()
+
+
+@pytest.mark.parametrize('kind', BACKBONES)
+def test_nothing_is_left_of_it_when_the_method_is_detached(kind):
+    backbone, method = attached(kind)
+    assert any(module._forward_hooks for module in backbone.modules())
+    method.detach()
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
+@pytest.mark.parametrize('recompute', [True, False])
+def test_it_is_an_option_wherever_a_method_is_attached(recompute):
+    petl = dict(type='Compose', methods=[LORA])
+    options = {} if recompute else dict(recompute=False)  # by default
+    frozen = dict(backbone=CONFIGS['vit'], petl=petl, allow_random_backbone=True, **options)
+    classifier = MODELS.build(
+        dict(type='PETLClassifier', head=dict(type='LinearClsHead', in_channels=32, num_classes=3))
+        | copy.deepcopy(frozen)
+    )
+    inside = MODELS.build(dict(type='PETLBackbone') | copy.deepcopy(frozen))
+    model = BACKBONES['timm-vit']().timm_model
+    methods = classifier.petl, inside.petl, gleam_mm.attach(model, petl, **options)
+    for method in methods:
+        assert [member.recompute for member in method.members()] == [recompute] * 2
+
+
+@pytest.mark.slow
+def test_under_a_compiler_it_rests(images):
+    backbone, method = attached(petl=dict(type='FacT', rank=4))
+    expected = gradients(backbone, method, images)
+    torch._dynamo.reset()
+    compiled = torch.compile(backbone, backend='eager', fullgraph=True)
+    for mine, plain in zip(gradients(compiled, method, images), expected, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5 * plain.abs().max().item())
