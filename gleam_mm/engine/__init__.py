@@ -7,7 +7,7 @@ from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
 from gleam_mm.engine.console_hook import ConsoleHook, headline
 from gleam_mm.engine.dist import init_dist
-from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
+from gleam_mm.engine.loops import EpochTrainLoop, FoldingTestLoop, FoldingValLoop, IterTrainLoop
 from gleam_mm.engine.metrics import RegressionMetric
 from gleam_mm.engine.optim import TrainableOptimWrapperConstructor
 from gleam_mm.engine.order import EpochSeedHook
@@ -26,6 +26,8 @@ __all__ = [
     'DeviceCacheHook',
     'EpochSeedHook',
     'EpochTrainLoop',
+    'FoldingTestLoop',
+    'FoldingValLoop',
     'IterTrainLoop',
     'PETLRunner',
     'PicturesHook',

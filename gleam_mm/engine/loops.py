@@ -1,20 +1,21 @@
-"""Training loops that go on where they were stopped, within an epoch as well."""
+"""Training loops that go on where they were stopped, and loops of evaluation that save work."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
 from gleam_mm.engine.order import batches_from, make_reproducible
+from gleam_mm.petl import constants_folded
 from gleam_mm.registry import LOOPS
 
 
-# Both under MMEngine's own names, so that they serve every config.
+# All under MMEngine's own names, so that they serve every config.
 @LOOPS.register_module(name='EpochBasedTrainLoop')
 class EpochTrainLoop(EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can begin within one.
@@ -112,6 +113,26 @@ class IterTrainLoop(IterBasedTrainLoop):
                 sampler.set_epoch(passes)
             yield from batches_from(self.dataloader, passes, done)
             passes, done = passes + 1, 0
+
+
+@LOOPS.register_module(name='ValLoop')
+class FoldingValLoop(ValLoop):
+    """MMEngine's loop of validation, in which methods compute once what no image changes."""
+
+    def run(self) -> dict:
+        """Validates."""
+        with constants_folded(self.runner.model):
+            return super().run()
+
+
+@LOOPS.register_module(name='TestLoop')
+class FoldingTestLoop(TestLoop):
+    """MMEngine's loop of testing, in which methods compute once what no image changes."""
+
+    def run(self) -> dict:
+        """Tests."""
+        with constants_folded(self.runner.model):
+            return super().run()
 
 
 def _check(loader: DataLoader) -> None:

@@ -80,6 +80,7 @@ class Predictor:
         self.model.to(device)
         preprocessor.to(device)
         self.model.eval()
+        self.model.petl.fold_constants()  # which stays as it is
 
     def __call__(self, pictures: Picture | Sequence[Picture], top_k: int | None = None) -> Any:
         """Tells the classes of pictures.

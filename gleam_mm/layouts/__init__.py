@@ -12,7 +12,6 @@ from gleam_mm.layouts.family_layout import FamilyLayout
 from gleam_mm.layouts.pass_state import PassState
 from gleam_mm.layouts.site import (
     LINEAR_ROLES,
-    NORMS,
     PART_ROLES,
     ROLES,
     Block,
@@ -28,7 +27,6 @@ from gleam_mm.layouts.wrapped import TorchvisionBackbone, TransformersBackbone
 
 __all__ = [
     'LINEAR_ROLES',
-    'NORMS',
     'PART_ROLES',
     'ROLES',
     'WINDOWED_ROLES',

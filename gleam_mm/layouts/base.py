@@ -13,7 +13,16 @@ from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts.attention import Attention
 from gleam_mm.layouts.pass_state import PassState
-from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site
+from gleam_mm.layouts.site import (
+    ACTIVATIONS,
+    LINEAR_ROLES,
+    NORMS,
+    PART_ROLES,
+    ROLES,
+    Block,
+    Grid,
+    Site,
+)
 from gleam_mm.registry import LAYOUTS
 
 
@@ -324,6 +333,18 @@ class Layout:
         for module, training in modes.items():
             module.training = training
         return frozen
+
+    def recomputable(self) -> Iterator[nn.Module]:
+        """The norms and activations of the blocks, whose outputs can be computed again.
+
+        They depend on their input and parameters alone, without chance, and autograd keeps their
+        input.
+        """
+        for block in self.blocks():
+            for module in self.backbone.get_submodule(block.path).modules():
+                foreign = type(module).__module__ == 'transformers.activations'
+                if isinstance(module, (*NORMS, *ACTIVATIONS)) or foreign:
+                    yield module
 
     def block_of(self, site: Site) -> Site:
         """The transformer block that a site is in."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import RmsNorm
+from timm.layers import RmsNorm, activations
 from torch import Tensor, nn
 
 LINEAR_ROLES = ('qkv', 'proj', 'fc1', 'fc2')
@@ -14,6 +14,9 @@ PART_ROLES = ('q', 'k', 'v')
 ROLES = ('patch_embed', 'block', 'norm', 'attn', 'ffn', *LINEAR_ROLES, 'downsample')
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
+
+ACTIVATIONS = (nn.GELU, nn.SiLU, activations.GELU, activations.GELUTanh, activations.QuickGELU)
+"""Those of which autograd keeps the input; of a ReLU it keeps the output."""
 
 Affine = nn.Linear | nn.LayerNorm | nn.RMSNorm | RmsNorm | nn.Conv2d
 """What has a weight, and may have a bias, that a method may act on."""

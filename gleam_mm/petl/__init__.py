@@ -21,6 +21,7 @@ from gleam_mm.petl.bitfit import BitFit
 from gleam_mm.petl.coda import CoDA
 from gleam_mm.petl.compose import Compose
 from gleam_mm.petl.consolidator import Consolidator
+from gleam_mm.petl.constants import constants_folded
 from gleam_mm.petl.convpass import Convpass
 from gleam_mm.petl.dtl import DTL
 from gleam_mm.petl.dylora import DyLoRA
@@ -123,5 +124,6 @@ __all__ = [
     'SparseTuning',
     'Supernet',
     'TrainedAdapter',
+    'constants_folded',
     'overrides',
 ]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
+from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.lowrank import STARTS
 from gleam_mm.registry import MODELS
@@ -63,6 +64,7 @@ class ABBA(LoRA):
             nn.init.kaiming_uniform_(second.down, a=math.sqrt(5))
             self.local[site.key] = nn.ModuleDict(dict(first=first, second=second))
 
+    @constant
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices of rank r^2 whose product is the Hadamard product."""
         first, second = self.local[site.key]['first'], self.local[site.key]['second']

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts import Site, dequantized, find_layout
-from gleam_mm.petl.remaking import note, sources
+from gleam_mm.petl.remaking import note
 
 _KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
 
@@ -39,6 +39,7 @@ class Member(Protocol):
     def begin(self) -> None: ...
     def end(self, output: Any) -> Any: ...
     def train(self, mode: bool) -> Any: ...
+    def check_constants(self) -> None: ...
     def refusal(self, reason: str) -> MergeError: ...
     def fold(
         self, site: Site, weight: Tensor, bias: Tensor | None
@@ -245,7 +246,7 @@ class Attachments:
         ):  # before a method changes what is noted
             self._notes = [
                 module.register_forward_hook(note, with_kwargs=True)
-                for module in sources(self.layout)
+                for module in self.layout.recomputable()
             ]
         for member in sorted(self._active, key=lambda member: member.outermost):
             member.plug()
@@ -260,6 +261,7 @@ class Attachments:
         for member in self._active:
             if member.training != backbone.training:
                 member.train(backbone.training)
+            member.check_constants()
             member.begin()
 
     def _end(self, backbone: nn.Module, args: tuple, output: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gleam_mm.arguments import Checked
 from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
+from gleam_mm.petl.constants import Folding
 from gleam_mm.petl.probe import probe as prove
 from gleam_mm.petl.remaking import remaking
 
@@ -145,6 +146,7 @@ class PETLMethod(Checked, BaseModule):
         self.local: Any = nn.ModuleDict()
         self.sites: dict[str, Site] = {}
         self.recompute = True
+        self._folding: Folding | None = None
         self._attachments: Attachments | None = None
         self._place = ''  # in the method that this one is a part of
         self._built = False
@@ -440,7 +442,30 @@ class PETLMethod(Checked, BaseModule):
 
     def train(self, mode: bool = True) -> 'PETLMethod':
         """Sets the mode, as PyTorch does; a frozen method stays in evaluation."""
+        if mode and self._folding is not None:
+            self.fold_constants(False)
         return super().train(mode and not self._frozen)
+
+    def fold_constants(self, on: bool = True) -> None:
+        """Computes what depends on parameters alone once, not in each pass: for many evaluations.
+
+        Those are the products of shared and local matrices, GLEAM's kernels at the original
+        resolution, rounded weights and the like; passes in training mode or with gradients compute
+        them anew all the same. It ends with ``train()``, or ``fold_constants(False)``. Parameters
+        may be changed in place, moved or loaded meanwhile, by anything that PyTorch counts as a
+        change; what writes through ``parameter.data`` has to call it again.
+
+        Args:
+            on: Whether to begin; or to end.
+        """
+        if self._folding is not None:
+            self._folding.end()
+        self._folding = Folding(self) if on else None
+
+    def check_constants(self) -> None:
+        """A pass begins: forgets constants of parameters that have changed."""
+        if self._folding is not None and not self._folding.check():
+            self.fold_constants(False)
 
     def unplug(self) -> None:
         """Removes the method's hooks."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.checkpoint.packing import decode, encode, forms_of, levels, scales_of
+from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import by_columns
 
 Bits = Literal[1, 2, 4, 8]
@@ -44,6 +45,7 @@ class Rounded(nn.Module):
         for name in self.matrices:
             self.register_buffer(f'{name}_scales', torch.full((2,), torch.nan))
 
+    @constant
     def matrix(self, name: str) -> Tensor:
         """A matrix as the module computes with it."""
         latent = getattr(self, name)

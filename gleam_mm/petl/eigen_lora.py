@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod, TrainedAdapter
+from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.registry import MODELS
 
@@ -31,6 +32,7 @@ class Coefficients(nn.Module):
             directions = torch.empty(components, width)
             self.register_buffer(name, nn.init.orthogonal_(directions))
 
+    @constant
     def factors(self) -> tuple[Tensor, Tensor]:
         """A (r, n) and B (m, r)."""
         return self.down @ self.reads, self.writes.T @ self.up

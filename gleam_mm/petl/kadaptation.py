@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import PART_ROLES, Site
+from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.registry import MODELS
 
@@ -82,6 +83,7 @@ class KAdaptation(LoRA):
             own.register_parameter('bias', nn.Parameter(torch.zeros(site.width)))
             self.local[site.key] = own
 
+    @constant
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """A of 2 n rows, and B, whose first d rows write queries and whose last d write values."""
         own = self.local[site.key]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.constants import constant
 from gleam_mm.registry import MODELS
 
 
@@ -50,6 +51,7 @@ class KroneckerSum(nn.Module):
         self.right.copy_((root[:, None] * right[:number]).view_as(self.right))
         self.first_left, self.first_right = self.left.detach().clone(), self.right.detach().clone()
 
+    @constant
     def factors(self) -> tuple[Tensor, Tensor]:
         """Left and right factors; with a start of its own, those of the difference, twice as many.
 

@@ -24,7 +24,8 @@ from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.constants import constant
+from gleam_mm.petl.lowrank import add_update, by_columns
 from gleam_mm.petl.moe import ConvMoE
 
 
@@ -214,6 +215,7 @@ class LadderMethod(PETLMethod):
         """The projections A and B that a site shares with others."""
         return self.shared['projections'][str(site.stage)]
 
+    @constant
     def site_weights(self, site: Site) -> tuple[Tensor, Tensor]:
         """The projections of one site with its local transform multiplied into one of them.
 
@@ -230,8 +232,8 @@ class LadderMethod(PETLMethod):
         else:
             up = _join(up @ local, site)
         if _is_cut(site):
-            return down[:, : site.in_features], up[: site.out_features]
-        return down, up
+            down, up = down[:, : site.in_features], up[: site.out_features]
+        return down, by_columns(up)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the site's low-rank update to the frozen Linear's output."""

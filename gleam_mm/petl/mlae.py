@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.bits import Bits
+from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.registry import MODELS
 
@@ -55,6 +56,7 @@ class MLAE(LoRA):
         for pair in self.local.values():
             pair.coefficients = nn.Parameter(torch.full((self.rank,), self.coefficient))
 
+    @constant
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The experts as two matrices, the second multiplied by their coefficients."""
         pair = self.local[site.key]

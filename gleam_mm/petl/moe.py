@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gleam_mm.arguments import Checked, NonNegative, Positive
 from gleam_mm.layouts import Grid, PassState
+from gleam_mm.petl.constants import constant
 
 
 class _Imbalances(PassState):
@@ -174,15 +175,13 @@ class ConvMoE(Checked, nn.Module):
         """
         clean = logits = h @ self.gate
         if self.training:
-            spread = F.softplus(h @ self.noise) + self.noise_floor
-            logits = clean + torch.randn_like(spread) * spread
-        chosen = logits.topk(self.top_k, dim=-1).indices
-        if self.renormalize:
-            kept = torch.full_like(logits, -math.inf)
-            weights = kept.scatter(-1, chosen, logits.gather(-1, chosen)).softmax(-1)
-        else:
-            weights = logits.softmax(-1)
-            weights = torch.zeros_like(weights).scatter(-1, chosen, weights.gather(-1, chosen))
+            spread = F.softplus(h @ self.noise)
+            if self.noise_floor:
+                spread = spread + self.noise_floor
+            logits = torch.addcmul(clean, torch.randn_like(spread), spread)
+        best, chosen = logits.topk(self.top_k, dim=-1)
+        shares = best.softmax(-1) if self.renormalize else logits.softmax(-1).gather(-1, chosen)
+        weights = torch.zeros_like(logits, dtype=shares.dtype).scatter(-1, chosen, shares)
         if self.training and self.balance:
             self._pass.of_calls.append(self.imbalance(weights, clean, logits, spread))
         return weights
@@ -218,6 +217,7 @@ class ConvMoE(Checked, nn.Module):
         taken, self._pass.of_calls = self._pass.of_calls, []
         return self.balance * sum(taken, self.gate.new_zeros(()))
 
+    @constant
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
         flat = self.kernels.view(self.num_experts, -1, 9)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Layout, Site
+from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lora import LoRA
 from gleam_mm.registry import MODELS
 
@@ -69,6 +70,7 @@ class MSPLoRA(LoRA):
         whole = f'{site.role}/{site.stage}'
         return whole, f'{whole}/{site.index * self.groups // self._number}'
 
+    @constant
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices of the three levels, side by side."""
         pairs = [*(self.shared[key] for key in self.levels(site)), self.local[site.key]]

@@ -5,18 +5,13 @@ norm or of an activation, for the matrix that goes down from there has a gradien
 the *input* of that norm or activation anyway.
 """
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import activations
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from gleam_mm.layouts import NORMS, Layout
-
-_ACTIVATIONS = (nn.GELU, nn.SiLU, activations.GELU, activations.GELUTanh, activations.QuickGELU)
 _SOURCE = '_petl_source'  # the attribute of a tensor that can be made again
 
 
@@ -59,7 +54,7 @@ class _Source:
     def keep(self, saved: Tensor) -> '_Recipe':
         """Stands for a tensor in the memory of the output."""
         self._waiting += 1
-        return _Recipe(self, saved.size(), saved.stride(), saved.storage_offset())
+        return _Recipe(self, saved.size(), saved.stride(), int(saved.storage_offset()))
 
     @torch.no_grad()
     def make(self) -> Tensor:
@@ -91,19 +86,6 @@ class _Recipe(NamedTuple):
         return self.source.make().as_strided(self.size, self.stride, self.offset)
 
 
-def sources(layout: Layout) -> Iterator[nn.Module]:
-    """The norms and activations of a backbone's blocks, whose outputs can be made again.
-
-    All of them compute by their input and parameters alone, without chance, and autograd keeps
-    their input.
-    """
-    for block in layout.blocks():
-        for module in layout.backbone.get_submodule(block.path).modules():
-            foreign = type(module).__module__ == 'transformers.activations'
-            if isinstance(module, (*NORMS, *_ACTIVATIONS)) or foreign:
-                yield module
-
-
 def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
     """A forward hook: notes with the output of a norm or activation what it came from."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or kwargs or len(args) != 1:
@@ -129,10 +111,9 @@ def remaking(*read: Any) -> AbstractContextManager:
         return nullcontext()
     found: dict[int, _Source] = {}
     for tensor in read:
-        whole = getattr(tensor, '_base', None)
-        for holder in (tensor, whole):
+        for holder in (tensor, getattr(tensor, '_base', None)):
             source = getattr(holder, _SOURCE, None)
-            if source is not None and source.fits(holder):
+            if holder is not None and source is not None and source.fits(holder):
                 found[holder.untyped_storage().data_ptr()] = source
     if not found or _others_keep():
         return nullcontext()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from gleam_mm.petl.constants import constant
+
 
 class TensorTrain(nn.Module):
     """A matrix (rows, columns) as a product of small cores, ``cores``.
@@ -34,6 +36,7 @@ class TensorTrain(nn.Module):
         if zero:
             nn.init.zeros_(self.cores[-1])
 
+    @constant
     def matrix(self) -> Tensor:
         """The matrix."""
         product = self.cores[0].flatten(0, 1)

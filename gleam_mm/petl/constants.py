@@ -1,0 +1,131 @@
+"""What depends on parameters alone is computed once for many passes of an evaluation.
+
+A compiler calls it constant folding: the products of shared and local matrices, the kernels of
+experts at the original resolution, rounded weights.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+_CONSTANTS = '_petl_constants'  # the attribute of a module whose constants are folded
+
+P = ParamSpec('P')
+R = TypeVar('R')
+M = TypeVar('M', bound=nn.Module)
+
+
+def constant(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """A method of a module that depends on nothing but the module's parameters and its arguments.
+
+    While the constants of the module are folded, it is computed once in evaluation without
+    gradients. The result must not be changed in place.
+    """
+
+    @wraps(function)
+    def folded(self: M, *args: P.args, **kwargs: P.kwargs) -> R:
+        known: dict[Hashable, Any] | None = vars(self).get(_CONSTANTS)
+        if known is None or not _evaluating(self):
+            return function(self, *args, **kwargs)
+        key = function.__name__, args, *kwargs.items(), _precision()
+        if key not in known:
+            known[key] = function(self, *args, **kwargs)
+        return known[key]
+
+    return folded
+
+
+class _Held(NamedTuple):
+    """A parameter or buffer that constants were computed from, and where it stands."""
+
+    owner: dict[str, Any]
+    name: str
+    tensor: Tensor
+    address: int
+    version: int
+
+    @property
+    def replaced(self) -> bool:
+        return self.owner.get(self.name) is not self.tensor
+
+    @property
+    def changed(self) -> bool:
+        return (self.tensor._version, self.tensor.data_ptr()) != (self.version, self.address)
+
+
+class Folding:
+    """The constants of a module and its children, for as long as the parameters stay the same.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._watch()
+
+    def check(self) -> bool:
+        """Forgets constants of parameters that were changed.
+
+        Returns:
+            Whether the parameters are still the same objects; if not, others lend theirs for a
+            pass, and there is nothing constant.
+        """
+        if any(held.replaced for held in self._held):
+            return False
+        if any(held.changed for held in self._held):
+            self._watch()
+        return True
+
+    def end(self) -> None:
+        """Forgets all constants."""
+        for module in self._module.modules():
+            vars(module).pop(_CONSTANTS, None)
+
+    def _watch(self) -> None:
+        for module in self._module.modules():
+            vars(module)[_CONSTANTS] = {}
+        self._held = [
+            _Held(owner, name, tensor, tensor.data_ptr(), tensor._version)
+            for module in self._module.modules()
+            for owner in (module._parameters, module._buffers)
+            for name, tensor in owner.items()
+            if tensor is not None
+        ]
+
+
+@contextmanager
+def constants_folded(model: nn.Module) -> Iterator[None]:
+    """Within it, the methods in a model compute what depends on their parameters alone once.
+
+    Args:
+        model: Whatever has methods in it, which are evaluated with parameters that stay as they
+            are.
+    """
+    methods: list[Any] = [m for m in model.modules() if hasattr(type(m), 'fold_constants')]
+    for method in methods:
+        method.fold_constants()
+    try:
+        yield
+    finally:
+        for method in methods:
+            method.fold_constants(False)
+
+
+def _evaluating(module: nn.Module) -> bool:
+    return not (
+        module.training
+        or torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    )
+
+
+def _precision() -> tuple[Hashable, ...]:
+    """What mixed precision makes of a product of matrices."""
+    kinds = ('cpu', 'cuda')
+    return tuple(torch.is_autocast_enabled(k) and torch.get_autocast_dtype(k) for k in kinds)
