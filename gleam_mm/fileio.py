@@ -2,8 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing can be claimed like this
+    fcntl = None  # type: ignore[assignment]
 
 UNFINISHED_PREFIX = '.writing-'
 
@@ -42,6 +48,29 @@ def remove_unfinished(folder: str | Path) -> list[Path]:
     for path in unfinished:
         path.unlink(missing_ok=True)
     return unfinished
+
+
+def claim(path: str | Path) -> BinaryIO | None:
+    """Claims what a file stands for, for this process alone, until it ends or closes the file.
+
+    However it ends, the claim ends with it; what it forks has no share in it.
+
+    Args:
+        path: The file, which is made.
+
+    Returns:
+        The open file; None where another process has claimed it.
+    """
+    file = Path(path).open('ab')  # noqa: SIM115 - open for as long as it is claimed
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # systems differ in which
+            file.close()
+            return None
+        except OSError:
+            return file  # a file system that knows no locks
+    return file
 
 
 def _sync_folder(folder: Path) -> None:

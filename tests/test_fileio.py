@@ -1,9 +1,11 @@
+import os
+
 import mmengine.fileio
 import pytest
 from mmengine.fileio import get_file_backend
 from mmengine.runner import save_checkpoint
 
-from gleam_mm.fileio import AtomicLocalBackend, remove_unfinished, write_bytes
+from gleam_mm.fileio import AtomicLocalBackend, claim, remove_unfinished, write_bytes
 
 
 def test_writes_and_replaces(tmp_path):
@@ -50,3 +52,30 @@ def test_mmengine_writes_local_files_this_way(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space'):
         save_checkpoint({'meta': 2}, str(tmp_path / 'x.pth'))
     assert (tmp_path / 'x.pth').read_bytes() == whole
+
+
+def test_a_claim_lasts_as_long_as_its_process(tmp_path):
+    """Another one gets it only then; what was forked meanwhile does not hold on to it."""
+    file = tmp_path / 'claimed'
+
+    def child(number):
+        return bool(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]))
+
+    def elsewhere():
+        process = os.fork()
+        if process == 0:
+            os._exit(claim(file) is not None)
+        return child(process)
+
+    ours = claim(file)
+    assert not elsewhere()
+    lives, dies = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.close(dies)
+        os.read(lives, 1)  # until the test is over
+        os._exit(0)
+    ours.close()
+    assert elsewhere()
+    os.close(dies)
+    assert not child(forked)

@@ -13,11 +13,14 @@ launch() {
     # One thread a process, unless told otherwise: processes share the machine's cores.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
     export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
+    # TORCHRUN_ARGS is a list of words.
+    # shellcheck disable=SC2086
     exec python -m torch.distributed.run \
         --nnodes="${NNODES:-1}" \
         --node_rank="${NODE_RANK:-0}" \
         --master_addr="${MASTER_ADDR:-127.0.0.1}" \
         --master_port="${PORT:-29500}" \
         --nproc_per_node="$GPUS" \
+        ${TORCHRUN_ARGS:-} \
         "$tools/$1" "${@:2}" --launcher pytorch
 }

@@ -20,9 +20,9 @@ GATHERED_BYTES = 2**28
 _TOLERANCE = 1e-5
 _ALIGNMENT = 64  # bytes, where PyTorch's own tensors begin: the arithmetic is the same to the bit
 
-# Attention on the CPU runs image by image, and so does a product that is added in place: both are
-# as fast as a batched one there.
-warnings.filterwarnings('ignore', 'There is a performance drop because we have not yet implemented')
+_IMAGE_BY_IMAGE = 'There is a performance drop because we have not yet implemented'
+"""What PyTorch warns of. Attention on the CPU runs image by image, and so does a product that is
+added in place: both are as fast as a batched one there."""
 
 
 class _Slot(NamedTuple):
@@ -176,7 +176,8 @@ class Kind:
 
     def _mixed(self, images: Tensor, rows: Sequence[Row]) -> tuple[Tensor, ...]:
         stacked = {dtype: torch.stack([row[dtype] for row in rows]) for dtype in rows[0]}
-        with _WholeLinears(self.model):
+        with _WholeLinears(self.model), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', _IMAGE_BY_IMAGE)
             found = torch.vmap(lambda own, image: self._call(own, image[None]))(
                 self._named(stacked), images
             )

@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 KNOWN = {
     *(inspect.signature(Runner.__init__).parameters.keys() - {'self', 'cfg'}),
     *('auto_scale_lr', 'custom_imports', 'head_loss', 'method', 'normalize', 'runner_type'),
-    *('compile', 'find_unused_parameters', 'tta_model', 'tta_pipeline'),
+    *('compile', 'find_unused_parameters', 'model_wrapper_cfg', 'strategy', 'tta_model'),
+    'tta_pipeline',
 }
 
 

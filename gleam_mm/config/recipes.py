@@ -134,7 +134,8 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
         config: A path or the name of a recipe. A file that exists wins; otherwise the stem is
             looked for among the files in :func:`config_root`, and then taken for a recipe's name.
         options: Overrides such as ``{'model.petl.rank': 8}``. ``method`` is the name of a preset,
-            which replaces the config's method before the others are applied.
+            which replaces the config's method before the others are applied, and ``strategy`` that
+            of a file in ``configs/_base_/strategies``, which is added to the config.
 
     Returns:
         The config. Its ``filename`` is the file's, or ``<recipe>.py`` for a composed one.
@@ -156,6 +157,8 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     _check_model(cfg, config)
     if 'method' in options:
         cfg = _with_method(cfg, options.pop('method'))
+    if 'strategy' in options:
+        cfg.merge_from_dict(_strategy(options.pop('strategy')))
     _check_options(cfg, options)
     cfg.merge_from_dict(options)
     try:
@@ -377,6 +380,17 @@ def _with_method(cfg: Config, method: Any) -> Config:
     changed = cfg.to_dict()
     changed['method'] = changed['model']['petl'] = preset
     return Config(changed, cfg_text=cfg.text, filename=str(path.with_stem(name)))
+
+
+def _strategy(name: Any) -> dict[str, Any]:
+    """What a file of ``configs/_base_/strategies`` says."""
+    files = {file.stem: file for base in _bases() for file in base.glob('strategies/*.py')}
+    if name not in files:
+        raise RecipeError(
+            f'strategy={name}: unknown strategy; there is {", ".join(sorted(files))}. Without one, '
+            'every process has the whole model (DDP)'
+        )
+    return _read(files[name]).to_dict()
 
 
 def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:

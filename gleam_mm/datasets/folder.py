@@ -73,7 +73,8 @@ class CustomDataset(ImageFiles, _CustomDataset):
     def load_data_list(self) -> list[dict]:
         """Finds the images: ``img_path`` and, with labels, ``gt_label`` of each."""
         names = list(self.CLASSES or ())
-        if len(set(names)) < len(names):
+        own = tuple(names) != tuple(self.METAINFO.get('classes', ()))  # ImageNet has two cranes
+        if own and len(set(names)) < len(names):
             raise ValueError(
                 f'classes: {max(names, key=names.count)!r} is there twice; each class needs a '
                 'name of its own'
@@ -95,15 +96,21 @@ class CustomDataset(ImageFiles, _CustomDataset):
                 check_path(image, number, self.ann_file, absolute=not self.img_prefix)
                 yield Line(number, image, None)
             return
-        names = self.class_to_idx if self.CLASSES else {}
-        for line in read_list(self.ann_file, names, absolute=not self.img_prefix):
-            if line.label < 0 or (names and line.label >= len(names)):
-                known = f'; there are {len(names)} classes, 0 to {len(names) - 1}' if names else ''
+        number = len(self.CLASSES or ())
+        for line in read_list(self.ann_file, self._by_name, absolute=not self.img_prefix):
+            if line.label < 0 or (number and line.label >= number):
+                known = f'; there are {number} classes, 0 to {number - 1}' if number else ''
                 raise ImageListError(
                     f'{self.ann_file}, line {line.number}: label {line.label} of {line.image} is '
                     f'out of range{known}'
                 )
             yield line
+
+    @property
+    def _by_name(self) -> dict[str, int]:
+        """The classes by the names that no other class has."""
+        times = Counter(self.CLASSES or ())
+        return {name: i for i, name in enumerate(self.CLASSES or ()) if times[name] == 1}
 
     def _listed(self) -> Iterator[tuple[int, str]]:
         if self.ann_file:
@@ -152,9 +159,10 @@ class CustomDataset(ImageFiles, _CustomDataset):
         names = self.CLASSES
         if names is None:
             self._metainfo['classes'] = names = tuple(folders)
-        others = [folder for folder in folders if folder not in names]
+        known = self._by_name
+        others = [folder for folder in folders if folder not in known]
         if not others:
-            return {folder: names.index(folder) for folder in folders}
+            return {folder: known[folder] for folder in folders}
         if not self.only_classes and len(others) == len(folders) == len(names):
             pairs = [f'{folder} is {n!r}' for folder, n in zip(folders, names, strict=True)]
             if tuple(names) != tuple(self.METAINFO.get('classes', ())):

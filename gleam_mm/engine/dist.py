@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from torch import distributed, nn
+
+from gleam_mm.models import ShardedDataParallel
+from gleam_mm.registry import MODEL_WRAPPERS
 
 DEFAULT_PORT = '29500'  # torch.distributed's own
 
@@ -30,22 +34,34 @@ _STARTED_BY = {
 
 
 def init_dist(cfg: Config) -> None:
-    """Joins the processes of a distributed run on the CPU. Call it before building the runner.
+    """Sets what wraps the model, and joins the processes on the CPU. Comes before the runner.
 
     MMEngine's own initialisation selects a CUDA device whatever the backend is, and fails in a CPU
-    build of torch. It is skipped where there is a process group already. With an accelerator, or
-    without a launcher, this function leaves everything to MMEngine.
+    build of torch. It is skipped where there is a process group already. With an accelerator,
+    joining is left to MMEngine, and without a launcher there is nothing to do.
 
     Args:
         cfg: The whole config. ``launcher`` and ``env_cfg.dist_cfg`` (``timeout`` in seconds,
-            ``port`` for Slurm) are read, and ``model_wrapper_cfg`` is set to DDP on the CPU.
+            ``port`` for Slurm) are read. ``model_wrapper_cfg`` gets what it does not say: DDP which
+            sends up to 25 MiB of gradients at once, so that those of an adapter are one message.
 
     Raises:
         ValueError: The launcher is unknown, or did not start this process.
     """
     launcher = cfg.get('launcher', 'none')
-    if launcher == 'none' or get_device() != 'cpu':
+    if launcher == 'none':
         return
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        # PyTorch's own default is as large, but for the first bucket, which is of 1 MiB.
+        'bucket_cap_mb': 25,
+        **(cfg.get('model_wrapper_cfg') or {}),
+    }
+    if get_device() != 'cpu':
+        return
+    cfg.model_wrapper_cfg['device_ids'] = None
     if launcher not in _VARIABLES:
         raise ValueError(f"unknown launcher '{launcher}': use one of none, {', '.join(_VARIABLES)}")
     options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
@@ -55,13 +71,13 @@ def init_dist(cfg: Config) -> None:
         distributed.init_process_group(
             'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
         )
-    cfg.model_wrapper_cfg = {
-        'type': 'MMDistributedDataParallel',
-        'broadcast_buffers': False,
-        'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        **(cfg.get('model_wrapper_cfg') or {}),
-        'device_ids': None,
-    }
+
+
+def is_sharded(model_wrapper_cfg: Mapping | None) -> bool:
+    """Whether what wraps a model, by its config, shards its frozen weights."""
+    kind = (model_wrapper_cfg or {}).get('type')
+    kind = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, ShardedDataParallel)
 
 
 def unwrapped(model: nn.Module) -> Any:

@@ -17,7 +17,7 @@ from gleam_mm.arguments import hint_at
 from gleam_mm.engine.amp import DeviceAmpOptimWrapper
 from gleam_mm.engine.checkpoint_hook import ADAPTER, AdapterCheckpointHook
 from gleam_mm.engine.classes import check_test_data, classes_in, datasets_in, fill_classes
-from gleam_mm.engine.dist import init_dist
+from gleam_mm.engine.dist import init_dist, is_sharded
 from gleam_mm.engine.resume import LAST, find_resumable
 from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.registry import (
@@ -38,6 +38,12 @@ _REPLACING = (
     *(OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS),
 )
 """The registries with components of ours under the names of MMEngine's and MMPretrain's."""
+
+_NO_STRATEGIES = (
+    "MMEngine's strategies neither write adapters nor resume a training where it stopped; take "
+    'strategy=fsdp on the command line, or configs/_base_/strategies/fsdp.py among the _base_ of '
+    'the config, which shards the frozen weights'
+)
 
 TRAINING_KEYS = (
     'train_dataloader',
@@ -230,6 +236,39 @@ def check_head(cfg: Config) -> None:
         raise ValueError(
             "model.head is missing: add dict(type='LinearClsHead', in_channels=..., "
             'num_classes=None), whose in_channels is the width of the backbone'
+        )
+
+
+def check_strategy(cfg: Config) -> None:
+    """Refuses ways to distribute a training that would not end with ours, and says which does.
+
+    Raises:
+        ValueError: The config asks for MMEngine's ``FlexibleRunner`` or for its FSDP; or shards
+            frozen weights and asks for what needs them whole.
+    """
+    runner = cfg.get('runner_type')
+    wrapper = (cfg.get('model_wrapper_cfg') or {}).get('type')
+    for key, kind in (('runner_type', runner), ('model_wrapper_cfg.type', wrapper)):
+        if 'FlexibleRunner' in str(kind) or 'MMFullyShardedDataParallel' in str(kind):
+            raise ValueError(f'{key}={kind}: {_NO_STRATEGIES}')
+    if cfg.get('strategy') is not None:
+        raise ValueError(f'strategy={cfg.strategy}: {_NO_STRATEGIES}')
+    if not is_sharded(cfg.get('model_wrapper_cfg')):
+        return
+    hooks = [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]
+    if any('EMAHook' in str(hook.get('type')) for hook in hooks if isinstance(hook, dict)):
+        raise ValueError(
+            'EMAHook copies the whole model, and ShardedDataParallel shares its frozen weights '
+            'out: do without one of them'
+        )
+    if any(hook.get('cache_features') for hook in hooks if isinstance(hook, dict)):
+        raise ValueError(
+            'cache_features computes blocks one by one, which ShardedDataParallel has shared out: '
+            'do without one of them'
+        )
+    if cfg.get('compile'):
+        raise ValueError(
+            'compile=True has not been tried with ShardedDataParallel: do without one of them'
         )
 
 
@@ -447,6 +486,7 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     check_head(cfg)
     if not test_only:
         check_optimizer(cfg)
+    check_strategy(cfg)
     init_dist(cfg)
     with naming_data_root():
         fill_classes(cfg, classes_in(cfg.get('load_from')) if test_only else None)

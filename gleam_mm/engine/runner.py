@@ -1,13 +1,16 @@
 """MMEngine's runner with a readable console and errors that a user can act on."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
 from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError
@@ -18,11 +21,12 @@ from gleam_mm.engine.calibrate_hook import CalibrateHook
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, Names, classes_of_meta
 from gleam_mm.engine.console_hook import ConsoleHook, route_log
-from gleam_mm.engine.dist import unwrapped
+from gleam_mm.engine.dist import is_sharded, unwrapped
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.engine.order import EpochSeedHook, stop_workers
+from gleam_mm.fileio import claim
 from gleam_mm.petl import PETLMethod
-from gleam_mm.registry import RUNNERS
+from gleam_mm.registry import MODEL_WRAPPERS, RUNNERS
 
 _NEEDED: dict[str, type[Hook]] = {
     'checkpoint': AdapterCheckpointHook,
@@ -44,13 +48,31 @@ class PETLRunner(Runner):
     first iteration, whatever does not fit (classes, checkpoint, data) is a
     :class:`~gleam_mm.errors.UserError`, and after it an image that cannot be read. Training goes on
     exactly where it was stopped, with the rates that the config asks for. A test does not replace
-    the config of the training. And a checkpoint's text is never run as a config.
+    the config of the training, and two trainings at once do not share a work directory. And a
+    checkpoint's text is never run as a config.
     """
 
+    _claim: BinaryIO | None = None  # of the work directory
     _running = False
     _ran = False  # before_run
     _loaded: Any = None  # the checkpoint that is being resumed
     trained_classes: Names | None = None  # those of the checkpoint that was loaded
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Sets the environment up, as in MMEngine, and claims the work directory of a training.
+
+        Raises:
+            FileExistsError: Another process is training into it.
+        """
+        super().setup_env(env_cfg)
+        if self._train_loop is None or not is_main_process():
+            return
+        self._claim = claim(Path(self.work_dir) / '.lock')
+        if self._claim is None:
+            raise FileExistsError(
+                f'{self.work_dir}: another process is training into this folder now: wait for it, '
+                'or name another folder with --work-dir'
+            )
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Builds the logger, and keeps its console readable from the first line on."""
@@ -69,6 +91,21 @@ class PETLRunner(Runner):
     def test(self) -> dict:
         """Tests, as in MMEngine. After training it tests the weights that training ended with."""
         return self._checked(super().test)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wraps the model, as in MMEngine.
+
+        One that is sharded comes to the device block by block, for the device may be too small for
+        the whole of it.
+        """
+        sharded = is_sharded(model_wrapper_cfg)
+        if sharded and self.distributed:
+            return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=model))
+        if sharded:
+            self.logger.warning(
+                'There is one process, so that nothing is sharded: tools/dist_train.sh starts more'
+            )
+        return super().wrap_model(model_wrapper_cfg, model)
 
     def load_or_resume(self) -> None:
         """Loads or resumes once: testing after training must not load again."""
@@ -223,6 +260,8 @@ class PETLRunner(Runner):
             raise errors.UserError(errors.describe(error)) from error
         finally:
             self.call_hook('after_everything')
+            if self._claim is not None:
+                self._claim.close()
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 if isinstance(loop, BaseLoop):
                     stop_workers(loop.dataloader)

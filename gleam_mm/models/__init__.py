@@ -6,6 +6,7 @@ from gleam_mm.models.cosine_head import CosineClsHead
 from gleam_mm.models.heads import RegressionHead
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.petl_backbone import PETLBackbone
+from gleam_mm.models.sharded import ShardedDataParallel
 from gleam_mm.models.teacher import Teacher
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     'PETLBackbone',
     'PETLClassifier',
     'RegressionHead',
+    'ShardedDataParallel',
     'Teacher',
     'TokenPool',
     'build_model',

@@ -36,8 +36,13 @@ class Adapted:
         """Leaves what is frozen by now out of state dicts."""
         self._frozen = self._frozen_names()
         self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._pinned: str | None = None
         self._register_state_dict_hook(_drop_frozen)
         self._register_load_state_dict_pre_hook(self._complete_state_dict)
+
+    def pin_fingerprint(self) -> None:
+        """Keeps to the fingerprint of now, for who keeps the frozen weights in another form."""
+        self._pinned = self.backbone_fingerprint()
 
     def backbone_fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the frozen weights' names, types, shapes and values.
@@ -51,6 +56,8 @@ class Adapted:
                 'the method is merged into the backbone: call petl.unmerge() before saving or '
                 'loading, or write the merged model with tools/merge.py'
             )
+        if self._pinned is not None:
+            return self._pinned
         frozen = {
             name: tensor
             for name, tensor in self.backbone.state_dict().items()

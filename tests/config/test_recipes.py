@@ -210,6 +210,16 @@ def test_another_method_by_an_option(elsewhere):
         recipes.load('own.py', {'method': 'lroa'})
 
 
+def test_a_strategy_by_an_option(elsewhere):
+    plain = recipes.load('vit-b_lora_vtab-cifar')
+    cfg = recipes.load('vit-b_lora_vtab-cifar', {'strategy': 'fsdp', 'model.petl.rank': 3})
+    assert cfg.pop('model_wrapper_cfg') == dict(type='ShardedDataParallel')
+    plain.model.petl.rank = 3
+    assert cfg.to_dict() == plain.to_dict()
+    with pytest.raises(RecipeError, match=r'strategy=zero3: unknown strategy; there is fsdp\.'):
+        recipes.load('vit-b_lora_vtab-cifar', {'strategy': 'zero3'})
+
+
 @pytest.mark.parametrize(
     ('key', 'near'),
     [

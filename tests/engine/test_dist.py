@@ -34,7 +34,9 @@ def test_gpus_are_left_to_mmengine(monkeypatch):
     monkeypatch.setattr(dist, 'get_device', lambda: 'cuda')
     config = Config(dict(launcher='pytorch'))
     init_dist(config)
-    assert 'model_wrapper_cfg' not in config
+    assert not dist.distributed.is_initialized()
+    assert config.model_wrapper_cfg.bucket_cap_mb == 25
+    assert 'device_ids' not in config.model_wrapper_cfg  # MMEngine knows which
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,30 @@ def run():
     return start
 
 
+@pytest.fixture
+def start_together(tmp_path):
+    """Runs several tools at once; where there are NNODES, the number of each is its NODE_RANK."""
+
+    def start(*calls, **environment):
+        processes = []
+        for number, (tool, *arguments) in enumerate(calls):
+            program = ['bash'] if tool.endswith('.sh') else [sys.executable]
+            processes.append(
+                subprocess.Popen(
+                    [*program, TOOLS / tool, *map(str, arguments)],
+                    cwd=tmp_path,
+                    env=_environment({**environment, 'NODE_RANK': str(number)}),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        told = [process.communicate() for process in processes]
+        return [Finished(p.returncode, *t) for p, t in zip(processes, told, strict=True)]
+
+    return start
+
+
 @pytest.fixture(scope='session')
 def run_on_terminal():
     """Runs a tool whose standard output is a terminal of 100 columns."""

@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 import socket
 
 import pytest
+import torch
 from tool_folder import TOOLS
+
+from gleam_mm.checkpoint import read_adapter
 
 # The log has the loss of the first process's half of a batch; this hook writes that of the whole.
 HOOK = """
@@ -109,3 +113,95 @@ def test_mistakes(run, config, tmp_path, free_port):
     assert usage.err.startswith('usage: dist_train.sh CONFIG GPUS')
     assert run('dist_train.sh', config, 'many', cwd=tmp_path).code == 2
     assert run('slurm_train.sh', 'partition', cwd=tmp_path).code == 2
+
+
+# Kills one of two processes in the middle of the second epoch, once.
+KILL = """
+import os
+import signal
+from pathlib import Path
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+
+from gleam_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KillOnce(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        marker = Path(runner.work_dir, 'killed')
+        if get_rank() == 1 and runner.epoch == 1 and batch_idx == 2 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+STRUCK = """
+_base_ = {base!r}
+custom_imports = dict(imports=['kill_once'])
+custom_hooks = [dict(type='KillOnce')]
+train_dataloader = dict(batch_size=8)
+"""
+
+
+def adapter_of(folder):
+    return read_adapter(folder / 'adapter.safetensors')
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again(run, config, tmp_path, free_port):
+    """By torchrun, with the others, from the last checkpoint; as if nothing had happened."""
+    (tmp_path / 'kill_once.py').write_text(KILL)
+    (tmp_path / 'struck.py').write_text(STRUCK.format(base=str(config)))
+    (tmp_path / 'whole.py').write_text(
+        f'_base_ = {str(config)!r}\ntrain_dataloader = dict(batch_size=8)\n'
+    )
+    arguments = ('2', '--resume', 'auto', '--seed', '0')
+    options = dict(PORT=str(free_port), TORCHRUN_ARGS='--max-restarts=1')
+    whole = run('dist_train.sh', 'whole.py', *arguments, cwd=tmp_path, **options)
+    struck = run('dist_train.sh', 'struck.py', *arguments, cwd=tmp_path, **options)
+    assert whole.code == struck.code == 0, struck.err
+    assert (tmp_path / 'work_dirs' / 'struck' / 'killed').exists()
+    assert 'Signal 9 (SIGKILL)' in struck.err or 'exitcode: -9' in struck.err
+    assert struck.row('accuracy') == whole.row('accuracy')
+    (ours, told), (theirs, expected) = (
+        adapter_of(tmp_path / 'work_dirs' / name) for name in ('struck', 'whole')
+    )
+    assert told['metrics'] == expected['metrics']
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+@pytest.mark.slow
+def test_two_machines_and_shared_weights(config, tmp_path, free_port, start_together):
+    """Two launchers with a process each, as on two machines, are as one with two; sharded too."""
+    text = f'_base_ = {str(config)!r}\ntrain_dataloader = dict(batch_size=8)\n'
+    (tmp_path / 'machines.py').write_text(text)
+    (tmp_path / 'one.py').write_text(text)
+    port, flags = str(free_port), ('--seed', '0')
+    one = start_together(('dist_train.sh', 'one.py', '2', *flags), PORT=port)
+    assert one[0].code == 0, one[0].err
+    shared = ('--cfg-options', 'strategy=fsdp')
+    meeting = f'--rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port} --rdzv-id=two'
+    for name, more, words in (('ddp', (), ''), ('fsdp', shared, meeting)):
+        call = ('dist_train.sh', 'machines.py', '1', *flags, '--work-dir', name, *more)
+        both = start_together(call, call, PORT=port, NNODES='2', TORCHRUN_ARGS=words)
+        assert [done.code for done in both] == [0, 0], both[0].err + both[1].err
+        assert sum('with the final weights' in done.out for done in both) == 1
+        (ours, told), (theirs, expected) = (
+            adapter_of(tmp_path / folder) for folder in (name, 'work_dirs/one')
+        )
+        assert told['metrics']['test'] == expected['metrics']['test']
+        for key, tensor in theirs.items():
+            torch.testing.assert_close(ours[key], tensor, atol=1e-5, rtol=0)
+
+
+def test_two_trainings_do_not_share_a_folder(config, tmp_path, start_together):
+    """Started at the same moment, one trains, and the other one is told why it does not."""
+    call = ('train.py', config, '--work-dir', 'both', '--cfg-options', 'train_cfg.max_epochs=10')
+    call += ('param_scheduler=None',)
+    first, second = sorted(start_together(call, call), key=lambda done: done.code)
+    assert (first.code, second.code) == (0, 2), first.err + second.err
+    assert re.search('another process is training|has a training already', second.err)
+    assert len(second.err.strip().splitlines()) == 1
+    _, metadata = adapter_of(tmp_path / 'both')
+    assert metadata['epoch'] == 10
+    assert len(list((tmp_path / 'both').glob('*/vis_data/scalars.json'))) == 1

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -345,6 +346,24 @@ def test_augmented_tests_and_pictures(trained, call, config, tmp_path):
     ):
         wrong = call('test.py', *flags[:2], *flag)
         assert wrong.code == 2 and told in wrong.err
+
+
+def test_pictures_in_windows(trained, call, config, tmp_path, monkeypatch):
+    """Every twentieth is shown for half a second, in a window that a backend without any fakes."""
+    matplotlib.use('Agg')
+    monkeypatch.setenv('DISPLAY', ':0')
+    shown = []
+    monkeypatch.setattr(
+        'mmengine.visualization.visualizer.wait_continue',
+        lambda figure, timeout, continue_key: shown.append(
+            (timeout, figure.axes[0].images[0].get_array().ndim)
+        ),
+    )
+    adapter = trained[0] / 'work_dirs' / 'tiny' / 'adapter.safetensors'
+    flags = ('--work-dir', tmp_path / 'work', '--show', '--interval', 20, '--wait-time', 0.5)
+    done = call('test.py', config, adapter, *flags)
+    assert done.code == 0, done.err
+    assert shown == [(0.5, 3)] * 3
 
 
 def images_of_test(config):
