@@ -5,6 +5,8 @@ import time
 
 from gleam_mm_cli.flags import Parser
 
+TRACKERS = ('tensorboard', 'wandb', 'mlflow')
+
 
 def parse_args() -> argparse.Namespace:
     """Reads the flags: those of MMPretrain's tools/train.py, and --seed."""
@@ -26,6 +28,14 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='test the best checkpoint by validation and make it the adapter, not the last one',
     )
+    parser.add_argument(
+        '--track',
+        nargs='+',
+        choices=TRACKERS,
+        default=(),
+        metavar='TRACKER',
+        help=f'show the curves there as well: {", ".join(TRACKERS)}, or several of them',
+    )
     parser.add_argument('--no-validate', action='store_true', help='never validate')
     parser.add_argument(
         '--auto-scale-lr',
@@ -45,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     """Trains, tests, and prints the summary."""
     from gleam_mm import errors
     from gleam_mm.config import recipes
-    from gleam_mm.engine import launch, summary
+    from gleam_mm.engine import launch, summary, trackers
 
     with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
@@ -57,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
             launch.scale_learning_rate(cfg)
         if args.amp:
             launch.use_amp(cfg)
+        trackers.track(cfg, args.track)
         runner = launch.build_training(
             cfg,
             args.work_dir,
@@ -72,4 +83,5 @@ def main(args: argparse.Namespace) -> None:
     if args.best:
         launch.load_best(runner)
     metrics = runner.test() if cfg.get('test_dataloader') is not None else None
+    trackers.add_test(runner, metrics or {})
     summary.tell(summary.of_training(runner, metrics, seconds, args.best))

@@ -16,6 +16,7 @@ from gleam_mm.engine.resume import find_resumable
 from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.engine.schedule import WarmupLR
 from gleam_mm.engine.sparse_hook import SparseAdapterHook
+from gleam_mm.engine.trackers import MLflowTracker, TensorboardTracker, WandbTracker
 
 __all__ = [
     'AdapterCheckpointHook',
@@ -29,11 +30,14 @@ __all__ = [
     'FoldingTestLoop',
     'FoldingValLoop',
     'IterTrainLoop',
+    'MLflowTracker',
     'PETLRunner',
     'PicturesHook',
     'RegressionMetric',
     'SparseAdapterHook',
+    'TensorboardTracker',
     'TrainableOptimWrapperConstructor',
+    'WandbTracker',
     'WarmupLR',
     'fill_num_classes',
     'find_resumable',
