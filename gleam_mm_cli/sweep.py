@@ -77,5 +77,9 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm import errors
 
     with errors.setup():
+        from gleam_mm.report.live import LivePage
         from gleam_mm.sweep import commands
-    commands.COMMANDS[args.command](args)
+    if args.command in commands.WORKING:
+        commands.WORKING[args.command](args, LivePage)
+    else:
+        commands.COMMANDS[args.command](args)

@@ -11,11 +11,16 @@ from gleam_mm.output import escape
 from gleam_mm.output.tables import MEASURED, Table, csv, html, latex, markdown, table_csv
 from gleam_mm.report import figures, page, paper, tables
 from gleam_mm.report.ablation import ablation_table
-from gleam_mm.report.suites import Suite, suites_of
+from gleam_mm.report.suites import Suite, suites_of, validating
 from gleam_mm.report.trials import Row, Study, open_study, rows
 from gleam_mm.sweep.places import SWEEPS, is_url
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
 
+_DONE = {
+    FINAL: '{done} of {planned} final trainings are done.',
+    SELECT: 'Of {planned} pairs of a method and a dataset, {done} have a training that chooses '
+    'options: here is the best one of each so far.',
+}
 PAGE, MARKDOWN, LATEX, FINALS = 'report.html', 'report.md', 'report.tex', 'finals.csv'
 
 
@@ -39,6 +44,7 @@ class Part(NamedTuple):
     backbone: str
     rows: list[Row]
     tables: list[Table]
+    phase: str
 
     @property
     def anchor(self) -> str:
@@ -46,8 +52,12 @@ class Part(NamedTuple):
         return escape.file_name(f'{self.suite.key}-{self.backbone}')
 
 
-def parts(studies: Sequence[Study]) -> list[Part]:
+def parts(studies: Sequence[Study], phase: str = FINAL) -> list[Part]:
     """What a report consists of; each part covers all of the studies.
+
+    Args:
+        studies: The studies.
+        phase: ``final``, or ``select`` where the finals of studies are trainings that choose.
 
     Raises:
         UserError: The studies consist of no final trainings.
@@ -58,10 +68,12 @@ def parts(studies: Sequence[Study]) -> list[Part]:
         raise UserError(f'{names}: no final trainings to report, not even waiting ones')
     found = []
     for suite in suites_of(final.dataset for final in finals):
+        if phase == SELECT:
+            suite = validating(suite)
         gathered = rows(studies, suite)
         for backbone in dict.fromkeys(row.backbone for row in gathered):
             own = [row for row in gathered if row.backbone == backbone]
-            found.append(Part(suite, backbone, own, _tables(suite, backbone, own)))
+            found.append(Part(suite, backbone, own, _tables(suite, backbone, own), phase))
     return found
 
 
@@ -76,20 +88,16 @@ def build(studies: Sequence[Study]) -> Report:
     """
     made = parts(studies)
     found = [table for part in made for table in part.tables]
-    links = [
-        f'<a href="#{part.anchor}">{escape.html(f"{part.suite.name}, {part.backbone}")}</a>'
-        for part in made
-    ]
     names = ', '.join(dict.fromkeys(study.name for study in studies))
     title = f'GLEAM-MM: {names if len(studies) == 1 else f"{len(studies)} studies"}'
     lead = (
         '<p class="lead">Measured accuracies of parameter-efficient methods'
         + (', beside those that the GLEAM paper prints.' if _has_paper(found) else '.')
         + (f' Studies: {escape.html(names)}.' if len(studies) > 1 else '')
-        + f'</p>\n{page.overrides_notice(studies)}\n<nav>{"".join(links)}</nav>'
+        + f'</p>\n{page.overrides_notice(studies)}\n{links(made)}'
     )
     files = {
-        PAGE: page.page(title, lead, _facts(studies), map(_section, made)),
+        PAGE: page.page(title, lead, facts(studies), map(section, made)),
         MARKDOWN: f'# {escape.markdown(title)}\n\n{escape.markdown(names)}: {_status(studies)}\n\n'
         + '\n'.join(map(markdown, found)),
         LATEX: f'% {escape.latex(names)}. Needs \\usepackage{{booktabs,graphicx}}.\n\n'
@@ -98,6 +106,15 @@ def build(studies: Sequence[Study]) -> Report:
         **{f'{table.slug}.csv': table_csv(table) for table in found},
     }
     return Report(tuple(found), files)
+
+
+def links(made: Sequence[Part]) -> str:
+    """Links to the parts of a page."""
+    found = ''.join(
+        f'<a href="#{part.anchor}">{escape.html(f"{part.suite.name}, {part.backbone}")}</a>'
+        for part in made
+    )
+    return f'<nav>{found}</nav>'
 
 
 def write(report: Report, folder: str | Path) -> list[Path]:
@@ -157,24 +174,24 @@ def _beside(storages: Sequence[str]) -> Path:
 
 def _tables(suite: Suite, backbone: str, own: Sequence[Row]) -> list[Table]:
     made = [tables.tasks_table(suite, backbone, own)]
-    if suite.shots is None:
-        made += [
-            table
-            for make in (tables.groups_table, tables.search_table, ablation_table)
-            if (table := make(suite, backbone, own))
-        ]
+    further = (tables.groups_table, tables.search_table, ablation_table)
+    for make in (*(further if suite.shots is None else ()), tables.cost_table):
+        if table := make(suite, backbone, own):
+            made.append(table)
     return made
 
 
-def _section(part: Part) -> str:
+def section(part: Part) -> str:
+    """A part of the page, as HTML."""
     suite, own, made = part.suite, part.rows, part.tables
     palette = figures.Palette(list(dict.fromkeys(row.name for row in own)))
     names = [row.name for row in own]
     about = tables.context(suite, part.backbone)
     done = sum(len(row.complete) for row in own)
+    planned = sum(len(row.finals) for row in own)
     pieces = [
         f'<section id="{part.anchor}">\n<h2>{escape.html(about)}</h2>\n'
-        f'<p>{done} of {sum(len(row.finals) for row in own)} final trainings are done.</p>'
+        f'<p>{_DONE[part.phase].format(done=done, planned=planned)}</p>'
     ]
     pieces += [html(made[0])]
     if suite.shots is not None:
@@ -184,6 +201,7 @@ def _section(part: Part) -> str:
                 page.legend(names, palette),
                 page.panels(charts, f'Accuracy against shots, {about}', 'shots'),
             ]
+        pieces += map(html, made[1:])
     else:
         if drawn := figures.trade_off(suite, part.backbone, own, palette):
             number = ' (Figure 1 of the paper)' if suite.key == paper.VTAB else ''
@@ -242,21 +260,22 @@ def _has_paper(found: Sequence[Table]) -> bool:
     return any(line.source != MEASURED for table in found for line in table.lines)
 
 
-def _facts(studies: Sequence[Study]) -> list[tuple[str, str]]:
+def facts(studies: Sequence[Study]) -> list[tuple[str, str]]:
+    """How far studies are, in names and values."""
     results = [result for study in studies for result in study.results]
-    facts = []
+    found = []
     for phase, name in ((FINAL, 'final trainings'), (SELECT, 'selection trainings')):
         states = [result.state for result in results if result.phase == phase]
         if states:
-            facts.append((name, f'{states.count("complete")} of {len(states)}'))
+            found.append((name, f'{states.count("complete")} of {len(states)}'))
     for state in ('running', 'waiting', 'failed'):
         count = sum(result.state == state for result in results)
         if count:
-            facts.append((state, str(count)))
+            found.append((state, str(count)))
     hours = sum(result.seconds or 0 for result in results) / 3600
-    facts.append(('training time', f'{hours:.1f} h' if hours >= 1 else f'{hours * 60:.0f} min'))
-    return facts
+    found.append(('training time', f'{hours:.1f} h' if hours >= 1 else f'{hours * 60:.0f} min'))
+    return found
 
 
 def _status(studies: Sequence[Study]) -> str:
-    return ', '.join(f'{name}: {value}' for name, value in _facts(studies)) + '.'
+    return ', '.join(f'{name}: {value}' for name, value in facts(studies)) + '.'

@@ -14,7 +14,15 @@ from gleam_mm.version import __version__
 STYLE = """
 :root {
   --ink: #1b1f24; --soft: #5b6470; --faint: #8b939e; --rule: #d9dde3; --paper: #fff;
-  --tint: #f6f7f9; --accent: #8f1b2b;
+  --tint: #f6f7f9; --line: #eceff2; --warm: #e08a1e; --warned: #fdf6ea; --accent: #8f1b2b;
+}
+@media screen and (prefers-color-scheme: dark) {
+  :root {
+    color-scheme: dark;
+    --ink: #e4e7eb; --soft: #a3abb6; --faint: #7d8590; --rule: #363c44; --line: #2a2f36;
+    --paper: #16191d; --tint: #0f1114; --warm: #e08a1e; --warned: #2b2418; --accent: #f08a98;
+  }
+  svg, .legend i { filter: invert(0.9) hue-rotate(180deg); }  /* their colours stay apart */
 }
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
@@ -33,7 +41,9 @@ h4 { font-size: 13px; margin: 18px 0 4px; color: var(--soft); font-weight: 600; 
 p { margin: 6px 0; max-width: 78ch; }
 a { color: var(--accent); }
 .lead { color: var(--soft); font-size: 16px; }
-.notice { border-left: 3px solid #e08a1e; background: #fdf6ea; padding: 8px 14px; margin: 14px 0; }
+.notice {
+  border-left: 3px solid var(--warm); background: var(--warned); padding: 8px 14px; margin: 14px 0;
+}
 code { font-size: 13px; overflow-wrap: anywhere; }
 .notice code { white-space: normal; margin-right: 10px; }
 .facts { display: flex; flex-wrap: wrap; gap: 8px 28px; margin: 20px 0 8px; padding: 0; }
@@ -61,8 +71,8 @@ td.edge, th.edge { border-left: 1px solid var(--rule); }
 tr.section th { color: var(--soft); font-weight: 600; font-size: 12px; padding-top: 14px; }
 tr.section ~ tr.section th { border-top: 1px solid var(--rule); }
 tr.measured td { padding-bottom: 4px; }
-tr.measured + tr.measured > * { border-top: 1px solid #eceff2; }
-tr.paper + tr.measured > * { border-top: 1px solid #eceff2; }
+tr.measured + tr.measured > * { border-top: 1px solid var(--line); }
+tr.paper + tr.measured > * { border-top: 1px solid var(--line); }
 tr.paper > * { color: var(--faint); font-style: italic; font-weight: 400; padding-top: 0; }
 tr.paper th { padding-left: 12px; }
 td small { display: block; color: var(--soft); font-size: 10.5px; line-height: 1.1; }
@@ -108,7 +118,21 @@ footer, footer p { color: var(--soft); font-size: 13px; }
 """
 
 
-def page(title: str, lead: str, facts: Sequence[tuple[str, str]], body: Iterable[str]) -> str:
+TESTED = (
+    'Each measured number is the top-1 accuracy on a test split that was opened once for each '
+    'seed, at the last epoch. Options were chosen on a validation split; trainings that chose them '
+    'are not shown.'
+)
+
+
+def page(
+    title: str,
+    lead: str,
+    facts: Sequence[tuple[str, str]],
+    body: Iterable[str],
+    note: str = TESTED,
+    refresh: int | None = None,
+) -> str:
     """The whole page.
 
     Args:
@@ -116,7 +140,10 @@ def page(title: str, lead: str, facts: Sequence[tuple[str, str]], body: Iterable
         lead: What it is about, as HTML.
         facts: Names and values to begin with.
         body: Sections, as HTML.
+        note: What the numbers are, for its foot.
+        refresh: Seconds after which a browser loads the page again; by default it does not.
     """
+    again = '' if refresh is None else f'<meta http-equiv="refresh" content="{refresh}">\n'
     listed = ''.join(
         f'<div><dt>{escape.html(name)}</dt><dd>{escape.html(value)}</dd></div>'
         for name, value in facts
@@ -125,12 +152,10 @@ def page(title: str, lead: str, facts: Sequence[tuple[str, str]], body: Iterable
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n'
+        f'{again}<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n'
         f'<header>\n<h1>{title}</h1>\n{lead}\n<dl class="facts">{listed}</dl>\n</header>\n'
         + '\n'.join(body)
-        + '\n<footer>\n<p>Each measured number is the top-1 accuracy on a test split that was '
-        'opened once for each seed, at the last epoch. Options were chosen on a validation split; '
-        f'trainings that chose them are not shown.</p>\n<p>GLEAM-MM {__version__}</p>\n'
+        + f'\n<footer>\n<p>{escape.html(note)}</p>\n<p>GLEAM-MM {__version__}</p>\n'
         '</footer>\n</main>\n</body>\n</html>\n'
     )
 

@@ -5,7 +5,7 @@ as one group.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gleam_mm.datasets import FGVC_TASKS, VTAB_TASKS
 from gleam_mm.minivtab import MINI_TASKS
@@ -35,6 +35,7 @@ class Suite:
         ablation: Datasets of the ablation table; all of them where empty.
         shots: Images a class that its datasets train on unless told otherwise; None where the suite
             has no such choice.
+        split: What accuracies are of.
     """
 
     key: str
@@ -42,11 +43,22 @@ class Suite:
     groups: tuple[Group, ...]
     ablation: tuple[str, ...] = ()
     shots: int | None = None
+    split: str = 'the test split'
 
     @property
     def tasks(self) -> dict[str, str]:
         """Datasets of all groups -> heads of their columns."""
         return {dataset: label for group in self.groups for dataset, label in group.tasks.items()}
+
+
+def validating(suite: Suite) -> Suite:
+    """The suite of accuracies on validation splits, beside which the paper has none."""
+    return replace(
+        suite,
+        key=f'{suite.key}-validation',
+        name=f'{suite.name}, validation',
+        split='the validation split, of the best options so far',
+    )
 
 
 def _thirds(tasks: Iterable[tuple[str, str, str]]) -> tuple[Group, ...]:

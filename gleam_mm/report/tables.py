@@ -1,5 +1,6 @@
 """Tables of accuracies, as the paper has them: which rows and columns, and what is in each cell."""
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 from gleam_mm.output.tables import MISSING, Cell, Column, Line, Table
@@ -93,7 +94,7 @@ def tasks_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table:
         f'all tasks{number}',
         (PARAMETERS, *columns, AVERAGE),
         tuple(lines),
-        'Top-1 accuracy in % on the test split, mean and standard deviation over seeds. '
+        f'Top-1 accuracy in % on {suite.split}, mean and standard deviation over seeds. '
         + (
             'Average: mean of the group means, only where all tasks are done. '
             if len(suite.groups) > 1
@@ -134,6 +135,39 @@ def search_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table | No
         suite,
         chosen,
         Column('parameters', 'Trained (M)'),
+    )
+
+
+def cost_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table | None:
+    """How long trainings took; None where none is done."""
+    lines = []
+    for row in rows:
+        seconds = [final.seconds for final in row.complete if final.seconds is not None]
+        if seconds:
+            minutes = statistics.fmean(seconds) / 60
+            lines.append(
+                Line(
+                    label(row),
+                    (
+                        millions(row.parameters),
+                        Cell(f'{minutes:.1f}', minutes),
+                        Cell(f'{max(seconds) / 60:.1f}', max(seconds) / 60),
+                    ),
+                )
+            )
+    if not lines:
+        return None
+    return Table(
+        f'{suite.key}-{backbone}-cost',
+        context(suite, backbone),
+        'cost',
+        (
+            PARAMETERS,
+            Column('minutes', 'Minutes, mean'),
+            Column('longest', 'Minutes, longest'),
+        ),
+        tuple(lines),
+        'Wall time of a training, its data included, on whatever machine has run it beside others.',
     )
 
 

@@ -8,13 +8,16 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Group, Suite
 from gleam_mm.sweep.groups import over_seeds
-from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, Variant, option_key
+from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, SELECT, Variant, option_key
 from gleam_mm.sweep.results import Result
+
+if TYPE_CHECKING:  # it imports Optuna
+    from gleam_mm.sweep.study import SweepStudy
 
 SHOTS = 'train_dataloader.dataset.shots'  # the override that sets images a class
 
@@ -47,6 +50,11 @@ class Study:
         return replace(variant, options={**self.changes, **own})
 
     @property
+    def chooses(self) -> bool:
+        """Whether trainings that choose options are still to be run."""
+        return any(r.phase == SELECT and r.state in ('waiting', 'running') for r in self.results)
+
+    @property
     def finals(self) -> list[Result]:
         """The trainings that were, or will be, tested."""
         return [result for result in self.results if result.phase == FINAL]
@@ -64,9 +72,29 @@ def open_study(storage: str, name: str | None = None) -> Study:
     """
     from gleam_mm.sweep import study as studies  # imports Optuna
 
-    opened = studies.open_study(storage, name, read_only=True)
+    return of_sweep(studies.open_study(storage, name, read_only=True))
+
+
+def of_sweep(opened: 'SweepStudy') -> Study:
+    """What a study of a sweep has come to by now."""
     sweep = opened.sweep
     return Study(opened.name, opened.results(), dict(sweep.options), sweep.variants)
+
+
+def choosing(study: Study) -> Study:
+    """The best selection training of each method and dataset so far, as if it were final."""
+    best: dict[tuple[str, str], Result] = {}
+    for result in study.results:
+        key = (result.method, result.dataset)
+        if result.phase == SELECT and (key not in best or _above(result, best[key])):
+            best[key] = result
+    finals = [replace(result, phase=FINAL, seed=0, options={}) for result in best.values()]
+    return replace(study, results=finals)
+
+
+def _above(result: Result, other: Result) -> bool:
+    ours, theirs = (-1.0 if r.accuracy is None else r.accuracy for r in (result, other))
+    return ours > theirs
 
 
 @dataclass(frozen=True)

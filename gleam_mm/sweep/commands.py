@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, Self
 
 from rich.console import Console
 
@@ -14,14 +16,30 @@ from gleam_mm.shell import command
 from gleam_mm.sweep import configure, supervise
 from gleam_mm.sweep import estimate as estimates
 from gleam_mm.sweep import export as exports
-from gleam_mm.sweep.cells import FAILED, RUNNING, WAITING
+from gleam_mm.sweep.cells import FAILED, RUNNING, WAITING, Cell
 from gleam_mm.sweep.places import DATABASE, SWEEPS, NoStudyError, find
 from gleam_mm.sweep.plan import Job, Sweep
 from gleam_mm.sweep.status import counts, status
 from gleam_mm.sweep.study import SweepStudy, begin_study, open_study
 
 
-def begin(args: argparse.Namespace) -> None:
+class Page(Protocol):
+    """What shows a sweep while it runs."""
+
+    file: Path
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def update(self, cells: Sequence[Cell]) -> None: ...
+
+
+MakePage = Callable[[SweepStudy, Path], Page]
+"""Makes the page of a sweep in its folder."""
+
+
+def begin(args: argparse.Namespace, page: MakePage | None = None) -> None:
     """Begins a sweep, or joins it, and runs it."""
     with errors.setup():
         settings = configure.read_file(args.file) if args.file else {}
@@ -37,10 +55,10 @@ def begin(args: argparse.Namespace) -> None:
         configure.check(sweep)
         root = args.work_dir or _folder(name)
         study = begin_study(storage, name, sweep)
-    _work(args, study, storage, root)
+    _work(args, study, storage, root, page)
 
 
-def resume(args: argparse.Namespace) -> None:
+def resume(args: argparse.Namespace, page: MakePage | None = None) -> None:
     """Goes on with a sweep."""
     with errors.setup():
         study = open_study(args.study, args.name)
@@ -49,14 +67,22 @@ def resume(args: argparse.Namespace) -> None:
         configure.check(study.sweep)
     if args.retry_failed:
         print(f'{study.retry_failed()} failed trainings wait again')
-    _work(args, study, storage, root)
+    _work(args, study, storage, root, page)
 
 
-def _work(args: argparse.Namespace, study: SweepStudy, storage: str, root: Path) -> None:
+def _work(
+    args: argparse.Namespace, study: SweepStudy, storage: str, root: Path, page: MakePage | None
+) -> None:
     """Runs workers until nothing is left."""
     gpus = configure.parse_gpus(args.gpus)
     workers = _workers(args.workers, max(1, len(gpus)))
-    cells = supervise.run(study, storage, root.absolute(), workers, gpus)
+    root = root.absolute()
+    if page is None:
+        cells = supervise.run(study, storage, root, workers, gpus)
+    else:
+        with page(study, root) as shown:
+            print(f'page: {os.path.relpath(shown.file)}')
+            cells = supervise.run(study, storage, root, workers, gpus, shown.update)
     Console().print(status(cells), soft_wrap=True)
     if counts(cells)[FAILED]:
         sys.exit(1)
@@ -114,4 +140,5 @@ def export(args: argparse.Namespace) -> None:
         print(f'not chosen yet: {", ".join(missing)}')
 
 
-COMMANDS = dict(run=begin, resume=resume, status=tell_status, estimate=estimate, export=export)
+WORKING = dict(run=begin, resume=resume)
+COMMANDS = dict(WORKING, status=tell_status, estimate=estimate, export=export)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -33,7 +33,12 @@ LOGS = 'workers'
 
 
 def run(
-    study: SweepStudy, storage: str, root: Path, workers: int, gpus: Sequence[str] = ()
+    study: SweepStudy,
+    storage: str,
+    root: Path,
+    workers: int,
+    gpus: Sequence[str] = (),
+    watch: Callable[[Sequence[Cell]], None] = lambda cells: None,
 ) -> list[Cell]:
     """Runs a sweep until nothing is left to run.
 
@@ -43,6 +48,7 @@ def run(
         root: Where trainings and logs are written.
         workers: How many processes train at the same time on this machine.
         gpus: GPUs to share among them, as ``CUDA_VISIBLE_DEVICES`` names them.
+        watch: Called every second or so with all trainings as they are.
 
     Returns:
         All trainings as they stand at the end.
@@ -62,7 +68,9 @@ def run(
             while any(process.alive() for process in processes):
                 started = time.monotonic()
                 _replace_dead(study, processes, view)
-                view.update(study.cells())
+                cells = study.cells()
+                view.update(cells)
+                watch(cells)
                 # Looking at a large study takes a while: that is left to the workers mostly.
                 time.sleep(max(_POLL_SECONDS, 10 * (time.monotonic() - started)))
             _replace_dead(study, processes, view)
