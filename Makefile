@@ -8,14 +8,15 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bank bench speed test test-slow test-long test-onedl conformance backbones campaign lint docs pretrain \
-	clean
+.PHONY: help demo bank bench speed zoo test test-slow test-long test-onedl conformance backbones campaign lint \
+	docs pretrain clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
 	@echo 'make bank        five small adapters on one backbone, asked in one stream (minutes)'
 	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
 	@echo 'make speed       what steps cost, and benchmarks/SPEED.md (an hour and a half on one core)'
+	@echo 'make zoo         train what zoo/ lacks, and write its index and metafile (half an hour)'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
 	@echo 'make test-long   what CI leaves out as well'
@@ -23,7 +24,7 @@ help:
 	@echo 'make backbones   what every family of backbones can do, written to docs/backbones.md'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
 	@echo 'make campaign    kill trainings, damage files, read hostile ones, make mistakes (minutes)'
-	@echo 'make lint        ruff and mypy, as CI runs them'
+	@echo 'make lint        ruff, mypy and hadolint, as CI runs them'
 	@echo 'make docs        the site, into build/docs'
 	@echo 'make pretrain    make the embedded backbones again (long)'
 	@echo 'make clean       remove the virtual environments'
@@ -74,6 +75,14 @@ speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/step.py --threads 1 --minutes 60
 	$(BIN)/python benchmarks/speed.py
 
+# A config a training; to train one again, remove its adapter. Interrupted ones go on.
+zoo: $(patsubst %.py,%.safetensors,$(wildcard zoo/*.py))
+	$(BIN)/python tools/report.py --metafiles
+
+zoo/%.safetensors: | zoo/%.py $(VENV)/.runtime
+	$(TEST_ENV) $(BIN)/python tools/train.py zoo/$*.py --work-dir work_dirs/zoo/$* --resume auto
+	cp work_dirs/zoo/$*/adapter.safetensors $@
+
 test: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow and not long'
 
@@ -106,6 +115,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs

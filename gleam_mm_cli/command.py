@@ -28,6 +28,7 @@ COMMANDS = {
     'extract': 'make a LoRA adapter of a fully tuned checkpoint',
     'incremental': 'learn classes session by session',
     'verify': 'check files of weights',
+    'zoo': 'list, copy or check the adapters that ship with the package',
     'prepare-data': 'check or build VTAB-1K and few-shot FGVC',
     'fetch-weights': 'download pretrained weights',
     'convert-weights': 'convert pretrained weights',

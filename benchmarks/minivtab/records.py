@@ -3,46 +3,32 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep.plan import FINAL, options_text
+from gleam_mm.sweep.record import COMPLETE, CSV, FAILED, STUDIES, WAITING, Record, read
 from gleam_mm.sweep.results import Result
 
+__all__ = [
+    'COMPLETE',
+    'CSV',
+    'FAILED',
+    'FOLDER',
+    'STUDIES',
+    'WAITING',
+    'Record',
+    'merge',
+    'of_study',
+    'parameters',
+    'read',
+    'scores',
+    'write',
+]
+
 FOLDER = Path(__file__).parent
-CSV, STUDIES = 'results.csv', 'studies.json'
-COMPLETE, FAILED, WAITING = 'complete', 'failed', 'waiting'
-
-
-@dataclass(frozen=True)
-class Record:
-    """A training that a study consists of.
-
-    Attributes:
-        study: Name of the study.
-        phase: ``select`` (accuracy on val200) or ``final`` (accuracy on test).
-        method: Name of the method or variant.
-        dataset: Name of the dataset.
-        seed: Seed of everything random.
-        options: What changes the method's recipe, as ``name=value,name=value``.
-        state: ``complete``, ``failed`` or ``waiting``; one that runs still waits for its end.
-        accuracy: Top-1 in % with two decimals; None unless complete, like all that follows.
-        parameters: Trained numbers, head excluded.
-        seconds: Wall time of the training.
-    """
-
-    study: str
-    phase: str
-    method: str
-    dataset: str
-    seed: int
-    options: str
-    state: str
-    accuracy: float | None
-    parameters: int | None
-    seconds: float | None
 
 
 def of_study(
@@ -96,36 +82,6 @@ def merge(recorded: Sequence[Record], found: Mapping[str, Sequence[Record]]) -> 
             )
     kept = [row for row in recorded if row.study not in found]
     return kept + [row for rows in found.values() for row in rows]
-
-
-def read(path: Path) -> list[Record]:
-    """Reads a record; of a file that does not exist, an empty one.
-
-    Raises:
-        UserError: The file is not such a record.
-    """
-    if not path.is_file():
-        return []
-    with path.open(newline='') as file:
-        reader = csv.DictReader(file)
-        expected = [field.name for field in fields(Record)]
-        if reader.fieldnames != expected:
-            raise UserError(f'{path}: the columns must be {",".join(expected)}')
-        try:
-            return [
-                Record(
-                    **{
-                        **row,
-                        'seed': int(row['seed']),
-                        'accuracy': float(row['accuracy']) if row['accuracy'] else None,
-                        'parameters': int(row['parameters']) if row['parameters'] else None,
-                        'seconds': float(row['seconds']) if row['seconds'] else None,
-                    }
-                )
-                for row in reader
-            ]
-        except ValueError as error:
-            raise UserError(f'{path}, line {reader.line_num}: {error}') from error
 
 
 def write(path: Path, records: Iterable[Record]) -> None:

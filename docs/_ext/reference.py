@@ -27,6 +27,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         ('gleam-recipes', Recipes),
         ('gleam-schema', Schema),
         ('gleam-versions', Versions),
+        ('gleam-zoo', Zoo),
     ):
         app.add_directive(name, directive)
     app.connect('autodoc-process-signature', _of_init)
@@ -206,7 +207,7 @@ class Versions(Written):
         project = tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))['project']
         pinned: dict[str, str] = {}
         for file in (ROOT / 'requirements.txt', *sorted((ROOT / 'requirements').glob('*.txt'))):
-            if file.stem in ('onedl', 'docs'):
+            if file.stem in ('onedl', 'docs', 'lowest'):
                 continue
             self.env.note_dependency(str(file))
             pinned |= dict(re.findall(r'^([\w-]+)(?:\[\w+\])?==([\w.]+)', file.read_text(), re.M))
@@ -219,6 +220,28 @@ class Versions(Written):
                 if extra != 'dev':
                     rows.append((name, limits, pinned.get(_normal(name), ''), extra))
         return [_table(('', 'should work', 'tested', 'extra'), rows)]
+
+
+class Zoo(Written):
+    """The adapters that ship, as the index says."""
+
+    def run(self) -> list[nodes.Node]:
+        """Writes the table."""
+        from gleam_mm.inference import zoo
+
+        self.env.note_dependency(str(zoo.FOLDER / zoo.INDEX))
+        rows = [
+            (
+                entry.name,
+                f'{entry.parameters:,}',
+                f'{entry.size / 1000:.0f} KB',
+                str(entry.epochs),
+                *(f'{entry.headline(split):.1f}' for split in ('val', 'test')),
+                entry.backbone_fingerprint[:12],
+            )
+            for entry in zoo.entries().values()
+        ]
+        return [_table(('adapter', 'parameters', 'size', 'epochs', 'val', 'test', 'frozen weights'), rows)]
 
 
 def _normal(name: str) -> str:

@@ -73,12 +73,13 @@ def from_hub(repository: str, revision: str | None = None, api: HfApi | None = N
     return path
 
 
-def card(adapter: str | Path, repository: str) -> str:
+def card(adapter: str | Path, repository: str, source: str | None = None) -> str:
     """The model card of an adapter: what the hub reads, and a page.
 
     Args:
         adapter: The file.
-        repository: Its name on the hub.
+        repository: Its name on the hub, or elsewhere.
+        source: The expression that has the file in Python; by default it is got from the hub.
     """
     tensors, metadata = read_adapter(adapter)
     method = _name_of(metadata.get('method'))
@@ -118,7 +119,7 @@ def card(adapter: str | Path, repository: str) -> str:
         '```python',
         'import gleam_mm',
         '',
-        f'predict = gleam_mm.Predictor(gleam_mm.from_hub({repository!r}))',
+        f'predict = gleam_mm.Predictor({source or f"gleam_mm.from_hub({repository!r})"})',
         "predict('picture.jpg')",
         '```',
     ]
