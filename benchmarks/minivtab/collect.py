@@ -3,7 +3,8 @@
 Each STUDY is what tools/sweep.py made: its name, the path of its SQLite file, or the URL of a
 database. By default those of the benchmark that work_dirs/sweeps has. A study that is not here
 keeps its rows, so that other machines can add theirs. Studies may still be running.
-`python benchmarks/minivtab/page.py` makes RESULTS.md of it.
+The zoo's metafile, which has the record's means, is written again; `python
+benchmarks/minivtab/page.py` makes RESULTS.md.
 """
 
 import argparse
@@ -35,9 +36,14 @@ if __name__ == '__main__':
             import gather
             import records
 
+            from gleam_mm.report import metafiles
+
             storages = arguments.studies or gather.present()
             collected = gather.collect(storages, arguments.workers, records.FOLDER)
+            written = metafiles.write()
         for study, done, planned in collected:
             print(f'{escape.terminal(study)}: {done} of {planned} trainings are complete')
+        for path in written:
+            print(f'wrote {path}')
 
     cli.run(main)

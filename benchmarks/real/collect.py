@@ -1,5 +1,7 @@
 """Brings results.csv and studies.json up to date with studies, and makes RESULTS.md of them.
 
+The zoo's metafile, which has the record's means, is written again too.
+
 Each STUDY is what tools/sweep.py made: its name, the path of its SQLite file, or the URL of a
 database. A study that is not here keeps its rows; studies may still be running. Without any, the
 page alone is made again.
@@ -44,8 +46,11 @@ if __name__ == '__main__':
             import gather
             import results
 
+            from gleam_mm.report import metafiles
+
             for study, done, planned in gather.collect(arguments.studies, arguments.workers, HERE):
                 print(f'{escape.terminal(study)}: {done} of {planned} trainings are complete')
-            print(f'wrote {results.write(HERE)}')
+            for path in (results.write(HERE), *metafiles.write()):
+                print(f'wrote {path}')
 
     cli.run(main)
