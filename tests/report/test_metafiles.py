@@ -57,9 +57,9 @@ def test_mmpretrain_reads_it(monkeypatch):
     ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
     model = ModelHub._models_dict['vit-mini_gleam-l_mini-digits']
     assert Path(model.config).is_file()
-    assert model.in_collection.name == 'GLEAM'
+    assert model.in_collection == 'GLEAM'
     assert model.results[0].metrics['Top 1 Accuracy'] > 90
-    assert ModelHub._models_dict['vit-mini_lora_minivtab'].in_collection.name == 'LoRA'
+    assert ModelHub._models_dict['vit-mini_lora_minivtab'].in_collection == 'LoRA'
 
 
 def test_it_takes_a_checkout(tmp_path):
