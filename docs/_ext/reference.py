@@ -241,7 +241,8 @@ class Zoo(Written):
             )
             for entry in zoo.entries().values()
         ]
-        return [_table(('adapter', 'parameters', 'size', 'epochs', 'val', 'test', 'frozen weights'), rows)]
+        sizes = ('parameters', 'size', 'epochs')
+        return [_table(('adapter', *sizes, 'val', 'test', 'frozen weights'), rows)]
 
 
 def _normal(name: str) -> str:
