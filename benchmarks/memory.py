@@ -1,18 +1,16 @@
 """How well `gleam-mm doctor` forecasts the memory of a training step.
 
-ViT-S/16 and Swin-T at 224 on the CPU, each contender in a process of its own. Beside the forecast
-stands what two real steps take at their peak: by PyTorch's allocator, of whose every block its
-profiler tells, and by the whole process, which grows beyond what it was with the model alone.
+ViT-S/16 and Swin-T at 224 on the CPU. Beside the forecast stands what two real steps take at their
+peak by PyTorch's allocator, of whose every block its profiler tells.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --image-size 64 --batches 2
 """
 
 import argparse
-import multiprocessing
+import sys
 from collections.abc import Iterable
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -95,40 +93,15 @@ def _is_block(event: object) -> bool:
     return event.name() == '[memory]'
 
 
-def of_process(cfg: Config, model: nn.Module) -> int | None:
-    """The peak of the process, less what it was before, with the weights; None but on Linux."""
-    forget = Path('/proc/self/clear_refs')
-    if not forget.exists():
-        return None
-    batch, before = batch_of(cfg), _kilobytes('VmRSS')
-    forget.write_text('5')  # the highest mark so far
-    steps(cfg, model, batch)
-    return 1024 * (_kilobytes('VmHWM') - before) + stored(model)
-
-
-def _kilobytes(name: str) -> int:
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def measure(names: tuple[str, str, int, int]) -> tuple[int, int | None, int]:
-    """Forecast, peak of the process, and peak by the allocator, of one contender."""
-    torch.set_num_threads(1)
-    cfg = config(*names)
-    model = build_model(cfg).train()
-    told = forecast(cfg, model)
-    return told, of_process(cfg, model), of_allocator(cfg, model)
-
-
 def rows(contenders: Iterable[tuple[str, str, int, int]]) -> Iterable[list[str]]:
     """The table's rows, one at a time."""
-    context = multiprocessing.get_context('spawn')
     for names in contenders:
-        with context.Pool(1) as pool:
-            told, process, allocator = pool.apply(measure, (names,))
-        mb = ['—' if size is None else f'{size / 1e6:.1f}' for size in (told, allocator, process)]
-        ratio = f'{told / allocator:.3f}'
-        yield [*map(str, names[:3]), *mb, ratio, f'{told / process:.2f}' if process else '—']
+        cfg = config(*names)
+        model = build_model(cfg).train()
+        told, allocator = forecast(cfg, model), of_allocator(cfg, model)
+        mb = [f'{size / 1e6:.1f}' for size in (told, allocator)]
+        yield [*map(str, names[:3]), *mb, f'{told / allocator:.4f}']
+        print(' '.join(names[:2]), file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -137,13 +110,14 @@ def main() -> None:
     parser.add_argument('--image-size', type=int, default=224)
     parser.add_argument('--batches', type=int, nargs='+', default=[2, 8])
     args = parser.parse_args()
+    torch.set_num_threads(1)
     contenders = [
         (backbone, method, batch, args.image_size)
         for backbone in BACKBONES
         for batch in args.batches
         for method in METHODS
     ]
-    head = ['backbone', 'method', 'batch', 'forecast', 'allocator', 'process', 'f/a', 'f/p']
+    head = ['backbone', 'method', 'batch', 'forecast', 'measured', 'ratio']
     print(f'MB; torch {torch.__version__}')
     print(tables.text(head, rows(contenders), left=['backbone', 'method']))
 

@@ -13,6 +13,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the flags."""
     parser = Parser(description=__doc__)
     parser.add_argument('config', help='a config file, or a recipe: vit-b_gleam-l_vtab-cifar')
+    parser.add_data()
     parser.add_argument(
         '--methods',
         nargs='+',
@@ -40,11 +41,15 @@ def main(args: argparse.Namespace) -> int:
 
     from gleam_mm import errors
     from gleam_mm.config import recipes
+    from gleam_mm.datasets.sources import source_of
     from gleam_mm.doctor import examine
+    from gleam_mm.engine import launch
     from gleam_mm.output import escape
 
     with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
+        if args.data is not None:
+            launch.use_source(cfg, source_of(args.data), args.cfg_options)
         found = examine(cfg, args.device or get_device(), args.methods, args.pictures)
     if args.json:
         print(json.dumps([finding._asdict() for finding in found], indent=2))

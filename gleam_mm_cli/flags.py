@@ -61,6 +61,16 @@ class Parser(argparse.ArgumentParser):
             **{'default': {}, 'help': f'override config values: {example}', **settings},
         )
 
+    def add_data(self) -> None:
+        """Adds ``--data``."""
+        self.add_argument(
+            '--data',
+            metavar='PATH',
+            help="take these pictures in the place of the config's: a folder of <class>/*.jpg, "
+            'with or without train, val and test above; a .csv, .tar files, a saved dataset of '
+            "Hugging Face's; a fifth is held out where there is no val",
+        )
+
     def add_launcher(self) -> None:
         """Adds the flags of a distributed run."""
         self.add_argument(

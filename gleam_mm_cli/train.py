@@ -12,6 +12,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the flags: those of MMPretrain's tools/train.py, and --seed."""
     parser = Parser(description=__doc__)
     parser.add_argument('config', help='a config file, or a recipe: vit-b_gleam-l_vtab-cifar')
+    parser.add_data()
     parser.add_argument('--work-dir', help='where to write; default: work_dirs/<config>')
     parser.add_argument(
         '--resume',
@@ -55,10 +56,13 @@ def main(args: argparse.Namespace) -> None:
     """Trains, tests, and prints the summary."""
     from gleam_mm import errors
     from gleam_mm.config import recipes
+    from gleam_mm.datasets.sources import source_of
     from gleam_mm.engine import launch, summary, trackers
 
     with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
+        if args.data is not None:
+            launch.use_source(cfg, source_of(args.data), args.cfg_options)
         if args.no_validate:
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         if args.seed is not None:
@@ -84,4 +88,4 @@ def main(args: argparse.Namespace) -> None:
         launch.load_best(runner)
     metrics = runner.test() if cfg.get('test_dataloader') is not None else None
     trackers.add_test(runner, metrics or {})
-    summary.tell(summary.of_training(runner, metrics, seconds, args.best))
+    summary.tell(summary.of_training(runner, metrics, seconds, args.best, args.data))

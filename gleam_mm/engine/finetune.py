@@ -62,11 +62,7 @@ def finetune(
         source = source_of(data, hold_out)
         options = {**_of_length(epochs), **(options or {})}
         cfg = recipes.load(f'{backbone}_{method}_{source.dataset}', options)
-        for split in ('train', 'val', 'test'):
-            dataset = cfg[f'{split}_dataloader'].dataset
-            kept = {key: dataset[key] for key in _KEPT if key in dataset}
-            cfg[f'{split}_dataloader'].dataset = {**getattr(source, split), **kept}
-        cfg.merge_from_dict({key: options[key] for key in options if '.dataset.' in key})
+        launch.use_source(cfg, source, options)
         with scope_of(cfg):
             training = DATASETS.build(cfg.train_dataloader.dataset)
         fill_classes(cfg, names_of(training))
@@ -95,6 +91,3 @@ def _of_length(epochs: int | None) -> dict[str, Any]:
 
 _FEW = 200
 """Of fewer pictures, workers take longer to start than the pictures to be read."""
-
-_KEPT = ('pipeline', 'test_mode')
-"""What a dataset's config has whatever its source is."""

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from gleam_mm.arguments import hint_at
+from gleam_mm.datasets.sources import Source
 from gleam_mm.engine.amp import DeviceAmpOptimWrapper
 from gleam_mm.engine.checkpoint_hook import ADAPTER, AdapterCheckpointHook
 from gleam_mm.engine.classes import check_test_data, classes_in, datasets_in, fill_classes
@@ -54,6 +55,33 @@ TRAINING_KEYS = (
     'val_cfg',
     'val_evaluator',
 )
+
+
+_KEPT = ('pipeline', 'test_mode')
+"""What a dataset's config has whatever its source is."""
+
+
+def use_source(cfg: Config, source: Source, options: Mapping[str, Any]) -> None:
+    """Takes the splits of a source in the place of the config's datasets.
+
+    Args:
+        cfg: The whole config; changed in place.
+        source: What :func:`~gleam_mm.datasets.sources.source_of` has found.
+        options: The overrides that the config was loaded with; those of datasets are made again.
+
+    Raises:
+        ValueError: The config has no dataloader for a split, whose pipeline the source would take.
+    """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            raise ValueError(
+                f'the config has no {split}_dataloader for data that are told by their path: take '
+                'a recipe such as vit-b_gleam-l_folder'
+            )
+        kept = {key: loader.dataset[key] for key in _KEPT if key in loader.dataset}
+        loader.dataset = {**getattr(source, split), **kept}
+    cfg.merge_from_dict({key: options[key] for key in options if '.dataset.' in key})
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, name: str | None = None) -> None:

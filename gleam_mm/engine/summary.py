@@ -59,7 +59,11 @@ def _told(value: Any) -> str:
 
 
 def of_training(
-    runner: Runner, metrics: Mapping[str, float] | None, seconds: float, best: bool = False
+    runner: Runner,
+    metrics: Mapping[str, float] | None,
+    seconds: float,
+    best: bool = False,
+    data: str | None = None,
 ) -> str:
     """What a training run came to, and the commands to try next.
 
@@ -68,6 +72,7 @@ def of_training(
         metrics: Metrics on the test split, or None where nothing was tested.
         seconds: How long training took.
         best: Whether the weights are the best by validation, not the last ones.
+        data: Where the pictures are, if they took the place of the config's.
 
     Returns:
         Lines of text.
@@ -95,7 +100,7 @@ def of_training(
         lines.append(('adapter', f'{adapter} ({tables.size(adapter.stat().st_size)})'))
     minutes, rest = divmod(round(seconds), 60)
     lines.append(('time', f'{minutes} min {rest} s of training'))
-    lines += [('try next', line) for line in _next_commands(runner, work_dir, adapter)]
+    lines += [('try next', line) for line in _next_commands(runner, work_dir, adapter, data)]
     names = ['' if i and lines[i - 1][0] == name else name for i, (name, _) in enumerate(lines)]
     width = max(map(len, names))
     return '\n'.join(
@@ -111,7 +116,7 @@ def _last_validation(runner: Runner) -> dict[str, float]:
     }
 
 
-def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
+def _next_commands(runner: Runner, work_dir: Path, adapter: Path, data: str | None) -> list[str]:
     config = Path(runner.cfg.filename)
     commands = []
     if adapter.is_file():
@@ -126,7 +131,8 @@ def _next_commands(runner: Runner, work_dir: Path, adapter: Path) -> list[str]:
         commands.append(command('search', recipe or config, adapter))
     elif recipe is not None:
         other = 'linear' if recipe.method != 'linear' else 'gleam-l'
-        commands.append(command('train', recipe._replace(method=other)))
+        pictures = () if data is None else ('--data', data)
+        commands.append(command('train', recipe._replace(method=other), *pictures))
     return commands
 
 

@@ -215,6 +215,22 @@ def test_a_folder_of_images(call, birds):
     assert metadata['classes'] == ['kingfisher', 'parakeet', 'robin']
 
 
+def test_pictures_that_are_told_by_their_path(call, birds):
+    epoch = ['train_cfg.max_epochs=1', 'param_scheduler=None']
+    words = ['birds.py', '--data', 'birds/val', *SMALL, *epoch]
+    done = call('train.py', *words)
+    assert done.code == 0, done.err
+    cfg = recipes.load(birds / 'work_dirs' / 'birds' / 'birds.py')
+    datasets = [cfg[f'{split}_dataloader'].dataset for split in ('train', 'val', 'test')]
+    assert [dataset.data_root for dataset in datasets] == 3 * ['birds/val']
+    assert datasets[0].hold_out == 0.2 and datasets[1].take_held_out
+    assert datasets[0].pipeline[1].type == 'RandomResizedCrop'
+    done = call('train.py', 'birds.py', '--data', 'nowhere')
+    assert (done.code, 'nowhere: no such folder' in done.err) == (2, True)
+    done = call('train.py', 'vit-b_lora_vtab-dtd', '--data', 'birds/val')
+    assert (done.code, 'no val_dataloader for data' in done.err) == (2, True)
+
+
 def test_classes_that_validation_lacks(call, birds):
     (birds / 'birds' / 'val' / 'parakeet').rename(birds / 'parakeet')
     done = call('train.py', 'birds.py', *SMALL)

@@ -1,0 +1,67 @@
+"""The numbers of docs/advice.md are those of the records."""
+
+import csv
+import re
+from collections import defaultdict
+from statistics import fmean
+
+from pages import ROOT
+
+from gleam_mm.minivtab.tasks import MINI_TASKS
+
+PAGE = (ROOT / 'docs' / 'advice.md').read_text('utf-8')
+RECORD = ROOT / 'benchmarks' / 'minivtab' / 'results.csv'
+
+
+def rows(section):
+    """The rows of a section's table that begin with a method: its name and the other cells."""
+    text = PAGE.split(f'## {section}\n')[1].split('\n## ')[0]
+    for line in re.findall(r'^\| `([\w.-]+)` \| (.*) \|$', text, re.MULTILINE):
+        yield line[0], [float(cell.replace(',', '')) for cell in line[1].split(' | ')]
+
+
+def recorded(*studies):
+    """What is complete: method -> dataset -> rows."""
+    found = defaultdict(lambda: defaultdict(list))
+    with RECORD.open() as file:
+        for row in csv.DictReader(file):
+            if row['study'] in studies and row['state'] == 'complete':
+                found[row['method']][row['dataset'].removeprefix('mini-')].append(row)
+    return found
+
+
+def averages(tasks):
+    """The means of the groups, and their mean."""
+    groups = defaultdict(list)
+    for task, found in tasks.items():
+        mean = fmean(float(row['accuracy']) for row in found)
+        groups[MINI_TASKS[task].group].append(mean)
+    means = [fmean(groups[name]) for name in ('natural', 'specialized', 'structured')]
+    return [*means, fmean(means)]
+
+
+def close(told, true, digits):
+    return all(abs(a - b) <= 0.5001 * 10**-digits for a, b in zip(told, true, strict=True))
+
+
+def test_accuracies():
+    found = recorded('minivtab', 'minivtab-others', 'minivtab-ablations')
+    told = dict(rows('Which method'))
+    assert len(told) > 10
+    for method, (parameters, *means) in told.items():
+        assert len(found[method]) == len(MINI_TASKS)
+        assert parameters == float(next(iter(found[method].values()))[0]['parameters'])
+        assert close(means, averages(found[method]), 1), (method, averages(found[method]))
+    for method, (mean,) in rows('Scales'):
+        assert close([mean], averages(found[method])[-1:], 1), method
+
+
+def test_rates():
+    found = recorded('minivtab-rates')
+    told = dict(rows('Learning rates'))
+    assert len(told) > 10
+    for method, means in told.items():
+        by_rate = defaultdict(list)
+        for row in (row for task in found[method].values() for row in task):
+            by_rate[float(row['options'].partition('lr=')[2])].append(float(row['accuracy']))
+        assert close(means, [fmean(by_rate[rate]) for rate in (0.003, 0.01, 0.03)], 2), method
