@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest -n 2 --dist loadfile
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help demo bank bench speed zoo test test-slow test-long test-onedl conformance backbones campaign lint \
-	docs pretrain clean
+.PHONY: help demo bank bench speed zoo test test-slow test-onedl conformance backbones campaign lint docs pretrain \
+	clean
 
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
@@ -19,7 +19,6 @@ help:
 	@echo 'make zoo         train what zoo/ lacks, and write its index and metafile (half an hour)'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
-	@echo 'make test-long   what CI leaves out as well'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make backbones   what every family of backbones can do, written to docs/backbones.md'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
@@ -84,15 +83,12 @@ zoo/%.safetensors: | zoo/%.py $(VENV)/.runtime
 	cp work_dirs/zoo/$*/adapter.safetensors $@
 
 test: $(VENV)/.dev
-	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow and not long'
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow'
 
 # The matrix as a whole compares docs/conformance.md with what it has seen.
 test-slow: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m slow --ignore=tests/conformance
 	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance
-
-test-long: $(VENV)/.dev
-	$(TEST_ENV) $(BIN)/python $(PYTEST) -m long
 
 test-onedl: $(VENV_ONEDL)/.dev
 	$(TEST_ENV) $(VENV_ONEDL)/bin/python $(PYTEST)

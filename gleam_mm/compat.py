@@ -271,6 +271,37 @@ def fix_drop_path() -> None:
     DropPath.__init__ = init
 
 
+def fix_window_reverse() -> None:
+    """Lets Swin be exported for batches of any size.
+
+    MMPretrain puts windows back into maps by a number of images that it divides out in floating
+    point and makes an ``int``, which is the number of the images that a graph is traced with. Not
+    part of :func:`apply`, as :func:`fix_window_resizing`.
+    """
+    from mmpretrain.models.backbones.mixmim import MixMIMBlock
+    from mmpretrain.models.utils import ShiftWindowMSA
+
+    for module in (ShiftWindowMSA, MixMIMBlock):
+        module.window_reverse = staticmethod(window_reverse)
+
+
+def window_reverse(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
+    """Takes the place of the functions of this name in MMPretrain.
+
+    Args:
+        windows: Those of maps, of shape (B W, size, size, C), image by image.
+        height: Height of a map.
+        width: Width of a map.
+        size: Side of a window.
+
+    Returns:
+        Maps of shape (B, height, width, C).
+    """
+    channels = windows.shape[-1]
+    grid = windows.view(-1, height // size, width // size, size, size, channels)
+    return grid.transpose(2, 3).reshape(-1, height, width, channels)
+
+
 def fix_window_resizing() -> None:
     """Lets the weights of a Swin or BEiT be loaded at another size of windows or images.
 

@@ -230,6 +230,14 @@ def test_position_biases_are_resized_exactly_where_they_are_cubic(source, target
 # What is printed
 
 
+def test_windows_are_put_back_where_they_were():
+    from mmpretrain.models.utils import ShiftWindowMSA
+
+    maps = torch.randn(2, 8, 12, 3)
+    windows = ShiftWindowMSA.window_partition(maps, 4)
+    assert torch.equal(compat.window_reverse(windows, 8, 12, 4), maps)
+
+
 def test_file_client_says_nothing_but_others_do(capsys):
     MMLogger.get_instance('mmengine')
     mmengine.fileio.FileClient.infer_client(None, 'x')

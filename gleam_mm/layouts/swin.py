@@ -18,6 +18,7 @@ from gleam_mm.layouts.site import Block, Grid, Site
 from gleam_mm.registry import LAYOUTS
 
 compat.fix_window_resizing()
+compat.fix_window_reverse()
 
 WINDOWED_ROLES = ('attn', 'qkv', 'q', 'k', 'v', 'proj')
 
