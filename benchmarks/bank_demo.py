@@ -1,7 +1,7 @@
 """Five tasks, five small adapters, one backbone: trained, banked, and asked in a mixed stream.
 
-Trains GLEAM-L on five tasks of MiniVTAB with vit-mini, a few minutes in all; trainings that are
-there already are not repeated. Then one `AdapterBank` gets test pictures of all tasks in a random
+Trains GLEAM-L on five tasks of MiniVTAB with vit-mini, a few minutes in all; what is
+trained already is not repeated. Then one `AdapterBank` gets test pictures of all tasks in a random
 order, in batches of 32, and each adapter alone, in a `Predictor`, gets those of its own task.
 Prints accuracies of both, how many predictions differ, and the throughput of the mixed stream
 against batches of one task.
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import gleam_mm
+from gleam_mm.checkpoint import read_adapter
 from gleam_mm.minivtab.dataset import MiniVTAB
 
 TASKS = ('digits', 'letters', 'textures', 'land', 'defects')
@@ -29,12 +30,13 @@ BATCH, ROUNDS = 32, 5
 def train(task: str, epochs: int, folder: Path) -> Path:
     """The adapter of a training, by the command that anybody would give."""
     work_dir = folder / task
-    if not (path := work_dir / 'adapter.safetensors').exists():
+    path = work_dir / 'adapter.safetensors'
+    if not path.exists() or read_adapter(path)[1]['epoch'] < epochs:
         print(f'training {task} ...', flush=True)
         command = [sys.executable, '-m', 'gleam_mm_cli', 'train', f'vit-mini_gleam-l_mini-{task}']
         options = [f'train_cfg.max_epochs={epochs}', 'train_cfg.val_interval=1000']
         subprocess.run(
-            [*command, '--work-dir', str(work_dir), '--cfg-options', *options],
+            [*command, '--work-dir', str(work_dir), '--resume', 'auto', '--cfg-options', *options],
             check=True,
             stdout=subprocess.DEVNULL,
         )

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from backbones import CONFIGS, WIDTH
+from torchvision.models import VisionTransformer
 
 import gleam_mm
 from gleam_mm.checkpoint import CheckpointError
@@ -36,6 +37,14 @@ def same(one, other):
     with torch.no_grad():
         torch.testing.assert_close(one(IMAGES), other(IMAGES), rtol=1e-5, atol=1e-5)
     return True
+
+
+def test_a_parameter_of_an_attention_of_pytorch_is_refused(tmp_path):
+    model = VisionTransformer(32, 8, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=64)
+    gleam_mm.attach(model, dict(type='LoRA', rank=2))
+    with pytest.raises(ValueError, match='is a parameter of an nn.MultiheadAttention, which PEFT'):
+        gleam_mm.save_peft(model, tmp_path / 'peft')
+    assert not (tmp_path / 'peft').exists()
 
 
 @pytest.mark.parametrize(
