@@ -61,7 +61,7 @@ class Attention:
         """
         queries, keys, _ = self.split(qkv)
         scores = queries @ keys.transpose(-2, -1) * self.scale
-        bias = self.bias(mask, len(qkv))
+        bias = self.bias(mask, qkv.shape[0])
         return (scores if bias is None else scores + bias).softmax(-1)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:

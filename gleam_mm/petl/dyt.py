@@ -10,6 +10,7 @@ from gleam_mm.arguments import NonNegative, Positive, Probability
 from gleam_mm.layouts import PassState, Site
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.bits import Bits
+from gleam_mm.petl.exporting import exporting
 from gleam_mm.registry import MODELS
 
 
@@ -99,7 +100,7 @@ class DyT(AdaptFormer):
         forward = partial(type(site.module).forward, site.module)
         options = {} if identity is None else {'identity': identity}
         self._choices.mask = mask = self._choose(site)
-        if self.training or torch.compiler.is_compiling():
+        if self.training or torch.compiler.is_compiling() or exporting():
             out = forward(x, **options)
         else:
             chosen = mask.squeeze(-1) > 0
@@ -144,5 +145,5 @@ class DyT(AdaptFormer):
         grid = self.layout.grid(block)
         outside, inside = grid.split(residual)
         choices = self.decide(self.local[block.key].router(inside).float().squeeze(-1))
-        ones = choices.new_ones(len(outside), outside.shape[1], 1)
+        ones = choices.new_ones(*outside.shape[:2], 1)
         return grid.join(ones, choices[..., None])

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Checked, NonNegative, Positive
 from gleam_mm.layouts import Grid, PassState
 from gleam_mm.petl.constants import constant
+from gleam_mm.petl.exporting import exporting
 
 
 class _Imbalances(PassState):
@@ -254,7 +255,7 @@ class ConvMoE(Checked, nn.Module):
         weights = self.route((mixed if mixed.shape[1] else z).mean(1))
         kernels = weights @ self.folded_kernels().flatten(1)  # (B, 9 r^2)
         kernels = kernels.view(batch * channels, channels, 3, 3)
-        if mixed.shape[1] and _exporting():
+        if mixed.shape[1] and exporting():
             mixed = self._sum_experts(mixed, weights, grid)
         elif mixed.shape[1]:
             # One group an image, so that each image meets its own kernel.
@@ -291,13 +292,6 @@ def _convolve(inside: Tensor, kernels: Tensor, grid: Grid) -> Tensor:
     """The tokens (B, N, r) of a grid under kernels (c, r, 3, 3), of shape (B, N, c)."""
     image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
     return F.conv2d(image, kernels, padding=1).flatten(2).transpose(1, 2)
-
-
-def _exporting() -> bool:
-    """Whether a graph is being made for batches of any size."""
-    # torch 2.6 does not tell an export from a compilation.
-    exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
-    return torch.jit.is_tracing() or exporting()
 
 
 def _fold_matrices(scales: tuple[int, ...]) -> Tensor:
