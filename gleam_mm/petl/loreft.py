@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.exporting import exporting
 from gleam_mm.registry import MODELS
 
 
@@ -31,8 +32,20 @@ class SubspaceEdit(nn.Module):
 
     def subspace(self) -> Tensor:
         """The matrix R (r, d), whose rows are orthonormal and span the basis."""
+        if exporting():  # ONNX has no QR decomposition
+            return _gram_schmidt(self.basis.T)
         q, r = torch.linalg.qr(self.basis)
         return (q * r.diagonal().sign()).T
+
+
+def _gram_schmidt(rows: Tensor) -> Tensor:
+    """Orthonormal rows, each of which spans with those before what they span in ``rows``."""
+    done: list[Tensor] = []
+    for row in rows.unbind():
+        for other in done:
+            row = row - (row @ other) * other
+        done.append(row / row.norm())
+    return torch.stack(done)
 
 
 @MODELS.register_module()
