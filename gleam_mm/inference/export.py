@@ -1,6 +1,7 @@
 """Trained models for other runtimes: ONNX, TorchScript and ``torch.export``."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ BATCHES = (1, 2, 5)
 
 _TOLERANCE = 1e-3
 """How far outputs may differ, as a share of their largest."""
+
+_COLOURS = re.compile('\x1b\\[[0-9;]*m')
+"""What terminals show messages in colours by."""
 
 
 class ExportError(RuntimeError):
@@ -135,14 +139,10 @@ def export_model(
         TemporaryDirectory(dir=out.parent, prefix='.export-') as folder,
     ):
         file = Path(folder) / out.name
-        try:
+        with _telling(f'cannot be exported to {out.suffix}'):
             write(model, _pixels(2, shape), file, told)
-        except ImportError:
-            raise
-        except Exception as error:  # what cannot be traced raises nearly anything
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ExportError(f'cannot be exported to {out.suffix}: {reason}') from error
-        differences = _compare(reference, run(file), shape)
+        with _telling(f'exported to {out.suffix}, it does not run for batches of other sizes'):
+            differences = _compare(reference, run(file), shape)
         if (worst := max(differences.values())) > _TOLERANCE:
             raise ExportError(f'exported to {out.suffix}, its outputs differ by {worst:.2g}')
         file.replace(out)
@@ -157,6 +157,21 @@ def _check_ending(out: Path) -> None:
 def _pixels(batch: int, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(batch)
     return torch.randint(0, 256, (batch, *shape), generator=generator).float()
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """What is traced and run raises nearly anything; the first cause says most."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        lines = _COLOURS.sub('', str(cause)).strip().splitlines()
+        raise ExportError(f'{what}: {lines[0] if lines else type(cause).__name__}') from error
 
 
 @contextmanager

@@ -107,6 +107,33 @@ def test_what_differs_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Pairs(nn.Module):
+    """Knows the number of images that it is traced with."""
+
+    def forward(self, images):
+        return images.mean((2, 3)).view(int(images.shape[0]), 3) @ torch.ones(3, 3)
+
+
+class Decomposing(nn.Module):
+    """Computes what ONNX has no operator for."""
+
+    def forward(self, images):
+        return torch.linalg.qr(images.mean(1)).R.mean(1)
+
+
+@pytest.mark.parametrize(
+    ('model', 'ending', 'told'),
+    [
+        (Pairs(), '.pt', r'exported to \.pt, it does not run for batches of other sizes: '),
+        (Decomposing(), '.onnx', r'cannot be exported to \.onnx: No ONNX function .*linalg_qr'),
+    ],
+)
+def test_what_cannot_be_exported_is_told_by_its_cause(model, ending, told, tmp_path):
+    with pytest.raises(ExportError, match=told):
+        export_model(Exportable(model, None), SHAPE, tmp_path / f'x{ending}', {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_endings(tmp_path):
     with pytest.raises(ValueError, match=r'x\.tflite: the ending is one of \.onnx, \.pt, \.pt2'):
         export('a.safetensors', tmp_path / 'x.tflite')
