@@ -1,6 +1,8 @@
 """Checks before a run."""
 
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from mmengine.config import Config, DictAction
 from gleam_mm.config import recipes
 from gleam_mm.engine import launch
 from gleam_mm.engine.launch import build_runner, check_backbone, check_schedule
+from gleam_mm.fileio import claim
 from gleam_mm.registry import MODELS
 
 
@@ -189,3 +192,26 @@ def test_a_new_style_config_trains_with_what_replaces_mmengines_classes(tmp_path
     (tmp_path / 'text.py').write_text("_base_ = './new_style.py'\n")
     with pytest.raises(recipes.RecipeError, match='write it in the new style too'):
         recipes.load(tmp_path / 'text.py')
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(make_runner, tmp_path):
+    """It is free again when that process has ended, however it did."""
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    told, tells = os.pipe()
+    other = os.fork()
+    if other == 0:
+        os._exit(_claim_until_killed(folder, tells))
+    assert os.read(told, 1) == b'1'
+    with pytest.raises(FileExistsError, match=r'run: another process is training into this folder'):
+        make_runner()
+    assert not list(folder.glob('*/*'))
+    os.kill(other, signal.SIGKILL)
+    os.waitpid(other, 0)
+    make_runner()
+
+
+def _claim_until_killed(folder, tells):
+    claimed = claim(folder / '.lock')
+    os.write(tells, b'1' if claimed else b'0')
+    signal.pause()

@@ -64,7 +64,13 @@ class Watch(Hook):
         self.whole = sum(p.numel() for p in frozen)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize(
+    'method',
+    [
+        pytest.param(method, marks=[pytest.mark.slow] if method in ('VPT', 'DTL') else [])
+        for method in METHODS
+    ],
+)
 def test_two_that_share_are_as_one(method, make_runner, make_classifier, tmp_path):
     def model():
         return make_classifier(method, num_classes=2, **METHODS[method])

@@ -194,6 +194,7 @@ def test_two_machines_and_shared_weights(config, tmp_path, free_port, start_toge
             torch.testing.assert_close(ours[key], tensor, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_trainings_do_not_share_a_folder(config, tmp_path, start_together):
     """Started at the same moment, one trains, and the other one is told why it does not."""
     call = ('train.py', config, '--work-dir', 'both', '--cfg-options', 'train_cfg.max_epochs=10')
