@@ -1,7 +1,9 @@
 """Frozen weights that processes share out: each keeps a part, and borrows the rest to compute."""
 
+from inspect import signature
 from typing import Any
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.model import MMDistributedDataParallel
@@ -35,7 +37,8 @@ class ShardedDataParallel(MMDistributedDataParallel):
 
     Raises:
         ValueError: Nothing of the backbone is frozen, it is quantised, the processes have other
-            frozen weights, or the method computes from the whole backbone before the training.
+            frozen weights, or the method computes from the whole backbone before the training. Or
+            PyTorch is too old.
     """
 
     def __init__(self, module: nn.Module, broadcast_buffers: bool = False, **kwargs: Any) -> None:
@@ -83,6 +86,11 @@ def _check(model: Any) -> None:
     Raises:
         ValueError: As :class:`ShardedDataParallel`.
     """
+    if 'ignored_params' not in signature(fully_shard).parameters:
+        raise ValueError(
+            f'ShardedDataParallel needs a newer PyTorch than {torch.__version__}, whose '
+            'fully_shard leaves out what it is told to (ignored_params)'
+        )
     if not isinstance(model, Adapted):
         raise ValueError(
             f'ShardedDataParallel shards a frozen backbone, and {type(model).__name__} has none: '
