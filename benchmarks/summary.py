@@ -84,7 +84,7 @@ LINES = (
         ('gleam-t', 'lora'),
         ('gleam-t', 'lora'),
     ),
-    Line('The same, trained twice as long', MISSING, None, ('gleam-t-6', 'lora-6')),
+    Line('The same, trained twice as long (orientation)', MISSING, None, ('gleam-t-6', 'lora-6')),
     Line(
         'GLEAM-L > LoRA on qkv, of rank 8 (10 on MiniVTAB, for its size)',
         _averages('gleam-l', 'lora'),
@@ -157,8 +157,7 @@ def _cell(said: Said, pair: tuple[str, str] | None) -> str:
     numbers, verdict = said.get(pair, (None, paired.NO_DATA)) if pair else (None, MISSING)
     if numbers is None:
         return verdict
-    tasks = len(numbers.tasks)
-    return f'{numbers.mean:+.1f} ({numbers.pairs} pairs, {tasks} tasks): {verdict}'
+    return f'{numbers.mean:+.1f} (pairs: {numbers.pairs}, tasks: {len(numbers.tasks)}): {verdict}'
 
 
 def write() -> Path:

@@ -24,5 +24,5 @@ def test_cells_say_numbers_and_verdict():
     line = summary.Line('A > B', '1 against 2', ('a', 'b'), ('c', 'd'))
     page = summary.build([line], {('a', 'b'): (numbers, 'holds')}, {})
     assert page.splitlines()[-1] == (
-        '| A > B | 1 against 2 | +1.5 (2 pairs, 2 tasks): holds | no data |'
+        '| A > B | 1 against 2 | +1.5 (pairs: 2, tasks: 2): holds | no data |'
     )
