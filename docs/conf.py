@@ -53,6 +53,7 @@ outside_pages = {
     'SECURITY.md': 'security',
     'benchmarks/minivtab/RESULTS.md': 'results/minivtab',
     'benchmarks/CLAIMS.md': 'results/claims',
+    'benchmarks/SPEED.md': 'results/speed',
     'benchmarks/real/README.md': 'results/real',
     'benchmarks/real/RESULTS.md': 'results/real-results',
 }

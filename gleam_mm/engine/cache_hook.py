@@ -101,6 +101,10 @@ class DeviceCacheHook(Hook):
             )
         if self.name == 'cache_features' and getattr(model, 'teacher', None) is not None:
             raise ValueError('cache_features: model.teacher reads images; do without one of them')
+        if self.name == 'cache_features' and runner.cfg.get('compile'):
+            raise ValueError(
+                'cache_features: compile=True compiles all of the backbone; do without one of them'
+            )
         dataset: Any = runner.train_dataloader.dataset
         if isinstance(dataset, IterableDataset):
             raise ValueError(f'{self.name}: the training data have no numbers to keep them by')

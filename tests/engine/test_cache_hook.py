@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
 
@@ -196,6 +197,7 @@ def count_batches(model):
         (dict(change=count_batches), 'norm.num_batches_tracked|norm.running_mean'),
         (dict(petl='LoRA', method=dict(rank=2)), r'blocks=\[-2,-1\]'),
         (dict(petl='FullTuning'), 'first block'),
+        (dict(cfg=Config(dict(compile=True))), 'compile'),
         (dict(petl='VPT', method=dict(num_prompts=2)), 'first block'),
     ],
 )
