@@ -100,7 +100,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
     Args:
         setting: What they have in common.
         names: Their names; the limits of their libraries join them.
-        rounds: How many rounds to count; two are not counted.
+        rounds: How many rounds to count; two turns of each come before.
         seconds: When no further round begins; three are counted in any case.
     """
     backbone = BACKBONES[setting.backbone]
@@ -122,11 +122,12 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
         for name, model in models.items()
     }
     started, counted = time.monotonic(), []
-    for number, taken in enumerate(in_turn(entries)):
-        if number == 1:  # by now there are the optimizers' states
-            peaks = {name: entry.peak() for name, entry in entries.items()}
-        if number >= 2:
+    peaks: dict[str, int] = {}
+    for taken in in_turn(entries):
+        if peaks:
             counted.append(taken)
+        else:  # the first round makes the optimizers' states
+            peaks = {name: entry.peak() for name, entry in entries.items()}
         late = len(counted) >= 3 and time.monotonic() - started > seconds
         if len(counted) >= rounds or late:
             break
