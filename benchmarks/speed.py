@@ -78,11 +78,12 @@ def page(folder: Path) -> str:
 
 
 def _machines(record: Mapping[str, Mapping[str, str]]) -> str:
-    head = ('measured', 'command', 'machine', 'threads', 'load', 'versions')
+    head = ('measured', 'command', 'commit', 'machine', 'threads', 'load', 'versions')
     body = [
         (
             escape.markdown(what),
             escape.markdown_code(told['command']),
+            escape.markdown(told['commit']),
             escape.markdown(f'{told["machine"]}, {told["system"]}'),
             told['threads'],
             escape.markdown(told['load']),

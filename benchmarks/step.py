@@ -24,6 +24,7 @@ import logging
 import os
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -331,9 +332,17 @@ def note(folder: Path, what: str, device: str = 'cpu') -> None:
     record[what] = environment(device) | {
         'threads': str(torch.get_num_threads()),
         'load': f'{os.getloadavg()[2]:.1f} in a quarter of an hour, of {os.cpu_count()} cores',
+        'commit': _commit(),
         'command': shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]),
     }
     write_bytes(path, json.dumps(record, indent=2, sort_keys=True).encode() + b'\n')
+
+
+def _commit() -> str:
+    """The commit that is measured, with a mark where files have changed since."""
+    command = ['git', 'describe', '--always', '--dirty', '--exclude=*']
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return done.stdout.strip() or 'no checkout'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
