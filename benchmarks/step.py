@@ -33,7 +33,7 @@ from pathlib import Path
 
 import torch
 from contenders import BACKBONES, CONTENDERS, MMPRETRAIN, share_frozen
-from measuring import Turns, environment, in_turn, profiled
+from measuring import DTYPES, Turns, environment, in_turn, profiled
 from mmengine.logging import MMLogger
 
 from gleam_mm.fileio import write_bytes
@@ -45,7 +45,7 @@ ON_CPU = dict(backbones=['vit-s', 'swin-t'], batches=[4, 32], dtypes=['float32']
 ON_CARD = dict(backbones=['vit-b', 'swin-b'], batches=[32, 128], dtypes=['float32', 'bf16', 'fp16'])
 """What is measured where the flags do not say."""
 
-TRAINING, EVALUATION = 'training', 'evaluation'
+MODES = TRAINING, EVALUATION = 'training', 'evaluation'
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,10 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
     }
     names = [name for name in CONTENDERS if name in (*limits.values(), *chosen)]
     torch.manual_seed(0)
-    models = {name: CONTENDERS[name].build(backbone, setting.image_size) for name in names}
+    models = {
+        name: CONTENDERS[name].build(backbone, setting.image_size).to(setting.device)
+        for name in names
+    }
     for library in limits:
         share_frozen({n: m for n, m in models.items() if CONTENDERS[n].library == library})
     images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
@@ -351,13 +354,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
-    parser.add_argument('--backbones', nargs='+', help='vit-s and swin-t; on a card vit-b, swin-b')
-    parser.add_argument('--modes', nargs='+', default=[TRAINING, EVALUATION])
+    parser.add_argument(
+        '--backbones',
+        nargs='+',
+        choices=BACKBONES,
+        help='vit-s and swin-t; on a card vit-b, swin-b',
+    )
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)
     parser.add_argument('--batches', type=int, nargs='+', help='4 and 32; on a card 32 and 128')
-    parser.add_argument('--dtypes', nargs='+', help='float32; on a card bf16 and fp16 as well')
+    parser.add_argument(
+        '--dtypes', nargs='+', choices=DTYPES, help='float32; on a card bf16 and fp16 as well'
+    )
     parser.add_argument('--channels-last', action='store_true')
     parser.add_argument('--image-size', type=int, default=224)
-    parser.add_argument('--only', nargs='+', help='contenders beside the limits')
+    parser.add_argument(
+        '--only', nargs='+', choices=CONTENDERS, help='contenders beside the limits'
+    )
     parser.add_argument('--rounds', type=int, default=10, help='counted turns of each contender')
     parser.add_argument('--minutes', type=float, default=60, help='of all settings together')
     parser.add_argument('--threads', type=int, help='threads of PyTorch on a CPU')
