@@ -17,6 +17,8 @@ from contenders import CLASSES
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from gleam_mm.petl import PETLMethod
+
 DTYPES = {'float32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 """What autocast computes in; with float32 there is none."""
 
@@ -47,6 +49,10 @@ class Turns:
         self.training = training
         self.dtype = DTYPES[dtype]
         trained = [p for p in model.parameters() if p.requires_grad]
+        if not training:  # as the loops of validation and testing do
+            for module in model.modules():
+                if isinstance(module, PETLMethod):
+                    module.fold_constants()
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
         scaled = training and self.dtype is torch.float16 and images.is_cuda
         self.scaler = torch.amp.GradScaler(images.device.type, enabled=scaled)

@@ -29,6 +29,8 @@ from contenders import CONTENDERS, Backbone, adapted, vit
 from mmengine.logging import MMLogger
 from step import FOLDER, note
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -124,41 +126,43 @@ class Point:
 
 
 class _Calls(TorchDispatchMode):
-    """Counts calls of kernels; a view is none."""
+    """Counts calls of kernels, of which a view is none, and notes the memory that they take."""
 
     def __init__(self) -> None:
         super().__init__()
         self.number = 0
+        self._taken: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         aliases = [value.alias_info for value in func._schema.returns]
         self.number += not any(alias is not None and not alias.is_write for alias in aliases)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        for value in pytree.tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                storage = value.untyped_storage()
+                self._taken[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        return result
+
+    def kept(self, model: nn.Module) -> int:
+        """Bytes that are still in use, but for the model's own."""
+        own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+        return sum(
+            size
+            for number, (storage, size) in self._taken.items()
+            if number not in own and not storage.expired()
+        )
 
 
 def count(model: nn.Module, image_size: int) -> dict[str, int]:
     """Counts a training step of a model without weights."""
-    kept: dict[int, torch.UntypedStorage] = {}
-    own = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that no other one is told by the same number
-        return tensor
-
     images = torch.empty(BATCH, 3, image_size, image_size, device='meta')
     with FlopCounterMode(display=False) as flops, _Calls() as calls:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            outputs = model(images)
+        outputs = model(images)
+        kept = calls.kept(model)  # by the graph, for the backward pass
         outputs.sum().backward()
-    return {
-        ARITHMETIC: flops.get_total_flops(),
-        MEMORY: sum(storage.nbytes() for storage in kept.values()),
-        OPERATIONS: calls.number,
-    }
+    return {ARITHMETIC: flops.get_total_flops(), MEMORY: kept, OPERATIONS: calls.number}
 
 
 def points(axis: Axis) -> list[Point]:
