@@ -15,6 +15,7 @@ BRANCHES = {
     'DyLoRA': 'it draws another rank at every step',
     'GLoRA, supernet': 'it draws another subnet at every step',
     'NOAH, supernet': 'it draws another subnet at every step',
+    'MoSA': 'it draws another expert at every step',
     'HF PEFT: LoHa': 'PEFT draws whether a layer rests, in Python, even at a rate of 0',
     'HF PEFT: LoKr': 'PEFT draws whether a layer rests, in Python, even at a rate of 0',
     'HF PEFT: VB-LoRA': 'PEFT looks whether its logits are finite, in Python',
