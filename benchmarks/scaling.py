@@ -7,7 +7,8 @@ what GLEAM has beyond it, along its rank, its experts, the size of images and th
     python benchmarks/scaling.py
 
 - arithmetic: multiplications and additions of matrix products, attention and convolutions;
-- memory: bytes of the tensors that the forward pass keeps for the backward pass;
+- memory: bytes of the tensors that the forward pass keeps for the backward pass, with
+  `recompute=False`, for tensors without memory are not made again;
 - operations: calls of PyTorch's kernels, which is what many small ones cost on a card.
 
 scaling.csv, scaling.md and scaling.svg go to --out.
@@ -173,7 +174,7 @@ def points(axis: Axis) -> list[Point]:
         with torch.device('meta'):
             limit = CONTENDERS['limit'].build(backbone, image_size).train()
             petl = dict(type='GLEAM', **axis.options(value))
-            model = adapted(backbone, image_size, petl, probe=False).train()
+            model = adapted(backbone, image_size, petl, probe=False, recompute=False).train()
         # The gradient goes as far as the limit's, so that what is added is GLEAM's alone.
         model.backbone.patch_embed.projection.bias.requires_grad_(True)
         base, total = count(limit, image_size), count(model, image_size)

@@ -33,7 +33,9 @@ _STEPS = """## Steps
 
 By the limit of the same library: in training a frozen backbone with the gradient flowing through
 all of its activations, at evaluation the backbone alone. Methods that merge cost nothing at
-evaluation once they are merged; these are not.
+evaluation once they are merged; these are not. Where a step is short, as with few small images,
+the calls of GLEAM's many small operations weigh most: on a ViT-B at 224 GLEAM-L took 1.12 of the
+limit's time (docs/explain/cost.md).
 """
 
 _NO_CARD = """### On a card
@@ -47,7 +49,8 @@ to this page.
 _SCALING = """## Cost against size
 
 Counted, not timed, of one training step of GLEAM: on a ViT-S at 224 along its rank, its experts
-and the pixels of an image's side, on a ViT-g/14 along the depth.
+and the pixels of an image's side, on a ViT-g/14 along the depth. Memory is what the forward pass
+keeps for the backward pass with `recompute=False`; by default most of it is made again.
 """
 
 _FEATURES = """## Cached features
