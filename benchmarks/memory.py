@@ -4,7 +4,7 @@ ViT-S/16 and Swin-T at 224 on the CPU. Beside the forecast stands what two real 
 peak by PyTorch's allocator, of whose every block its profiler tells.
 
     python benchmarks/memory.py
-    python benchmarks/memory.py --image-size 64 --batches 2
+    python benchmarks/memory.py --batches 2
 """
 
 import argparse
@@ -107,12 +107,11 @@ def rows(contenders: Iterable[tuple[str, str, int, int]]) -> Iterable[list[str]]
 def main() -> None:
     """Measures, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--image-size', type=int, default=224)
     parser.add_argument('--batches', type=int, nargs='+', default=[2, 8])
     args = parser.parse_args()
     torch.set_num_threads(1)
     contenders = [
-        (backbone, method, batch, args.image_size)
+        (backbone, method, batch, 224)
         for backbone in BACKBONES
         for batch in args.batches
         for method in METHODS

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 
 _SOURCE = '_petl_source'  # the attribute of a tensor that can be made again
+
+_PLAIN = (Tensor, FakeTensor)  # fake ones stand for plain ones where memory is forecast
 
 
 class _Autocast(NamedTuple):
@@ -93,7 +96,7 @@ def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
     (x,) = args
     if not (isinstance(output, Tensor) and x.requires_grad and output.requires_grad):
         return  # then autograd does not keep the input
-    if 'forward' in vars(module) or output.data_ptr() == x.data_ptr():
+    if 'forward' in vars(module) or _memory(output) == _memory(x):
         return  # another computes in its place, or it writes over its input
     setattr(output, _SOURCE, _Source(module, x, output))
 
@@ -114,19 +117,24 @@ def remaking(*read: Any) -> AbstractContextManager:
         for holder in (tensor, getattr(tensor, '_base', None)):
             source = getattr(holder, _SOURCE, None)
             if holder is not None and source is not None and source.fits(holder):
-                found[holder.untyped_storage().data_ptr()] = source
+                found[_memory(holder)] = source
     if not found or _others_keep():
         return nullcontext()
 
     def pack(saved: Tensor) -> Tensor | _Recipe:
-        if type(saved) is not Tensor or saved.layout is not torch.strided:
+        if type(saved) not in _PLAIN or saved.layout is not torch.strided:
             return saved
-        source = found.get(saved.untyped_storage().data_ptr())
+        source = found.get(_memory(saved))
         if source is None or saved.dtype != source.dtype or saved._version != source.version:
             return saved
         return source.keep(saved)
 
     return saved_tensors_hooks(pack, _unpack)
+
+
+def _memory(tensor: Tensor) -> int:
+    """What tells the memory of a tensor from that of others; fake tensors have no address."""
+    return tensor.untyped_storage()._cdata
 
 
 def _others_keep() -> bool:
