@@ -63,8 +63,9 @@ class Exportable(nn.Module):
         self.turns = reads_bgr
         self.normalizes = bool(getattr(preprocessor, '_enable_normalize', False))
         if self.normalizes:
-            self.register_buffer('mean', preprocessor.mean.clone())
-            self.register_buffer('std', preprocessor.std.clone())
+            # Not `mean`: exporters name what they compute so, and names have to differ.
+            self.register_buffer('pixel_mean', preprocessor.mean.clone())
+            self.register_buffer('pixel_std', preprocessor.std.clone())
         self.requires_grad_(False)
         self.eval()
 
@@ -73,7 +74,7 @@ class Exportable(nn.Module):
         if self.turns:
             images = images.flip(1)
         if self.normalizes:
-            images = (images - self.mean) / self.std
+            images = (images - self.pixel_mean) / self.pixel_std
         outputs = self.model(images)
         return tuple(outputs.values()) if isinstance(outputs, dict) else outputs
 
