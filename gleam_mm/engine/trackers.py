@@ -122,8 +122,8 @@ class WandbTracker(_Tracker, WandbVisBackend):
 class MLflowTracker(_Tracker, MLflowVisBackend):
     """MLflow: a run with the name of the work directory, in the experiment ``gleam-mm``.
 
-    It is kept by the server that ``MLFLOW_TRACKING_URI`` names, or in ``mlruns`` of the current
-    folder. ``MLFLOW_EXPERIMENT_NAME`` names another experiment.
+    It is kept where MLflow keeps runs: by the server that ``MLFLOW_TRACKING_URI`` names, or in the
+    current folder. ``MLFLOW_EXPERIMENT_NAME`` names another experiment.
 
     Args:
         save_dir: As in MMEngine.
@@ -133,6 +133,7 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
     """
 
     _run_name: str | None
+    _tracking_uri: str | None
 
     def __init__(
         self,
@@ -142,14 +143,16 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
         **kwargs: Any,
     ) -> None:
         named = exp_name or os.environ.get('MLFLOW_EXPERIMENT_NAME', 'gleam-mm')
-        uri = tracking_uri or os.environ.get('MLFLOW_TRACKING_URI')
-        super().__init__(save_dir, named, tracking_uri=uri, **kwargs)
+        super().__init__(save_dir, named, tracking_uri=tracking_uri, **kwargs)
 
     def _init_env(self) -> None:
-        own, self._save_dir = self._save_dir, 'mlruns'
+        import mlflow
+
+        # MMEngine's own default is a folder of files, which MLflow has given up.
+        self._tracking_uri = self._tracking_uri or mlflow.get_tracking_uri()
         name, self._run_name = self._run_name, None  # with which MMEngine would start another run
         super()._init_env()
-        self._save_dir, self._run_name = own, name
+        self._run_name = name
         if self._run is None:
             started = self._mlflow.start_run(run_name=name or self.work_dir.name)
         else:
