@@ -399,7 +399,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results[setting] = measure(setting, contenders_of(setting, args.only), args.rounds, share)
         write(results, args.out / 'step.csv')
     if missing:
-        note(args.out, f'step on {args.device}', args.device)
+        names = ', '.join(dict.fromkeys(setting.backbone for setting in missing))
+        note(args.out, f'step of {names} on {args.device}', args.device)
     write_bytes(args.out / 'step.md', markdown(results).encode())
     for path in draw(results, args.out / 'step'):
         print(f'wrote {path}')
