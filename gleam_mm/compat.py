@@ -278,15 +278,13 @@ def fix_window_reverse() -> None:
     point and makes an ``int``, which is the number of the images that a graph is traced with. Not
     part of :func:`apply`, as :func:`fix_window_resizing`.
     """
-    from mmpretrain.models.backbones.mixmim import MixMIMBlock
     from mmpretrain.models.utils import ShiftWindowMSA
 
-    for module in (ShiftWindowMSA, MixMIMBlock):
-        module.window_reverse = staticmethod(window_reverse)
+    ShiftWindowMSA.window_reverse = staticmethod(window_reverse)
 
 
 def window_reverse(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
-    """Takes the place of the functions of this name in MMPretrain.
+    """Takes the place of the function of this name in MMPretrain.
 
     Args:
         windows: Those of maps, of shape (B W, size, size, C), image by image.
