@@ -94,6 +94,8 @@ def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or kwargs or len(args) != 1:
         return
     (x,) = args
+    if isinstance(x, Tensor) and x.is_meta:
+        return  # it has no memory to save, and autocast does not know its device
     if not (isinstance(output, Tensor) and x.requires_grad and output.requires_grad):
         return  # then autograd does not keep the input
     if 'forward' in vars(module) or _memory(output) == _memory(x):
