@@ -41,6 +41,7 @@ class _Tracker(BaseVisBackend):
     _save_dir: str
     _env_initialized: bool
     _run: str | None = None
+    _trains = True
 
     @property
     def work_dir(self) -> Path:
@@ -48,10 +49,14 @@ class _Tracker(BaseVisBackend):
         return Path(self._save_dir).absolute().parents[1]
 
     def add_config(self, config: Config, **kwargs: Any) -> None:
-        """Records the config of a training that begins; a resumed one has recorded it."""
-        file = self.work_dir / RUNS
-        known = json.loads(file.read_bytes()) if config.get('resume') and file.is_file() else {}
+        """Records the config of a training that begins; a resumed one has recorded it.
+
+        Raises:
+            ValueError: What was written down of the runs of a resumed training is damaged.
+        """
+        known = _runs(self.work_dir) if config.get('resume') else {}
         self._run = known.get(type(self).__name__)
+        self._trains = config.get('train_dataloader') is not None
         self.cfg = config
         if self._run is None:
             super().add_config(config, **kwargs)
@@ -59,9 +64,9 @@ class _Tracker(BaseVisBackend):
     def _remember(self, run: str) -> None:
         """Writes down which run it is, for when the training is resumed."""
         self._run = run
-        file = self.work_dir / RUNS
-        known = json.loads(file.read_bytes()) if file.is_file() else {}
-        write_bytes(file, json.dumps({**known, type(self).__name__: run}).encode())
+        if self._trains:  # a test alone, in the same work directory, has a run of its own
+            runs = {**_runs(self.work_dir), type(self).__name__: run}
+            write_bytes(self.work_dir / RUNS, json.dumps(runs).encode())
 
     def close(self) -> None:
         """Ends the run for now; whatever is added later opens it again."""
@@ -166,6 +171,20 @@ TRACKERS: dict[str, tuple[type[_Tracker], str]] = {
     'mlflow': (MLflowTracker, 'mlflow'),
 }
 """Name -> the backend, and the package that it needs."""
+
+
+def _runs(work_dir: Path) -> dict[str, str]:
+    """Backend -> its run, as a work directory has them."""
+    file = work_dir / RUNS
+    if not file.is_file():
+        return {}
+    try:
+        runs = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        runs = None
+    if not isinstance(runs, dict) or not all(isinstance(run, str) for run in runs.values()):
+        raise ValueError(f'{file}: damaged: remove it, and trackers begin new runs')
+    return runs
 
 
 def track(cfg: Config, names: Collection[str]) -> None:

@@ -111,6 +111,27 @@ def test_another_training_is_another_run(trained, wandb, monkeypatch, tmp_path):
         assert wandb.of('init')[-1][1]['id'] != before
 
 
+def test_a_test_alone_leaves_the_run_of_the_training(trained, wandb, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    folder = trained / 'work_dirs' / 'tiny'
+    first, second = WandbTracker(str(folder / 'a' / 'b')), WandbTracker(str(folder / 'a' / 'b'))
+    first.add_config(Config(dict(train_dataloader={})))
+    first.close()
+    second.add_config(Config(dict(test_dataloader={}, train_dataloader=None)))
+    second.close()
+    training, test = (kwargs['id'] for _, kwargs in wandb.of('init')[-2:])
+    assert training != test
+    assert json.loads((folder / 'tracked.json').read_text())['WandbTracker'] == training
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"WandbTracker": {"id": 1}}'])
+def test_a_damaged_list_of_runs_is_named(tmp_path, text):
+    (tmp_path / 'tracked.json').write_text(text)
+    tracker = WandbTracker(str(tmp_path / 'time' / 'vis_data'))
+    with pytest.raises(ValueError, match=r'tracked\.json: damaged: remove it'):
+        tracker.add_config(Config(dict(resume=True)))
+
+
 def test_mlflow_goes_on_with_a_resumed_training(trained, mlflow):
     first, *others = [kwargs for _, kwargs in mlflow.of('start_run')]
     assert first == {'run_name': 'tiny'}
