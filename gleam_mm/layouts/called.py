@@ -173,11 +173,12 @@ def _attend(
     attn_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What the module's own forward gives of one sequence; keys and values are of it as well."""
-    if key_padding_mask is not None or attn_mask is not None or need_weights:
+    """What the module's own forward gives of one sequence."""
+    one = key is query and value is query
+    if not one or key_padding_mask is not None or attn_mask is not None or need_weights:
         raise RuntimeError(
-            'an adapted nn.MultiheadAttention knows no masks and gives no weights: call it as '
-            'attention(x, x, x, need_weights=False)'
+            'an adapted nn.MultiheadAttention attends within one sequence, knows no masks and '
+            'gives no weights: call it as attention(x, x, x, need_weights=False)'
         )
     own = TorchAttention(module)
     x = query if module.batch_first else query.transpose(0, 1)

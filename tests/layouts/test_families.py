@@ -109,12 +109,15 @@ def test_an_attention_of_pytorch_by_steps(sites):
         assert torch.equal(outputs(model, images), before)
 
 
-def test_an_attention_of_pytorch_is_not_called_with_masks():
-    model = make('tv-vit')
+def test_an_attention_of_pytorch_is_called_with_one_sequence_and_no_masks():
+    model, x = make('tv-vit'), torch.randn(1, 4, 32)
     LoRA(rank=2).attach(model)
     attention = model.model.encoder.layers[0].self_attention
+    attention(x, x, x, need_weights=False)
     with pytest.raises(RuntimeError, match='knows no masks and gives no weights'):
-        attention(*[torch.randn(1, 4, 32)] * 3)
+        attention(x, x, x)
+    with pytest.raises(RuntimeError, match='within one sequence'):
+        attention(x, x + 1, x, need_weights=False)
 
 
 def test_what_does_not_fit_is_refused_with_its_reason():
