@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
     from gleam_mm import errors
     from gleam_mm.checkpoint import CheckpointError
     from gleam_mm.inference import zoo
-    from gleam_mm.output import tables
+    from gleam_mm.output import escape, tables
 
     with errors.setup():
         known = zoo.entries()
@@ -59,5 +59,5 @@ def main(args: argparse.Namespace) -> int:
             print(f'{name}: {zoo.verify(name)}')
         except (CheckpointError, OSError) as error:
             failed = 1
-            print(error)
+            print(escape.terminal(str(error)))
     return failed

@@ -35,7 +35,7 @@ def check(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise CheckpointError(f'its metadata are {kind(metadata)} instead of a mapping')
     version = metadata.get('schema', 0)
-    if not _is_count(version):
+    if not is_count(version):
         raise CheckpointError(f"its metadata's schema is {version!r} instead of a number")
     if version > VERSION:
         raise CheckpointError(
@@ -48,7 +48,8 @@ def check(metadata: Any) -> dict[str, Any]:
     return metadata
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -75,7 +76,8 @@ def _is_model(value: Any) -> bool:
     return keys and isinstance(value['name'], str) and isinstance(value['options'], dict)
 
 
-def _is_fingerprint(value: Any) -> bool:
+def is_sha256(value: Any) -> bool:
+    """Whether a value is a SHA-256 in hexadecimal."""
     return isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value) is not None
 
 
@@ -90,7 +92,7 @@ def _is_mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _is_form(value: Any) -> bool:
     shape = value.get('shape') if isinstance(value, Mapping) else None
-    return isinstance(shape, list) and all(map(_is_count, shape)) and value.get('bits') in BITS
+    return isinstance(shape, list) and all(map(is_count, shape)) and value.get('bits') in BITS
 
 
 def _is_metric(value: Any) -> bool:
@@ -108,11 +110,11 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'data_preprocessor': _CONFIG,
     'pipeline': ('a list of transforms, each with its type, or null', _is_pipeline),
     'model': ("a mapping with the library, the model's name there and its options", _is_model),
-    'backbone_fingerprint': ('a SHA-256 in hexadecimal', _is_fingerprint),
+    'backbone_fingerprint': ('a SHA-256 in hexadecimal', is_sha256),
     'classes': ('a list of names, or null', _is_classes),
     'packed': ('a mapping of matrices to their bits and shapes', _is_mapping_of(_is_form)),
-    'epoch': ('a number of epochs', _is_count),
-    'iter': ('a number of iterations', _is_count),
+    'epoch': ('a number of epochs', is_count),
+    'iter': ('a number of iterations', is_count),
     'metrics': (
         'a mapping of splits to mappings of names to numbers',
         _is_mapping_of(_is_mapping_of(_is_metric)),

@@ -14,6 +14,7 @@ from typing import Any
 
 from gleam_mm.arguments import hint_at
 from gleam_mm.checkpoint import CheckpointError, read_adapter
+from gleam_mm.checkpoint.schema import is_count, is_sha256
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
@@ -244,10 +245,6 @@ def _is_text(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 def _is_metrics(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
@@ -257,21 +254,21 @@ def _is_metrics(value: Any) -> bool:
     )
 
 
-_NAME, _SHA256 = _is_text(r'[a-z0-9]+([._-][a-z0-9]+)*'), _is_text('[0-9a-f]{64}')
+_NAME = _is_text(r'[a-z0-9]+([._-][a-z0-9]+)*')
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     'name': ('a name', _NAME),
     'backbone': ('a name', _NAME),
     'method': ('a name', _NAME),
     'dataset': ('a name', _NAME),
-    'parameters': ('a number of parameters', _is_count),
-    'head': ('a number of parameters', _is_count),
-    'epochs': ('a number of epochs', _is_count),
+    'parameters': ('a number of parameters', is_count),
+    'head': ('a number of parameters', is_count),
+    'epochs': ('a number of epochs', is_count),
     'metrics': (f'val and test, each with {HEADLINE} and other metrics', _is_metrics),
-    'backbone_fingerprint': ('a SHA-256 in hexadecimal', _SHA256),
+    'backbone_fingerprint': ('a SHA-256 in hexadecimal', is_sha256),
     'gleam_mm': ('a version', _is_text(r'[\w.+-]+')),
-    'size': ('a number of bytes', _is_count),
-    'sha256': ('a SHA-256 in hexadecimal', _SHA256),
-    'config_sha256': ('a SHA-256 in hexadecimal', _SHA256),
+    'size': ('a number of bytes', is_count),
+    'sha256': ('a SHA-256 in hexadecimal', is_sha256),
+    'config_sha256': ('a SHA-256 in hexadecimal', is_sha256),
 }
 """Key -> what messages call its value, and whether a value is one. There are no others."""
 
