@@ -75,8 +75,9 @@ class HeldOut:
 
 
 def shares(hold_out: float | Sequence[float]) -> list[float]:
-    """The shares of a ``hold_out`` that holds anything out."""
-    return [*hold_out] if isinstance(hold_out, Sequence) else [hold_out] if hold_out else []
+    """The shares of a ``hold_out`` that hold anything out."""
+    told = hold_out if isinstance(hold_out, Sequence) else [hold_out]
+    return [share for share in told if share]
 
 
 def _classes(samples: Sequence[dict]) -> list[int]:

@@ -76,7 +76,8 @@ def check(cfg: Config, findings: Findings, pictures: int) -> tuple[Any, Any]:
     for split, dataset in datasets.items():
         found = _check_split(cfg, split, dataset, datasets.get('train'), findings, pictures)
         sample = found if split == 'train' else sample
-    _check_overlaps(datasets, findings)
+    with findings.gathered('splits'):
+        _check_overlaps(datasets, findings)
     return datasets.get('train'), sample
 
 

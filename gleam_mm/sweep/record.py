@@ -65,5 +65,5 @@ def read(path: Path) -> list[Record]:
                 )
                 for row in reader
             ]
-        except ValueError as error:
+        except (TypeError, ValueError) as error:  # of too few or too many cells as well
             raise UserError(f'{path}, line {reader.line_num}: {error}') from error

@@ -52,11 +52,19 @@ def test_no_file_is_an_empty_record(tmp_path):
     assert records.read(tmp_path / 'results.csv') == []
 
 
-@pytest.mark.parametrize('text', ['a,b\n1,2\n', None])
-def test_another_file_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda text: 'a,b\n1,2\n',
+        lambda text: text.replace('61.25', 'much'),
+        lambda text: text.replace('12.5', '12.5,one more'),
+        lambda text: text.replace(',0,,complete,61.25,32768,12.5', ''),
+    ],
+)
+def test_another_file_is_refused(tmp_path, change):
     path = tmp_path / 'results.csv'
     records.write(path, [record()])
-    path.write_text(text or path.read_text().replace('61.25', 'much'))
+    path.write_text(change(path.read_text()))
     with pytest.raises(UserError, match=r'results\.csv'):
         records.read(path)
 

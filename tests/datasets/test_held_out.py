@@ -41,6 +41,7 @@ def test_the_seed_decides(birds):
         for seed in (0, 1)
     )
     assert again == paths(data_root=birds, hold_out=0.2, take_held_out=True)
+    assert again == paths(data_root=birds, hold_out=[0.0, 0.2], take_held_out=True)
     assert again != other
 
 
