@@ -241,9 +241,8 @@ class Attachments:
             if method not in self._merged
             for member in method.members()
         ]
-        if any(
-            member.recompute for member in self._active
-        ):  # before a method changes what is noted
+        # Methods change outputs: what these come from is noted before.
+        if any(member.recompute for member in self._active):
             self._notes = [
                 module.register_forward_hook(note, with_kwargs=True)
                 for module in self.layout.recomputable()
