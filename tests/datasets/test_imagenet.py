@@ -11,7 +11,7 @@ from mmpretrain.datasets.categories import IMAGENET_CATEGORIES, PLACES205_CATEGO
 from PIL import Image
 
 from gleam_mm.engine import fill_num_classes
-from gleam_mm.engine.classes import CheckClassesHook, class_names
+from gleam_mm.engine.classes import check_dataset, class_names
 from gleam_mm.registry import DATASETS
 
 
@@ -126,7 +126,7 @@ def test_imagenet21k_by_a_list_has_labels_and_no_names(tmp_path):
     with pytest.raises(ValueError, match='ImageNet21k has no class names'):
         fill_num_classes(config)
     with pytest.raises(ValueError, match=r'label 21840 of .*b.JPEG is out of range'):
-        CheckClassesHook()._check_labels(dataset, 21840, 'train_dataloader')
+        check_dataset(dataset, 21840, 'train_dataloader')
 
 
 def test_places205(tmp_path):
