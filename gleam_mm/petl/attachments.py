@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts import Site, dequantized, find_layout
-from gleam_mm.petl.remaking import note
+from gleam_mm.petl.recomputing import note
 
 _KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
 

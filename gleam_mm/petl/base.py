@@ -13,7 +13,7 @@ from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 from gleam_mm.petl.constants import Folding
 from gleam_mm.petl.probe import probe as prove
-from gleam_mm.petl.remaking import remaking
+from gleam_mm.petl.recomputing import recomputing
 
 LossOfBatch = Callable[[], Tensor]
 """Runs the model over one batch of training data and returns its loss."""
@@ -540,27 +540,27 @@ class PETLMethod(Checked, BaseModule):
 
     def _before(self, site: Site, module: nn.Module, args: tuple) -> tuple:
         layout = self.layout
-        with self._remaking(args[0]):
+        with self._recomputing(args[0]):
             x = self.before(site, layout.as_tokens(site, args[0]))
         return layout.from_tokens(site, x, args[0]), *args[1:]
 
     def _compute(self, site: Site, *args: Any, **kwargs: Any) -> Tensor:
-        with self._remaking(*args[:1]):
+        with self._recomputing(*args[:1]):
             return self.compute(site, *args, **kwargs)
 
     def _adapt(self, site: Site, module: nn.Module, args: tuple, output: Any) -> Any:
         layout = self.layout
         own = output if site.rows is None else output[..., site.rows]
         y = layout.as_tokens(site, own)
-        with self._remaking(args[0], output):
+        with self._recomputing(args[0], output):
             y = self.adapt(site, layout.as_tokens(site, args[0]), y)  # the input's is the grid
         y = layout.from_tokens(site, y, own)
         if site.rows is None:
             return y
         return output.slice_scatter(y, -1, site.rows.start, site.rows.stop)
 
-    def _remaking(self, *read: Any) -> AbstractContextManager:
-        return remaking(*read) if self.recompute else nullcontext()
+    def _recomputing(self, *read: Any) -> AbstractContextManager:
+        return recomputing(*read) if self.recompute else nullcontext()
 
 
 def overrides(method: PETLMethod, word: str) -> bool:

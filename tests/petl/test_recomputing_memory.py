@@ -1,4 +1,4 @@
-"""What a method reads is made again for its gradients instead of kept."""
+"""What a method reads is computed again for its gradients instead of kept."""
 
 import copy
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from backbones import BACKBONES, CONFIGS
 from torch import nn
+from torch.func import functional_call, grad
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import gleam_mm
@@ -106,6 +107,34 @@ def test_a_norm_that_is_changed_before_the_backward_pass_is_named(images):
         backbone.layers[1].ln2.bias.add_(1)
     with pytest.raises(RuntimeError, match=r'LayerNorm .* changed in place .*recompute=False'):
         loss.backward()
+
+
+def test_norms_that_are_lent_for_a_pass_are_computed_again_as_they_were(images):
+    backbone, method = attached()
+    lent = {
+        name: parameter + torch.randn_like(parameter)
+        for name, parameter in backbone.named_parameters()
+        if '.ln' in name
+    }
+    found = []
+    for recompute in (True, False):
+        method.recompute = recompute
+        loss = functional_call(backbone, lent, (images,))[-1].square().sum()
+        found.append(torch.autograd.grad(loss, list(method.parameters())))
+    assert all(map(torch.equal, *found))
+
+
+def test_gradients_by_torch_func(images):
+    backbone, method = attached()
+    backbone.petl = method
+    trained = {f'petl.{name}': p.detach() for name, p in method.named_parameters()}
+
+    def loss(parameters):
+        return functional_call(backbone, parameters, (images,))[-1].square().sum()
+
+    expected = torch.autograd.grad(loss({}), list(method.parameters()))
+    for mine, plain in zip(grad(loss)(trained).values(), expected, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-6 * plain.abs().max().item())
 
 
 @pytest.mark.parametrize('kind', BACKBONES)

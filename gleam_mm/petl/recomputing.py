@@ -1,4 +1,4 @@
-"""Activations that a method reads are made again for its gradients, instead of kept.
+"""Activations that a method reads are computed again for its gradients, instead of kept.
 
 What a method keeps for its backward pass is mostly what the site's module reads: the output of a
 norm or of an activation, for the matrix that goes down from there has a gradient. Autograd keeps
@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 
-_SOURCE = '_petl_source'  # the attribute of a tensor that can be made again
+_SOURCE = '_petl_source'  # the attribute of a tensor that can be computed again
 
 _PLAIN = (Tensor, FakeTensor)  # fake ones stand for plain ones where memory is forecast
 
@@ -35,34 +36,36 @@ class _Autocast(NamedTuple):
 
 
 class _Source:
-    """What makes the output of a norm or an activation again: the module and its input."""
+    """How to compute the output of a norm or an activation again: from the module and its input."""
 
     def __init__(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
         self.module = module
+        self.parameters = dict(module._parameters)  # which may be lent for the pass alone
         self.x = x.detach()  # shares its memory and its version
         self.autocast = _Autocast.at(x)
         self.versions = self._now()
         self.dtype = y.dtype
         self.version = y._version
-        self._made: Tensor | None = None
+        self._computed: Tensor | None = None
         self._waiting = 0
 
     def _now(self) -> tuple[int, ...]:
-        return self.x._version, *(p._version for p in self.module.parameters(recurse=False))
+        read = (self.x, *self.parameters.values())
+        return tuple(tensor._version for tensor in read if tensor is not None)
 
     def fits(self, y: Tensor) -> bool:
         """Whether a tensor that came from here is what it was."""
         return y._version == self.version and self._now() == self.versions
 
-    def keep(self, saved: Tensor) -> '_Recipe':
+    def keep(self, saved: Tensor) -> '_Recomputed':
         """Stands for a tensor in the memory of the output."""
         self._waiting += 1
-        return _Recipe(self, saved.size(), saved.stride(), int(saved.storage_offset()))
+        return _Recomputed(self, saved.size(), saved.stride(), int(saved.storage_offset()))
 
     @torch.no_grad()
-    def make(self) -> Tensor:
-        """The output, made once for all that wait for it."""
-        made = self._made
+    def compute(self) -> Tensor:
+        """The output, computed once for all that wait for it."""
+        made = self._computed
         if made is None:
             if self._now() != self.versions:
                 raise RuntimeError(
@@ -70,23 +73,28 @@ class _Source:
                     ' in place before the backward pass, which has to compute its output again: '
                     'change them after it, or attach with recompute=False'
                 )
-            with self.autocast.context():
-                made = self.module.forward(self.x)
+            own = dict(self.module._parameters)
+            self.module._parameters.update(self.parameters)
+            try:
+                with self.autocast.context():
+                    made = self.module.forward(self.x)
+            finally:
+                self.module._parameters.update(own)
         self._waiting -= 1
-        self._made = made if self._waiting > 0 else None
+        self._computed = made if self._waiting > 0 else None
         return made
 
 
-class _Recipe(NamedTuple):
-    """How to make a saved tensor again, which may be any view of the output."""
+class _Recomputed(NamedTuple):
+    """Stands for a saved tensor, any view of the output, until that is computed again."""
 
     source: _Source
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
 
-    def make(self) -> Tensor:
-        return self.source.make().as_strided(self.size, self.stride, self.offset)
+    def compute(self) -> Tensor:
+        return self.source.compute().as_strided(self.size, self.stride, self.offset)
 
 
 def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -94,17 +102,19 @@ def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or kwargs or len(args) != 1:
         return
     (x,) = args
-    if isinstance(x, Tensor) and x.is_meta:
-        return  # it has no memory to save, and autocast does not know its device
-    if not (isinstance(output, Tensor) and x.requires_grad and output.requires_grad):
+    if not (isinstance(x, Tensor) and isinstance(output, Tensor)) or x.is_meta:
+        return  # on meta there is no memory to save, and autocast does not know the device
+    if is_functorch_wrapped_tensor(x):
+        return  # within torch.func.grad, tensors do not tell their memory
+    if not (x.requires_grad and output.requires_grad):
         return  # then autograd does not keep the input
     if 'forward' in vars(module) or _memory(output) == _memory(x):
         return  # another computes in its place, or it writes over its input
     setattr(output, _SOURCE, _Source(module, x, output))
 
 
-def remaking(*read: Any) -> AbstractContextManager:
-    """Within it, of these tensors nothing is kept for the backward pass that can be made again.
+def recomputing(*read: Any) -> AbstractContextManager:
+    """Within it, of these tensors nothing is kept for the backward pass that can be computed again.
 
     Where others decide already what is kept, such as gradient checkpointing, or a compiler, it
     changes nothing.
@@ -123,7 +133,7 @@ def remaking(*read: Any) -> AbstractContextManager:
     if not found or _others_keep():
         return nullcontext()
 
-    def pack(saved: Tensor) -> Tensor | _Recipe:
+    def pack(saved: Tensor) -> Tensor | _Recomputed:
         if type(saved) not in _PLAIN or saved.layout is not torch.strided:
             return saved
         source = found.get(_memory(saved))
@@ -145,5 +155,5 @@ def _others_keep() -> bool:
     return asked is None or asked(True) is not None
 
 
-def _unpack(packed: Tensor | _Recipe) -> Tensor:
-    return packed.make() if isinstance(packed, _Recipe) else packed
+def _unpack(packed: Tensor | _Recomputed) -> Tensor:
+    return packed.compute() if isinstance(packed, _Recomputed) else packed
