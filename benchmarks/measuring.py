@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
+import allocator
 import torch
 from contenders import CLASSES
 from torch import nn
@@ -90,14 +91,7 @@ class Turns:
             torch.cuda.reset_peak_memory_stats()
             self.turn()
             return torch.cuda.max_memory_allocated() - before
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-            self.turn()
-        events = [e for e in found.profiler.kineto_results.events() if e.name() == '[memory]']
-        now = most = 0
-        for event in sorted(events, key=lambda event: event.start_ns()):
-            now += event.nbytes()
-            most = max(most, now)
-        return most
+        return allocator.peak(self.turn)
 
     def _step(self) -> None:
         with self._autocast():

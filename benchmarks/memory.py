@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from copy import deepcopy
 
+import allocator
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
@@ -76,21 +77,9 @@ def steps(cfg: Config, model: nn.Module, batch: dict) -> None:
 
 
 def of_allocator(cfg: Config, model: nn.Module) -> int:
-    """The peak by the allocator, whose blocks the profiler tells."""
-    batch, cpu = batch_of(cfg), torch.profiler.ProfilerActivity.CPU
-    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
-        steps(cfg, model, batch)
-    events = profile.profiler.kineto_results.events()
-    blocks = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(events) if _is_block(e))
-    live = most = 0
-    for _, _, size in blocks:
-        live += size
-        most = max(most, live)
-    return most + stored(model)
-
-
-def _is_block(event: object) -> bool:
-    return event.name() == '[memory]'
+    """The peak by the allocator, and what was there before."""
+    batch = batch_of(cfg)
+    return allocator.peak(lambda: steps(cfg, model, batch)) + stored(model)
 
 
 def rows(contenders: Iterable[tuple[str, str, int, int]]) -> Iterable[list[str]]:
@@ -98,9 +87,9 @@ def rows(contenders: Iterable[tuple[str, str, int, int]]) -> Iterable[list[str]]
     for names in contenders:
         cfg = config(*names)
         model = build_model(cfg).train()
-        told, allocator = forecast(cfg, model), of_allocator(cfg, model)
-        mb = [f'{size / 1e6:.1f}' for size in (told, allocator)]
-        yield [*map(str, names[:3]), *mb, f'{told / allocator:.4f}']
+        told, measured = forecast(cfg, model), of_allocator(cfg, model)
+        mb = [f'{size / 1e6:.1f}' for size in (told, measured)]
+        yield [*map(str, names[:3]), *mb, f'{told / measured:.4f}']
         print(' '.join(names[:2]), file=sys.stderr, flush=True)
 
 

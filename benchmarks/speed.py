@@ -40,7 +40,7 @@ limit's time (docs/explain/cost.md).
 
 _NO_CARD = """### On a card
 
-Nothing was measured on a card yet: none was at hand. `python benchmarks/step.py --device cuda`
+Nothing was measured on a card yet. `python benchmarks/step.py --device cuda`
 measures ViT-B and Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there,
 `--channels-last` in that format, and `--profile` says where the time goes; each adds its tables
 to this page.

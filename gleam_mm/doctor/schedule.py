@@ -24,7 +24,7 @@ batch 32: benchmarks/minivtab/results.csv, study minivtab-rates. Full tuning's i
 """
 
 _LOWEST_RATE = 1e-4
-"""A tenth of what most public codes have; who has this one trains five times as long."""
+"""A tenth of what most public codes have."""
 
 _FEW_STEPS = 100
 
