@@ -119,8 +119,10 @@ def as_rgb(picture: Picture) -> np.ndarray:
         raise ValueError(
             f'a picture of shape {picture.shape}: arrays are (H, W, 3) or (H, W), tensors (3, H, W)'
         )
+    if not array.size:
+        raise ValueError(f'a picture of shape {picture.shape} has no pixels')
     if np.issubdtype(array.dtype, np.floating):
-        if array.size and not (array.min() >= 0 and array.max() <= 1):
+        if not (array.min() >= 0 and array.max() <= 1):
             raise ValueError(
                 f'a picture with numbers from {array.min():g} to {array.max():g}: give whole ones '
                 'from 0 to 255, or others from 0 to 1, without normalising them'

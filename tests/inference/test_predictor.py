@@ -191,6 +191,9 @@ def test_pictures_that_cannot_be_read(trained, folder, monkeypatch):
         predictor(folder / 'empty')
     with pytest.raises(UnreadableImageError, match='the picture: cannot be read'):
         predictor(b'no picture')
+    for dtype in (np.uint8, np.float32):
+        with pytest.raises(ValueError, match=r'a picture of shape \(0, 32, 3\) has no pixels'):
+            predictor(np.zeros((0, 32, 3), dtype))
 
 
 def test_weights_that_moved(trained, folder, tmp_path, monkeypatch):
