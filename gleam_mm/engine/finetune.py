@@ -44,7 +44,8 @@ def finetune(
         method: Another one.
         work_dir: Where to write; by default ``work_dirs/<backbone>_<method>_<name of the data>``,
             or ``...-2`` and so on where there is a training already.
-        epochs: How long to train, of which a tenth warms up; by default as the recipe has it.
+        epochs: How long to train, of which a tenth warms up; one epoch alone keeps its
+            rate. By default as the recipe has it.
         hold_out: The share that is held out for validation, where it has no split of its own.
         options: Overrides of the config: ``{'train_cfg.max_epochs': 20}``.
 
@@ -81,6 +82,8 @@ def _of_length(epochs: int | None) -> dict[str, Any]:
     """Options for so many epochs, of the schedule that recipes for folders have."""
     if epochs is None:
         return {}
+    if epochs == 1:  # too short to warm up and to come down again
+        return {'train_cfg.max_epochs': 1, 'param_scheduler': None}
     warm_up = max(1, epochs // 10)
     return {
         'train_cfg.max_epochs': epochs,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 import gleam_mm
@@ -49,6 +50,13 @@ def test_a_second_training_does_not_replace_the_first(birds, monkeypatch):
     assert finetune().adapter.parent.name == f'{NAME}-2'
     with pytest.raises(UserError, match='has a training already, which another one would replace'):
         finetune(work_dir=first.adapter.parent)
+
+
+def test_one_epoch_is_a_training_as_well(birds):
+    made = gleam_mm.finetune('birds', 'vit-mini', 'linear', epochs=1)
+    cfg = Config.fromfile(made.adapter.parent / 'vit-mini_linear_folder.py')
+    assert cfg.train_cfg.max_epochs == 1
+    assert cfg.param_scheduler is None
 
 
 def test_test_data_are_looked_at_before_the_training(birds):
