@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gleam_mm.arguments import Probability, check
+from gleam_mm.arguments import Natural, Probability, check
 from gleam_mm.datasets.choose import stratified
 
 __all__ = ['HeldOut', 'shares', 'split_off']
@@ -41,8 +41,8 @@ class HeldOut:
         **kwargs: Further arguments of the dataset.
 
     Raises:
-        ArgumentError: ``hold_out`` is no share, or ``take_held_out`` of nothing.
-        ValueError: One of both parts would be empty.
+        ArgumentError: An argument is of another type, or ``hold_out`` no share.
+        ValueError: One of both parts would be empty, or ``take_held_out`` takes of nothing.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class HeldOut:
         self._shares = shares(hold_out)
         for share in self._shares:
             check(share, Probability, 'hold_out')
+        check(take_held_out, bool, 'take_held_out')
+        check(hold_out_seed, Natural, 'hold_out_seed')
         if take_held_out and not self._shares:
             raise ValueError('take_held_out=True: say which share is, such as hold_out=0.2')
         self._held_out = take_held_out

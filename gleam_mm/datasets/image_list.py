@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
+from gleam_mm.arguments import check
 from gleam_mm.datasets.cache import CacheError, ImageCache
 from gleam_mm.datasets.image_files import ImageFiles, warn
 from gleam_mm.datasets.lists import ImageListError, Line, read_list
@@ -50,6 +51,7 @@ class ImageList(ImageFiles, BaseDataset):
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``BaseDataset``.
 
     Raises:
+        ArgumentError: ``cache`` is neither True nor False.
         FileNotFoundError: The list does not exist.
         ImageListError: A line of it is malformed, or a label out of range.
         CacheError: The pipeline does not begin with transforms that can be cached, or the images
@@ -65,6 +67,7 @@ class ImageList(ImageFiles, BaseDataset):
         metainfo: dict | None = None,
         **kwargs: object,
     ) -> None:
+        check(cache, bool, 'cache')
         self.cache = cache
         self._image_cache: ImageCache | None = None
         self.image_root = image_root

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from mmengine.hooks import Hook
@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from gleam_mm.arguments import Checked, Range
 from gleam_mm.datasets.image_list import DETERMINISTIC
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.models.prefix import Cached, FrozenPrefix, random_states
@@ -20,7 +21,7 @@ _STILL = (*DETERMINISTIC, 'PackInputs')
 
 
 @HOOKS.register_module()
-class DeviceCacheHook(Hook):
+class DeviceCacheHook(Checked, Hook):
     """Loads the images of a training once, and keeps them, or features of them, on the device.
 
     With ``cache_images`` the pictures of training and validation lie on the device as the pipeline
@@ -41,12 +42,19 @@ class DeviceCacheHook(Hook):
         most_gib: How much memory they may take, in GiB. Features are as large as the activations
             are: on a ViT-B at 224 in float32, 3 KB an image for a linear probe, 605 KB for a method
             in the last blocks.
+
+    Raises:
+        ArgumentError: An argument is of another type or out of range.
+        ValueError: Both are to be kept.
     """
 
     priority = 'VERY_LOW'  # after checkpoints are loaded and methods have looked at their data
 
     def __init__(
-        self, cache_images: bool = False, cache_features: bool = False, most_gib: float = 4.0
+        self,
+        cache_images: bool = False,
+        cache_features: bool = False,
+        most_gib: Annotated[float, Range(0, open=True)] = 4.0,
     ) -> None:
         if cache_images and cache_features:
             raise ValueError(

@@ -13,13 +13,14 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gleam_mm.arguments import Checked, Positive
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.petl import LossOfBatch, PETLMethod, overrides
 from gleam_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
-class CalibrateHook(Hook):
+class CalibrateHook(Checked, Hook):
     """Calls ``calibrate`` of the method that is trained, if it has one, when a training begins.
 
     It runs on the first process, on batches drawn by the run's seed alone, and the others get the
@@ -31,7 +32,7 @@ class CalibrateHook(Hook):
         num_batches: How many batches the method may look at.
     """
 
-    def __init__(self, num_batches: int = 8) -> None:
+    def __init__(self, num_batches: Positive = 8) -> None:
         self.num_batches = num_batches
 
     def before_train(self, runner: Runner) -> None:

@@ -1,6 +1,7 @@
 """SparseAdapter: a method that is pruned before the first step, whichever it is."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from mmengine import dist
@@ -8,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from gleam_mm.arguments import Checked, Positive, Range
 from gleam_mm.engine.calibrate_hook import batches_of
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.petl import LossOfBatch, PETLMethod
@@ -17,7 +19,7 @@ _MASKS = 'sparse_masks'  # the key in a checkpoint
 
 
 @HOOKS.register_module()
-class SparseAdapterHook(Hook):
+class SparseAdapterHook(Checked, Hook):
     r"""Prunes the parameters of the method at its start (SparseAdapter, He et al., EMNLP 2022).
 
     By SNIP's score, :math:`|\theta \, \partial L / \partial \theta|` summed over a few batches
@@ -40,14 +42,17 @@ class SparseAdapterHook(Hook):
         spread: Standard deviation of what stands for zeros.
 
     Raises:
-        ValueError: ``sparsity`` is none of 0 to 1.
+        ArgumentError: An argument is of another type, or ``sparsity`` no share.
     """
 
     priority = 'LOW'  # behind the CalibrateHook, which may choose where parameters stand
 
-    def __init__(self, sparsity: float = 0.8, num_batches: int = 8, spread: float = 1e-2) -> None:
-        if not 0 < sparsity < 1:
-            raise ValueError(f'sparsity={sparsity}: choose a share between 0 and 1')
+    def __init__(
+        self,
+        sparsity: Annotated[float, Range(0, 1, open=True)] = 0.8,
+        num_batches: Positive = 8,
+        spread: Annotated[float, Range(0, open=True)] = 1e-2,
+    ) -> None:
         self.sparsity = sparsity
         self.num_batches = num_batches
         self.spread = spread

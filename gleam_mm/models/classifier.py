@@ -8,6 +8,7 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.models.heads import ClsHead, CSRAClsHead
 from torch import Tensor, nn
 
+from gleam_mm.arguments import Checked
 from gleam_mm.checkpoint import fingerprint, load_backbone
 from gleam_mm.layouts import fit_positions
 from gleam_mm.models import description, library
@@ -23,7 +24,7 @@ _READ_MAPS = (CSRAClsHead,)
 
 
 @MODELS.register_module()
-class PETLClassifier(Adapted, ImageClassifier):
+class PETLClassifier(Checked, Adapted, ImageClassifier):
     """An :class:`~mmpretrain.models.ImageClassifier` whose backbone is frozen and adapted.
 
     Everything but the method's parameters, the neck and the head is frozen. The backbone's dropout

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from gleam_mm.arguments import Checked
 from gleam_mm.checkpoint import load_backbone
 from gleam_mm.layouts import fit_positions
 from gleam_mm.models import description
@@ -15,7 +16,7 @@ from gleam_mm.registry import MODELS, own_scope
 
 
 @MODELS.register_module()
-class PETLBackbone(Adapted, BaseModule):
+class PETLBackbone(Checked, Adapted, BaseModule):
     """A backbone whose weights are frozen and adapted, for a detector or a segmentor.
 
     It stands where such a model has its backbone, and returns what that returns: maps of several

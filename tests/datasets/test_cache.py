@@ -86,6 +86,11 @@ def test_workers_share_what_they_decode(context, workers, persistent, tmp_path):
         assert torch.equal(pixels(batches), expected)
 
 
+def test_a_word_does_not_turn_it_on(root):
+    with pytest.raises(ValueError, match="cache='no': choose True or False"):
+        VTAB1K('cifar', 'train800', str(root), cache='no', pipeline=pipeline())
+
+
 def test_what_is_random_stays_random(root):
     dataset = VTAB1K('cifar', 'train800', str(root), cache=True, pipeline=pipeline(random=True))
     plain = VTAB1K('cifar', 'train800', str(root), pipeline=pipeline())[0]['inputs']

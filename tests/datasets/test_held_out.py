@@ -51,6 +51,7 @@ def test_the_seed_decides(birds):
         (dict(hold_out=1.0), 'hold_out=1.0'),
         (dict(hold_out=-0.5), 'hold_out=-0.5'),
         (dict(take_held_out=True), 'take_held_out=True'),
+        (dict(hold_out=0.2, take_held_out='no'), "take_held_out='no': choose True or False"),
         (dict(hold_out=0.99), 'leaves none'),
     ],
 )

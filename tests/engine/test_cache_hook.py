@@ -6,9 +6,10 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
 
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.engine import DeviceCacheHook
 from gleam_mm.errors import UserError
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import HOOKS, MODELS
 
 
 class Pictures(BaseDataset):
@@ -209,6 +210,20 @@ def test_a_prefix_that_changes_is_refused(train, options, word):
 def test_memory_is_bounded(train):
     with pytest.raises(UserError, match='10 images of 2 KiB'):
         train('LoRA', LAST, cache=dict(cache_features=True, most_gib=1e-6))
+
+
+@pytest.mark.parametrize(
+    ('argument', 'value', 'words'),
+    [
+        ('cache_features', 'no', 'True or False'),
+        ('cache_images', 1, 'True or False'),
+        ('most_gib', 'lots', 'a number above 0'),
+        ('most_gib', 0, 'a number above 0'),
+    ],
+)
+def test_what_is_no_switch_turns_nothing_on(argument, value, words):
+    with pytest.raises(ArgumentError, match=f'DeviceCacheHook: {argument}=.*choose {words}'):
+        HOOKS.build({'type': 'DeviceCacheHook', argument: value})
 
 
 def test_one_of_both():

@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 
 from gleam_mm.engine.sparse_hook import largest, snip
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import HOOKS, MODELS
 
 
 def test_scores_are_products_of_values_and_gradients():
@@ -90,3 +90,5 @@ def test_what_is_pruned_stays_zero_also_when_a_training_resumes(train, tmp_path)
 def test_mistakes_are_named(train):
     with pytest.raises(ValueError, match='the model has no PETL method with parameters of its own'):
         train(1, 'LinearProbe')
+    with pytest.raises(ValueError, match='sparsity=1: choose a number above 0 and below 1'):
+        HOOKS.build(dict(type='SparseAdapterHook', sparsity=1))

@@ -13,6 +13,7 @@ from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from mmpretrain.structures import DataSample
 from quantised import Int8, quantise
 
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.checkpoint.identity import unpack
 from gleam_mm.models import PETLClassifier
@@ -220,6 +221,17 @@ def test_token_pool(mode):
     grid = torch.randn(2, 4, 5, 8)
     expected = grid[:, 0, 0] if mode == 'cls' else grid.mean((1, 2))
     torch.testing.assert_close(pool((grid,))[0], expected)
+
+
+@pytest.mark.parametrize('switch', ['allow_random_backbone', 'probe', 'recompute'])
+def test_a_word_is_no_switch(switch, make_classifier):
+    config = dict(
+        backbone=make_classifier().backbone,
+        head=dict(type='LinearClsHead', in_channels=32, num_classes=3),
+        petl=dict(type='LinearProbe'),
+    )
+    with pytest.raises(ArgumentError, match=f"PETLClassifier: {switch}='no': choose True or False"):
+        MODELS.build({'type': 'PETLClassifier', **config, switch: 'no'})
 
 
 def test_bad_arguments_are_named(make_classifier):
