@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from gleam_mm.arguments import Checked, Range
 from gleam_mm.datasets.image_list import DETERMINISTIC
 from gleam_mm.engine.dist import unwrapped
+from gleam_mm.engine.pictures_hook import PicturesHook
 from gleam_mm.models.prefix import Cached, FrozenPrefix, random_states
 from gleam_mm.registry import HOOKS
 
@@ -101,7 +102,7 @@ class DeviceCacheHook(Checked, Hook):
         self._undone = []
 
     def _require_still(self, runner: Runner, model: nn.Module) -> None:
-        """Refuses what makes something else of an image each time."""
+        """Refuses what makes something else of an image each time, or wants to see it."""
         if getattr(model.data_preprocessor, 'batch_augments', None) is not None:
             raise ValueError(
                 f'{self.name}: model.train_cfg.augments mixes images at random; do without one of '
@@ -112,6 +113,11 @@ class DeviceCacheHook(Checked, Hook):
         if self.name == 'cache_features' and runner.cfg.get('compile'):
             raise ValueError(
                 'cache_features: compile=True compiles all of the backbone; do without one of them'
+            )
+        if any(isinstance(hook, PicturesHook) and hook.enable for hook in runner.hooks):
+            raise ValueError(
+                f'{self.name}: default_hooks.visualization draws the pictures of a validation, '
+                'which are not loaded any more; do without one of them'
             )
         dataset: Any = runner.train_dataloader.dataset
         if isinstance(dataset, IterableDataset):

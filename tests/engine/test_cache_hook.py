@@ -7,7 +7,7 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
 
 from gleam_mm.arguments import ArgumentError
-from gleam_mm.engine import DeviceCacheHook
+from gleam_mm.engine import DeviceCacheHook, PicturesHook
 from gleam_mm.errors import UserError
 from gleam_mm.registry import HOOKS, MODELS
 
@@ -48,7 +48,15 @@ def train(make_runner, make_classifier):
     """Trains with and without a cache, and gives weights and curves; further runs are numbered."""
     number = iter(range(100))
 
-    def run(petl='LinearProbe', method=None, cache=None, dataset=STILL, change=None, **options):
+    def run(
+        petl='LinearProbe',
+        method=None,
+        cache=None,
+        dataset=STILL,
+        change=None,
+        hooks=(),
+        **options,
+    ):
         model = make_classifier(petl, num_classes=2, **(method or {}))
         mean, std = [127.0] * 3, [60.0] * 3
         model.data_preprocessor = MODELS.build(
@@ -72,7 +80,7 @@ def train(make_runner, make_classifier):
             val_cfg={},
             val_evaluator=dict(type='Accuracy'),
             script=(1.0,),
-            hooks=[DeviceCacheHook(**cache)] if cache else [],
+            hooks=[*hooks, *([DeviceCacheHook(**cache)] if cache else [])],
             **options,
         )
         Pictures.read = 0
@@ -177,6 +185,12 @@ def test_what_is_random_is_refused(train, cache, options, word):
     options = {**options, 'data': {**options.get('data', {}), 'num_classes': 2}}
     with pytest.raises(UserError, match=f'{cache}.*{word}'):
         train(cache={cache: True}, **options)
+
+
+@pytest.mark.parametrize('cache', ['cache_images', 'cache_features'])
+def test_pictures_of_validations_are_refused(train, cache):
+    with pytest.raises(UserError, match=f'{cache}.*visualization draws'):
+        train(cache={cache: True}, hooks=[PicturesHook(enable=True)])
 
 
 def drop(model):
