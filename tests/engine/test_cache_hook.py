@@ -5,9 +5,11 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
+from together import together
 
 from gleam_mm.arguments import ArgumentError
-from gleam_mm.engine import DeviceCacheHook, PicturesHook
+from gleam_mm.checkpoint import read_adapter
+from gleam_mm.engine import DeviceCacheHook, PicturesHook, init_dist
 from gleam_mm.errors import UserError
 from gleam_mm.registry import HOOKS, MODELS
 
@@ -156,6 +158,41 @@ def test_images_on_the_device_are_the_same_bit_for_bit(train):
     assert Pictures.read == 20 + 1
     assert all(torch.equal(cached[name], weights[name]) for name in weights)
     assert cached_curves == curves
+
+
+@pytest.mark.parametrize('cache', ['cache_images', 'cache_features'])
+def test_two_processes_with_a_cache_learn_as_one_without(
+    cache, make_runner, make_classifier, tmp_path
+):
+    def learn(processes, hooks=()):
+        model = make_classifier('LoRA', num_classes=2, **LAST)
+        model.data_preprocessor = MODELS.build(
+            dict(type='ClsDataPreprocessor', mean=[127.0] * 3, std=[60.0] * 3)
+        )
+        config = Config(dict(launcher='none' if processes == 1 else 'pytorch'))
+        init_dist(config)
+        make_runner(
+            model,
+            tmp_path / str(processes),
+            loader=dict(
+                batch_size=10 // processes,
+                dataset=STILL,
+                sampler=dict(type='DefaultSampler', shuffle=True),
+                collate_fn=dict(type='default_collate'),
+            ),
+            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+            param_scheduler=None,
+            checkpoint=dict(save_best=None),
+            hooks=hooks,
+            launcher=config.launcher,
+            cfg=dict(model_wrapper_cfg=config.get('model_wrapper_cfg')),
+        ).train()
+        return tmp_path / str(processes) / 'adapter.safetensors'
+
+    expected, _ = read_adapter(learn(1))
+    together(lambda rank: learn(2, [DeviceCacheHook(**{cache: True})]), tmp_path / 'store')
+    found, _ = read_adapter(tmp_path / '2' / 'adapter.safetensors')
+    close(found, expected)
 
 
 def test_a_resumed_training_computes_them_again(train, tmp_path):
