@@ -95,6 +95,7 @@ def _error(backbone):
     return wrong('test', best)
 
 
+@pytest.mark.slow
 def test_a_probe_of_its_features_beats_one_of_random_features(
     cfg, pretrained, tmp_path, monkeypatch
 ):

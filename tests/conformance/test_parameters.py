@@ -21,6 +21,7 @@ def test_every_method_has_a_row():
         name
         for name, component in MODELS.module_dict.items()
         if isinstance(component, type) and issubclass(component, PETLMethod)
+        if component.__module__.startswith('gleam_mm.')  # other tests register methods of their own
     }
     assert methods == {case.petl['type'] for case in CASES}
 

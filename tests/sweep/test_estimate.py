@@ -33,6 +33,7 @@ def jobs_of(sweep):
     return [job for pair in sweep.pairs() for job in sweep.jobs(*pair)]
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_and_nothing_written(place):
     before = sorted(place.rglob('*')), torch.get_num_threads()
     settings = sweep()

@@ -98,6 +98,7 @@ def test_before_the_first_training(opened, sweep):
     assert opened == at(places, {*SELECTION, 'train800val200'})
 
 
+@pytest.mark.slow
 def test_in_estimates(opened, sweep):
     estimate(sweep, sweep.jobs('lora', 'vtab-kitti'))
     assert opened.pop('loading val200') <= SELECTION  # for its length val200 alone is open
