@@ -22,9 +22,7 @@ from gleam_mm.registry import METRICS
 def files(folder):
     """What a training writes beside its config, and the lock that says whose the folder is."""
     return sorted(
-        path.name
-        for path in Path(folder).glob('[!.]*')
-        if path.is_file() and path.suffix != '.py'
+        path.name for path in Path(folder).glob('[!.]*') if path.is_file() and path.suffix != '.py'
     )
 
 
