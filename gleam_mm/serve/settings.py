@@ -103,8 +103,8 @@ def read(path: str | Path) -> Settings:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no YAML, or a key is unknown or has a value of another kind. The message
-            names file and key.
+        ValueError: It is no YAML, or a key is unknown or has a value of another kind, or there is
+            neither an adapter nor a folder of them. The message names file and key.
     """
     path = Path(path)
     try:
@@ -112,6 +112,8 @@ def read(path: str | Path) -> Settings:
         told = check({} if found is None else found, _SHAPES, least=())
         for name in told.get('adapters', {}):
             check_name(name)
+        if not told.get('adapters') and told.get('folder') is None:
+            raise ValueError('there is nothing to serve: name adapters, or a folder for them')
     except yaml.YAMLError as error:
         raise ValueError(f'{path}: no YAML: {" ".join(str(error).split())}') from error
     except ValueError as error:

@@ -19,8 +19,8 @@ def test_paths_stand_beside_the_file(tmp_path):
     assert told.folder == tmp_path / 'added'
     assert told.with_flags(port=80, host=None).port == 80
     assert told.with_flags(port=80, host=None).host == '127.0.0.1'
-    file.write_text('')
-    assert settings.read(file) == settings.Settings()
+    file.write_text('folder: added')
+    assert settings.read(file) == settings.Settings(folder=tmp_path / 'added')
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ def test_paths_stand_beside_the_file(tmp_path):
         ('adapters: [', 'no YAML: '),
         ('!!python/object/apply:os.system [ls]', 'no YAML: .*python/object'),
         ('[]', 'expected a mapping'),
+        ('', 'there is nothing to serve: name adapters, or a folder'),
+        ('{adapters: {}, port: 80}', 'there is nothing to serve'),
         ('adaptors: {}', "'adaptors' is no key of it"),
         ('adapters: {pets: 7}', 'adapters is .*expected a mapping of texts, each to a text'),
         ('adapters: {../x: a}', "task '../x': a name has"),
