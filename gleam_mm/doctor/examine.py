@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from gleam_mm.config import recipes
-from gleam_mm.doctor import data, model, schedule
+from gleam_mm.doctor import data, model, runtime, schedule
 from gleam_mm.doctor.findings import Finding, Findings
 from gleam_mm.doctor.memory import forecast, forecasts
 from gleam_mm.engine import launch
@@ -53,7 +53,9 @@ def examine(
     train, sample = data.check(cfg, findings, pictures)
     built = model.check(cfg, findings)
     schedule.check(cfg, findings, None if train is None else len(train))
-    if built is not None and cfg.get('optim_wrapper') and cfg.get('train_dataloader'):
+    runtime.check(cfg, findings)
+    optimizes = cfg.get('optim_wrapper') and 'optimizer' not in findings.failed
+    if built is not None and optimizes and cfg.get('train_dataloader'):
         with findings.listening('memory'):
             _check_memory(cfg, built, findings, device, names, sample)
     return list(findings)

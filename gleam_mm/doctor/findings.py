@@ -33,6 +33,11 @@ class Finding(NamedTuple):
 class Findings(list[Finding]):
     """Findings in the order of the examination."""
 
+    @property
+    def failed(self) -> set[str]:
+        """The topics that have errors."""
+        return {finding.topic for finding in self if finding.level == 'error'}
+
     def ok(self, topic: str, text: str, size: int | None = None) -> None:
         """Adds what is as it should be."""
         self.append(Finding('ok', topic, text, size=size))

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import gleam_mm
 from gleam_mm.config import RecipeError, recipes
-from gleam_mm.doctor import examine
+from gleam_mm.doctor import examine, runtime, schedule
+from gleam_mm.doctor.findings import Findings
 from gleam_mm.doctor.schedule import HIGHEST_RATES
 
 ROOT = Path(gleam_mm.__file__).parents[1]
@@ -114,13 +115,44 @@ def test_all_mistakes_are_gathered(birds, tmp_path):
 def test_schedules(birds):
     options = {'param_scheduler.0.end': 100, 'train_dataloader.drop_last': True}
     options |= {'train_dataloader.batch_size': 5, 'optim_wrapper.optimizer.lr': 1e-5}
-    findings = examine(birds('vit-mini_lora_folder', options=options))
+    findings = Findings()
+    schedule.check(birds('vit-mini_lora_folder', options=options), findings, images=16)
     assert told(findings, 'error', 'schedule', 'the warm-up of 300 steps', 'param_scheduler.0.end=')
     assert told(findings, 'warning', 'schedule', 'drop_last leaves 1 of 16 images')
     assert told(findings, 'warning', 'schedule', 'lr=1e-05 is low', 'lr=1e-3')
-    findings = examine(birds('vit-mini_linear_folder', options={'train_cfg.max_epochs': 10}))
+    findings = Findings()
+    cfg = birds('vit-mini_linear_folder', options={'train_cfg.max_epochs': 10})
+    schedule.check(cfg, findings, images=16)
     assert told(findings, 'error', 'schedule', 'max_epochs=10', 'begins at epoch 10')
     assert told(findings, 'warning', 'schedule', '40 steps are few')
+
+
+def test_keys_that_loops_and_hooks_do_not_know():
+    cfg = recipes.load('vit-mini_linear_mini-digits')
+    cfg.train_cfg.max_epoch = 2
+    cfg.val_cfg.fp = True
+    cfg.default_hooks.checkpoint.save_bests = 'auto'
+    cfg.custom_hooks = [dict(type='Nope')]
+    findings = Findings()
+    runtime.check(cfg, findings)
+    assert [(finding.topic, finding.text) for finding in findings] == [
+        (
+            'default_hooks.checkpoint',
+            "default_hooks.checkpoint has no 'save_bests', did you mean 'save_best'?",
+        ),
+        ('custom_hooks.0', "type='Nope': there is no such component"),
+        ('train_cfg', "train_cfg has no 'max_epoch', did you mean 'max_epochs'?"),
+        ('val_cfg', "val_cfg has no 'fp', did you mean 'fp16'?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    'recipe', ['vit-mini_gleam-l_mini-digits', 'vit-b_lora_folder', 'vit-mini_glora_mini-land']
+)
+def test_those_that_they_have_are_known(recipe):
+    findings = Findings()
+    runtime.check(recipes.load(recipe), findings)
+    assert not findings
 
 
 def test_weights_that_are_not_there_and_data_that_are_not(birds):

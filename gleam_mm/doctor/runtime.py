@@ -1,0 +1,62 @@
+"""Loops and hooks: whether they know what the config tells them."""
+
+from inspect import Parameter, signature
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from gleam_mm.arguments import hint_at
+from gleam_mm.doctor.findings import Findings
+from gleam_mm.registry import HOOKS, LOOPS, scope_of
+
+
+def check(cfg: Config, findings: Findings) -> None:
+    """Examines the loops and hooks of a config, without building them.
+
+    Args:
+        cfg: The whole config.
+        findings: Where findings go.
+    """
+    with scope_of(cfg):
+        for name, hook in (cfg.get('default_hooks') or {}).items():
+            _check(HOOKS, hook, f'default_hooks.{name}', findings)
+        for index, hook in enumerate(cfg.get('custom_hooks') or []):
+            _check(HOOKS, hook, f'custom_hooks.{index}', findings)
+        by_epoch = (cfg.get('train_cfg') or {}).get('by_epoch', True)
+        kinds = {
+            'train': 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop',
+            'val': 'ValLoop',
+            'test': 'TestLoop',
+        }
+        for split, kind in kinds.items():
+            loop = cfg.get(f'{split}_cfg')
+            if isinstance(loop, dict):
+                own = {key: value for key, value in loop.items() if key != 'by_epoch'}
+                _check(LOOPS, {'type': kind, **own}, f'{split}_cfg', findings)
+
+
+def _check(registry: Registry, config: Any, name: str, findings: Findings) -> None:
+    if not isinstance(config, dict):
+        return  # a hook that is switched off, or an object
+    given = dict(config)
+    kind = given.pop('type', None)
+    with findings.gathered(name):
+        found = registry.get(kind) if isinstance(kind, str) else kind
+        if found is None:
+            raise ValueError(f'type={kind!r}: there is no such component')
+        known = _arguments(found)
+        for key in (key for key in given if key not in known):
+            raise ValueError(f'{name} has no {key!r}{hint_at(key, known)}')
+
+
+def _arguments(kind: type) -> set[str]:
+    """What a class is built with, and those of its bases that it hands arguments on to."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if '__init__' in vars(base):
+            parameters = signature(vars(base)['__init__']).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return names
