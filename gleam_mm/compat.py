@@ -429,7 +429,8 @@ def quiet_init_report() -> None:
     @functools.wraps(original)
     def dump(module: BaseModule) -> None:
         handlers = MMLogger.get_current_instance().handlers
-        if any(isinstance(handler, logging.FileHandler) for handler in handlers):
+        files = [h for h in handlers if isinstance(h, logging.FileHandler)]
+        if files and all(file.stream is not None for file in files):  # None: closed, or not begun
             original(module)
 
     dump._gleam_mm = True

@@ -86,6 +86,18 @@ def test_applying_again_changes_nothing():
     )
 
 
+def test_a_log_file_that_is_closed_gets_no_report(tmp_path):
+    closed = logging.FileHandler(tmp_path / 'run.log')
+    closed.close()
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(closed)
+    try:
+        BaseModule().init_weights()
+    finally:
+        logger.removeHandler(closed)
+    assert not (tmp_path / 'run.log').read_text()
+
+
 # Safe loading
 
 
@@ -208,6 +220,7 @@ def test_hue_of_old_numpy_is_reproduced():
 @pytest.mark.parametrize('source, target', [(7, 13), (5, 9), (13, 7), (7, 7)])
 def test_position_biases_are_resized_exactly_where_they_are_cubic(source, target):
     """Old offsets are put at 1, 1 + q, 1 + q + q^2, ..., whose last is the largest new one."""
+    compat.fix_window_resizing()
     steps, farthest = source // 2, target // 2
     roots = np.roots([*[1] * (steps - 1), 1 - farthest])  # 1 + q + ... = farthest
     (q,) = [max(1.01, min(root.real, 1.5)) for root in roots if root.imag == 0 and root.real > 0]

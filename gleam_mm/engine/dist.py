@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from torch import distributed, nn
+from torch.distributed import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from gleam_mm.models import ShardedDataParallel
 from gleam_mm.registry import MODEL_WRAPPERS
@@ -69,8 +71,24 @@ def init_dist(cfg: Config) -> None:
         _set_environment(launcher, options.get('port'))
         timeout = options.get('timeout')
         distributed.init_process_group(
-            'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+            'gloo',
+            timeout=None if timeout is None else timedelta(seconds=timeout),
+            **_meeting_of_a_restart(),
         )
+
+
+def _meeting_of_a_restart() -> dict[str, Any]:
+    """Where processes meet that torchrun has started again.
+
+    The store is the launcher's, and still has the addresses of the processes before, which gloo
+    takes for those of the new ones if it comes early. On several machines each launcher counts its
+    own restarts, so that there is no name that all agree on.
+    """
+    count = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if count == '0' or os.environ.get('GROUP_WORLD_SIZE') != '1':
+        return {}
+    store, rank, world_size = next(rendezvous('env://'))
+    return dict(store=PrefixStore(f'restart_{count}', store), rank=rank, world_size=world_size)
 
 
 def is_sharded(model_wrapper_cfg: Mapping | None) -> bool:

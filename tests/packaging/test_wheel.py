@@ -166,7 +166,7 @@ def test_in_an_empty_folder(gleam_mm, tmp_path):
 
 @pytest.mark.slow
 def test_a_recipe_of_ones_own(gleam_mm, tmp_path):
-    gleam_mm('recipes', '--export', 'mine.py', 'vit-mini_gleam-l_mini-digits', cwd=tmp_path)
+    gleam_mm('recipes', '--export', 'mine.py', 'vit-mini_lora_mini-digits', cwd=tmp_path)
     assert 'gleam_mm::_base_/methods/lora.py' in (tmp_path / 'mine.py').read_text()
     gleam_mm('train', 'mine.py', '--work-dir', 'lora', '--cfg-options', *SMALL, cwd=tmp_path)
     gleam_mm('merge', 'lora/mine.py', 'lora/adapter.safetensors', 'merged.pth', cwd=tmp_path)
