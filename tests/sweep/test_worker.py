@@ -231,6 +231,7 @@ def test_a_worker_that_slept_looks_before_it_goes_on(monkeypatch):
         pulse.check(1, 2)
 
 
+@pytest.mark.slow
 def test_trainings_of_other_backbones_are_not_compared(place):
     bases = place / 'configs' / '_base_' / 'backbones'
     text = (bases / 'tiny.py').read_text()
@@ -247,6 +248,7 @@ def test_trainings_of_other_backbones_are_not_compared(place):
     assert [result.state for result in results] == ['complete', 'complete']
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_folder_of_pictures(place):
     """Judged on a share of the training's folder; the other folder is for the test alone."""
     for folder, number in (('train', 10), ('val', 3)):

@@ -106,6 +106,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes_to_the_same_end(
     call, supernet_config, checkpoint, tmp_path, evaluated, monkeypatch
 ):
