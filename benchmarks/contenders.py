@@ -91,13 +91,13 @@ class Contender:
     """A model to measure.
 
     Attributes:
-        library: The library whose limit it is compared with.
+        origin: The library that it comes from, whose limit it is compared with.
         build: What makes it, of a backbone and the size of images: from images to logits.
         limit: Whether it is that limit.
         evaluated: Whether it is of interest at evaluation, too; else in training alone.
     """
 
-    library: str
+    origin: str
     build: Callable[[Backbone, int], nn.Module]
     limit: bool = False
     evaluated: bool = True

@@ -107,9 +107,9 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
     backbone = BACKBONES[setting.backbone]
     chosen = {name: CONTENDERS[name] for name in names}
     limits = {
-        c.library: name
+        c.origin: name
         for name, c in CONTENDERS.items()
-        if c.limit and any(c.library == other.library for other in chosen.values())
+        if c.limit and any(c.origin == other.origin for other in chosen.values())
     }
     names = [name for name in CONTENDERS if name in (*limits.values(), *chosen)]
     torch.manual_seed(0)
@@ -118,7 +118,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
         for name in names
     }
     for library in limits:
-        share_frozen({n: m for n, m in models.items() if CONTENDERS[n].library == library})
+        share_frozen({n: m for n, m in models.items() if CONTENDERS[n].origin == library})
     images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
     training = setting.mode == TRAINING
     entries = {
@@ -137,7 +137,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
             break
     rows = []
     for name in names:
-        limit = limits[CONTENDERS[name].library]
+        limit = limits[CONTENDERS[name].origin]
         ratios = [taken[name] / taken[limit] for taken in counted]
         low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
         card = setting.device == 'cuda'
@@ -324,7 +324,7 @@ def contenders_of(setting: Setting, only: Sequence[str] | None) -> list[str]:
         for name, contender in CONTENDERS.items()
         if (only is None or name in only or contender.limit)
         and (setting.mode == TRAINING or contender.evaluated)
-        and (contender.library == MMPRETRAIN or BACKBONES[setting.backbone].timm is not None)
+        and (contender.origin == MMPRETRAIN or BACKBONES[setting.backbone].timm is not None)
     ]
 
 
