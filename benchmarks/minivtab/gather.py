@@ -65,7 +65,7 @@ def collect(storages: Sequence[str], workers: int, folder: Path) -> list[tuple[s
         }
     table, notes = folder / records.CSV, folder / records.STUDIES
     merged = records.merge(records.read(table), found)
-    known = json.loads(notes.read_text()) if notes.is_file() else {}
+    known = records.read_json(notes) or {}
     records.write(table, merged)
     write_bytes(
         notes, (json.dumps({**known, **described}, indent=2, sort_keys=True) + '\n').encode()

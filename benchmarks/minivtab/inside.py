@@ -1,13 +1,10 @@
 """What ``tools/analyze.py`` saw inside of trained models, as sections of a page of results."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from gleam_mm.errors import UserError
 from gleam_mm.output.escape import markdown, markdown_code
 from gleam_mm.output.tables import MISSING, number, pipes
 
@@ -27,20 +24,6 @@ from scale 1 upwards; the entropy of the weights, mean over sites and the least 
 most {{most}} nats; *between classes*: by how much an expert's mean weight differs between two
 classes, at most, mean over sites. `tools/analyze.py routing` measured it
 ([{ROUTING}]({ROUTING})) on {{data}}."""
-
-
-def read(path: Path) -> Any:
-    """What a JSON file has, or None where there is none.
-
-    Raises:
-        UserError: It is no JSON.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f'{path}: {error}') from error
 
 
 def updates(content: Mapping[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
@@ -24,11 +26,26 @@ __all__ = [
     'of_study',
     'parameters',
     'read',
+    'read_json',
     'scores',
     'write',
 ]
 
 FOLDER = Path(__file__).parent
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file beside a record has, or None where there is none.
+
+    Raises:
+        UserError: It is no JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path}: {error}') from error
 
 
 def of_study(

@@ -4,8 +4,6 @@ Neither folds into one convolution, so neither is an option of GLEAM. Here each 
 as it is written, at its own resolution, for the record in docs/gleam.md.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,16 +54,12 @@ class UnfoldedMoE(ConvMoE):
 
     def _expert(self, image: Tensor, kernel: Tensor, scale: int) -> Tensor:
         """Equation 8, or Conv-LoRA's expert."""
-        size: Sequence[int] = image.shape[-2:]
-        if self.bicubic:
-            wide = F.interpolate(image, scale_factor=scale, mode='bicubic')
-        else:
-            wide = F.interpolate(image, scale_factor=scale, mode='nearest')
-        out = F.conv2d(wide, kernel, padding=1)
+        mode = 'bicubic' if self.bicubic else 'nearest'
+        out = F.conv2d(F.interpolate(image, scale_factor=scale, mode=mode), kernel, padding=1)
         if self.gelu:
             out = F.gelu(out)
         if self.bicubic:
-            return F.interpolate(out, size=tuple(size), mode='bicubic')
+            return F.interpolate(out, size=image.shape[-2:], mode=mode)
         return F.avg_pool2d(out, scale)
 
 

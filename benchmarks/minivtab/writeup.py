@@ -100,8 +100,8 @@ def write(folder: Path) -> list[Path]:
         )
     text, figures = build(
         trainings,
-        inside.read(folder / records.STUDIES) or {},
-        inside.read(folder / inside.HOMOGENEITY),
+        records.read_json(folder / records.STUDIES) or {},
+        records.read_json(folder / inside.HOMOGENEITY),
     )
     written = [folder / PAGE]
     write_bytes(written[0], text.encode())

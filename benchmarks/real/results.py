@@ -113,12 +113,12 @@ def write(folder: Path) -> Path:
         folder: Where ``results.csv`` and ``studies.json`` are.
     """
     trainings = records.read(folder / records.CSV)
-    notes = inside.read(folder / records.STUDIES) or {}
+    notes = records.read_json(folder / records.STUDIES) or {}
     page = folder / PAGE
     text = build(trainings, sorted(notes))
-    if homogeneity := inside.read(folder / inside.HOMOGENEITY):
+    if homogeneity := records.read_json(folder / inside.HOMOGENEITY):
         text += f'\n{_ALIKE}\n\n{inside.updates(homogeneity)}\n'
-    if routing := inside.read(folder / inside.ROUTING):
+    if routing := records.read_json(folder / inside.ROUTING):
         text += f'\n{_EXPERTS}\n\n{inside.gates(routing)}\n'
     write_bytes(page, text.encode())
     return page

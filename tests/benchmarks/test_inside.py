@@ -3,9 +3,6 @@
 import math
 
 import inside
-import pytest
-
-from gleam_mm.errors import UserError
 
 
 def site(role, weight, entropy, by_class):
@@ -25,11 +22,3 @@ def test_gates_are_means_over_the_sites_of_a_role():
     assert '200 images of Cats val' in lines[5] + lines[4]
     assert lines[-2] == '| `a` | qkv | 0.38 | 0.62 | 0.60 | 0.50 | 0.35 |'
     assert lines[-1] == '| `a` | fc1 | 1.00 | 0.00 | 0.00 | 0.00 | 0.00 |'
-
-
-def test_a_file_that_is_no_json_is_named(tmp_path):
-    file = tmp_path / 'routing.json'
-    assert inside.read(file) is None
-    file.write_text('{')
-    with pytest.raises(UserError, match=r'routing\.json'):
-        inside.read(file)

@@ -125,3 +125,11 @@ def test_scores_are_of_complete_final_trainings():
         'lora': {('mini-count', 0): 60.0},
         'slora': {('mini-count', 0): 50.0},
     }
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    file = tmp_path / 'routing.json'
+    assert records.read_json(file) is None
+    file.write_text('{')
+    with pytest.raises(UserError, match=r'routing\.json'):
+        records.read_json(file)
