@@ -21,6 +21,7 @@ from gleam_mm.engine.classes import (
     fill_classes,
     names_of,
     parts_of,
+    some_of,
 )
 from gleam_mm.registry import DATASETS, scope_of
 
@@ -118,7 +119,7 @@ def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
     if lacking and split == 'train':
         findings.warning(
             split,
-            f'{len(lacking)} of {len(names)} classes have no image: {_some(lacking)}',
+            f'{len(lacking)} of {len(names)} classes have no image: {some_of(lacking)}',
             'add images of them, or take them out of `classes`',
         )
     if split == 'train' and many > _UNEVEN * few:
@@ -257,7 +258,3 @@ def _size(picture: _Picture) -> int | None:
 
 def _name(names: Sequence[str], label: int) -> str:
     return names[label] if label < len(names) else str(label)
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ', '.join([*names[:most], *(['...'] if len(names) > most else [])])

@@ -179,6 +179,11 @@ class CheckClassesHook(Hook):
         self._labels_fit = dataset, outputs
 
 
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, for messages."""
+    return ', '.join([*names[:most], *(['...'] if len(names) > most else [])])
+
+
 def outputs_of(model: Any) -> int | None:
     """How many classes the head of a model tells, if it tells classes."""
     return getattr(getattr(model, 'head', None), 'num_classes', None)
@@ -200,7 +205,6 @@ def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = 
         raise ValueError(f'{where}.dataset has no images')
     classes = names_of(dataset)
     if outputs is not None and classes and outputs != len(classes):
-        told = ', '.join((*classes[:5], *(['...'] if len(classes) > 5 else [])))
         advice = (
             f'set model.head.num_classes={len(classes)}, or None to read it from the dataset'
             if where == 'train_dataloader'
@@ -209,7 +213,7 @@ def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = 
         )
         raise ValueError(
             f'model.head.num_classes is {outputs}, but the dataset of {where} has '
-            f'{len(classes)} classes ({told}): {advice}'
+            f'{len(classes)} classes ({some_of(classes)}): {advice}'
         )
     number = outputs or len(classes or ())
     if number and labels:

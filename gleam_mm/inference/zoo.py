@@ -1,13 +1,13 @@
 """The zoo: trained adapters that ship with the package, and what is known of each.
 
 They are in ``.mim/zoo``, which is a link to ``zoo`` in a checkout: for each a ``.safetensors`` file
-and the config of its training, and ``index.json``, which :func:`build_index` makes of them.
+and the config of its training, and ``index.json``, which :func:`index_of` makes of them.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.inference import hub
 from gleam_mm.inference.predictor import Predictor
+from gleam_mm.shapes import Shape
 
 FOLDER = Path(__file__).parents[1] / '.mim' / 'zoo'
 INDEX = 'index.json'
@@ -178,14 +179,18 @@ def verify(name: str, folder: Path = FOLDER) -> str:
     )
 
 
-def build_index(folder: Path = FOLDER) -> str:
-    """The text of the index, made of the adapters and configs in a folder.
+def scan(folder: Path = FOLDER) -> list[Entry]:
+    """What the adapters and configs in a folder say, without its index.
 
     Raises:
         CheckpointError: An adapter is damaged, or lacks its config or its metrics.
     """
-    made = [asdict(_entry_of(file)) for file in sorted(folder.glob('*.safetensors'))]
-    return json.dumps({'schema': VERSION, 'adapters': made}, indent=2) + '\n'
+    return [_entry_of(file) for file in sorted(folder.glob('*.safetensors'))]
+
+
+def index_of(found: Iterable[Entry]) -> str:
+    """The text of an index."""
+    return json.dumps({'schema': VERSION, 'adapters': list(map(asdict, found))}, indent=2) + '\n'
 
 
 def _entry_of(file: Path) -> Entry:
@@ -241,8 +246,8 @@ def _bytes_of(file: Path, sha256: str) -> bytes:
     return data
 
 
-def _is_text(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+def _text(what: str, pattern: str) -> Shape:
+    return Shape(what, lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value)))
 
 
 def _is_metrics(value: Any) -> bool:
@@ -254,23 +259,25 @@ def _is_metrics(value: Any) -> bool:
     )
 
 
-_NAME = _is_text(r'[a-z0-9]+([._-][a-z0-9]+)*')
-_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    'name': ('a name', _NAME),
-    'backbone': ('a name', _NAME),
-    'method': ('a name', _NAME),
-    'dataset': ('a name', _NAME),
-    'parameters': ('a number of parameters', is_count),
-    'head': ('a number of parameters', is_count),
-    'epochs': ('a number of epochs', is_count),
-    'metrics': (f'val and test, each with {HEADLINE} and other metrics', _is_metrics),
-    'backbone_fingerprint': ('a SHA-256 in hexadecimal', is_sha256),
-    'gleam_mm': ('a version', _is_text(r'[\w.+-]+')),
-    'size': ('a number of bytes', is_count),
-    'sha256': ('a SHA-256 in hexadecimal', is_sha256),
-    'config_sha256': ('a SHA-256 in hexadecimal', is_sha256),
+_NAME = _text('a name', r'[a-z0-9]+([._-][a-z0-9]+)*')
+_SHA256 = Shape('a SHA-256 in hexadecimal', is_sha256)
+_PARAMETERS = Shape('a number of parameters', is_count)
+_FIELDS = {
+    'name': _NAME,
+    'backbone': _NAME,
+    'method': _NAME,
+    'dataset': _NAME,
+    'parameters': _PARAMETERS,
+    'head': _PARAMETERS,
+    'epochs': Shape('a number of epochs', is_count),
+    'metrics': Shape(f'val and test, each with {HEADLINE} and other metrics', _is_metrics),
+    'backbone_fingerprint': _SHA256,
+    'gleam_mm': _text('a version', r'[\w.+-]+'),
+    'size': Shape('a number of bytes', is_count),
+    'sha256': _SHA256,
+    'config_sha256': _SHA256,
 }
-"""Key -> what messages call its value, and whether a value is one. There are no others."""
+"""Key -> the shape of its value. There are no others."""
 
 
 def _read(document: Any) -> dict[str, Entry]:
@@ -289,9 +296,9 @@ def _read(document: Any) -> dict[str, Entry]:
     for number, told in enumerate(document['adapters']):
         if not isinstance(told, dict) or told.keys() != _FIELDS.keys():
             raise ValueError(f'adapters.{number}: its keys are not {", ".join(_FIELDS)}')
-        for key, (what, fits) in _FIELDS.items():
-            if not fits(told[key]):
-                raise ValueError(f'adapters.{number}.{key} is not {what}')
+        for key, shape in _FIELDS.items():
+            if not shape.fits(told[key]):
+                raise ValueError(f'adapters.{number}.{key} is not {shape.what}')
         if told['name'] in found:
             raise ValueError(f'adapters.{number}.name: {told["name"]} is there twice')
         found[told['name']] = Entry(**told)

@@ -60,14 +60,13 @@ def build(root: Path) -> dict[str, str]:
     """
     if not all((root / folder / CSV).is_file() for folder, _ in _RECORDS):
         raise UserError(f'--metafiles: {root} is no checkout, which has benchmarks and zoo')
-    index = zoo.build_index(root / 'zoo')
-    shipped = [zoo.Entry(**told) for told in json.loads(index)['adapters']]
+    shipped = zoo.scan(root / 'zoo')
     models = [_of_adapter(entry) for entry in shipped]
     for folder, sweeps in _RECORDS:
         models += _of_record(root / folder, root / sweeps)
     document = {'Collections': list(_collections(models)), 'Models': models}
     text = yaml.safe_dump(document, sort_keys=False, width=100)
-    return {f'zoo/{zoo.INDEX}': index, f'zoo/{METAFILE}': _HEAD + text}
+    return {f'zoo/{zoo.INDEX}': zoo.index_of(shipped), f'zoo/{METAFILE}': _HEAD + text}
 
 
 def _of_adapter(entry: zoo.Entry) -> dict[str, Any]:

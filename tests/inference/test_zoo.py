@@ -32,11 +32,11 @@ def folder(tmp_path):
 
 
 def index(folder):
-    (folder / zoo.INDEX).write_text(zoo.build_index(folder))
+    (folder / zoo.INDEX).write_text(zoo.index_of(zoo.scan(folder)))
 
 
 def test_the_index_is_what_the_files_say():
-    assert (zoo.FOLDER / zoo.INDEX).read_text() == zoo.build_index()
+    assert (zoo.FOLDER / zoo.INDEX).read_text() == zoo.index_of(zoo.scan())
     assert {path.stem for path in zoo.FOLDER.glob('*.py')} == {*NAMES}
     assert sum(path.stat().st_size for path in zoo.FOLDER.iterdir()) < 10e6
 
@@ -113,7 +113,7 @@ def test_unknown_names_have_a_nearest_one():
 def test_an_adapter_without_its_config_is_not_listed(folder):
     (folder / f'{ONE}.py').unlink()
     with pytest.raises(CheckpointError, match=rf'its config, {ONE}\.py, is not beside it'):
-        zoo.build_index(folder)
+        zoo.scan(folder)
 
 
 def changed(**values):
