@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backbones import CONFIGS, WIDTH
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -167,19 +168,10 @@ def test_weights_that_are_not_there_and_data_that_are_not(birds):
 
 
 def test_random_backbones_normalisation_and_pooling(birds):
-    timm = dict(
-        type='TIMMBackbone',
-        model_name='vit_tiny_patch16_224',
-        img_size=32,
-        patch_size=8,
-        embed_dim=24,
-        depth=1,
-        num_heads=2,
-    )
     cfg = birds('vit-mini_lora_folder')
-    cfg.model.backbone = timm
+    cfg.model.backbone = CONFIGS['timm-vit']
     cfg.model.neck = dict(type='TokenPool', mode='mean')
-    cfg.model.head.in_channels = 24
+    cfg.model.head.in_channels = WIDTH
     cfg.data_preprocessor.update(recipes.NORMALIZATIONS['imagenet'])
     findings = examine(cfg)
     assert told(findings, 'error', 'backbone', 'no pretrained weights')

@@ -83,6 +83,17 @@ class Plain(BaseModel):
         return {'loss': scores.square().mean()} if mode == 'loss' else [scores]
 
 
+def loader_of(dataset):
+    """The dataloader of a training: four images a batch, in another order in each epoch."""
+    return dict(
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        dataset=dataset,
+        collate_fn=dict(type='default_collate'),
+    )
+
+
 def build(
     model,
     work_dir,
@@ -95,13 +106,7 @@ def build(
 ):
     """Builds a runner that trains on 8 images for 3 epochs of 2 iterations."""
     Scripted.script = list(script)
-    loader = dict(
-        batch_size=4,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=True),
-        dataset=PICTURES,
-        collate_fn=dict(type='default_collate'),
-    )
+    loader = loader_of(PICTURES)
     evaluation = dict(loader, sampler=dict(type='DefaultSampler', shuffle=False), num_workers=0)
     loader.update(cfg.pop('loader', {}))
     checkpoint = dict(type='AdapterCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto')

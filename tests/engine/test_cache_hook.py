@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmpretrain.structures import DataSample
+from runs import loader_of
 from together import together
 
 from gleam_mm.arguments import ArgumentError
@@ -66,13 +67,7 @@ def train(make_runner, make_classifier):
         )
         if change is not None:
             change(model)
-        loader = dict(
-            batch_size=4,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            dataset=dataset,
-            collate_fn=dict(type='default_collate'),
-        )
+        loader = loader_of(dataset)
         validation = dict(loader, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=5)
         runner = make_runner(
             model=model,

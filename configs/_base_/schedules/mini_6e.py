@@ -3,16 +3,7 @@ _base_ = 'mini.py'
 
 optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16')
 
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        by_epoch=True,
-        begin=0,
-        end=1,
-        convert_to_iter_based=True,
-    ),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=1, convert_to_iter_based=True),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].end = param_scheduler[1].begin = 1
 
 train_cfg = dict(max_epochs=6)
