@@ -238,6 +238,7 @@ def built(source):
     return [len(DATASETS.build(part)) for part in (source.train, source.val, source.test)]
 
 
+@pytest.mark.slow
 def test_what_a_path_means(birds, saved, tmp_path):
     half = 0.5  # of six pictures
     assert built(source_of(birds, half)) == [3, 3, 3]

@@ -55,6 +55,7 @@ def paced(monkeypatch):
     monkeypatch.setattr(estimates, '_pace', lambda sweep, method: pace)
 
 
+@pytest.mark.slow
 def test_trainings_add_up(place, paced):
     settings = sweep()
     jobs = jobs_of(settings)

@@ -92,6 +92,7 @@ def test_in_final_trainings_and_their_tests(opened, sweep, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_before_the_first_training(opened, sweep):
     configure.check(sweep)
     places = ('loading train800', 'loading val200', 'loading train800val200', 'building')
@@ -110,6 +111,7 @@ def test_in_estimates(opened, sweep):
     }
 
 
+@pytest.mark.slow
 def test_in_a_search(opened, tmp_path):
     cfg = recipes.load('tiny_glora_vtab-kitti', OPTIONS)
     cfg.work_dir = str(tmp_path)

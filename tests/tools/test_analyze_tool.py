@@ -43,6 +43,7 @@ def picture(path):
     return pixels
 
 
+@pytest.mark.slow
 def test_homogeneity_in_a_process_of_its_own(run, config, adapter, tmp_path):
     done = run(
         'analyze.py',

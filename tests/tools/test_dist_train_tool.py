@@ -58,6 +58,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(run, config, tmp_path, free_port):
     (tmp_path / 'whole_loss.py').write_text(HOOK)
     for name, batch_size in (('one', 16), ('two', 8)):

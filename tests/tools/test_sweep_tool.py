@@ -189,6 +189,7 @@ def test_mistakes_take_one_line(call):
         assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_failures_are_told_and_run_again(place, call, monkeypatch):
     monkeypatch.chdir(place)
     (place / 'go').touch()
