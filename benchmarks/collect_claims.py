@@ -1,4 +1,4 @@
-"""Makes CLAIMS.md: what the paper claims, and what the two benchmarks beside this file say of it.
+"""Makes CLAIMS.md, what the two benchmarks here say of the paper's claims, and README's figure.
 
 It reads their records alone, minivtab/results.csv and real/results.csv, which their own collect.py
 bring up to date.
@@ -28,11 +28,12 @@ if __name__ == '__main__':
     sys.path += [str(HERE / 'minivtab'), str(HERE / 'real')]  # whose comparisons are used here
 
     def main() -> None:
-        """Writes the page. Without SciPy, an error says so."""
+        """Writes the page and the figure. Without SciPy, an error says so."""
         with errors.setup():
             import summary
 
             written = summary.write()
-        print(f'wrote {written}')
+        for path in written:
+            print(f'wrote {path}')
 
     cli.run(main)

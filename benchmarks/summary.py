@@ -1,21 +1,25 @@
-"""The page of the paper's claims, from the records of the two benchmarks beside this file."""
+"""The page of the paper's claims and README's figure, from the records of the two benchmarks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import charts
 import claims
 import paired
 import records
 import results
 import verdicts
+import writeup
+from matplotlib.figure import Figure
 
 from gleam_mm.fileio import write_bytes
+from gleam_mm.output import figures
 from gleam_mm.output.tables import MISSING, pipes
 from gleam_mm.report import paper
 
 HERE = Path(__file__).resolve().parent
-PAGE = 'CLAIMS.md'
+PAGE, FIGURE = 'CLAIMS.md', 'front'
 
 HEAD = """\
 # The paper's claims, and what was measured
@@ -28,6 +32,11 @@ In points of accuracy, the first minus the second, with the verdict of that benc
 VTAB-1K on ViT-B/16. Tasks and backbones differ, so that a number compares with its own column only.
 MiniVTAB's record is of GLEAM's presets before their wiring was chosen; its rows have two of four
 experts an image, and no clipping.
+
+![Accuracy against parameters, as measured on MiniVTAB and on the real backbone](front.svg)
+
+Whiskers are standard deviations over seeds. Opened by itself, [the figure](front.svg) tells every
+point's name and numbers under the pointer.
 
 """
 
@@ -51,6 +60,15 @@ class Line:
 
 Said = dict[tuple[str, str], tuple[paired.Paired | None, str]]
 """First and second method -> their numbers, and the verdict."""
+
+
+NAMED = (
+    'gleam-b',
+    'linear',
+    'full',
+    *dict.fromkeys(name for line in results.CLAIMS for name in line[1:]),
+)
+"""Whose names the figure writes: methods of the claims, and what bounds the rest."""
 
 
 def _averages(first: str, second: str) -> str:
@@ -160,8 +178,22 @@ def _cell(said: Said, pair: tuple[str, str] | None) -> str:
     return f'{numbers.mean:+.1f} (pairs: {numbers.pairs}, tasks: {len(numbers.tasks)}): {verdict}'
 
 
-def write() -> Path:
-    """Writes the page beside this file."""
+def front() -> Figure:
+    """README's figure: accuracy against parameters on MiniVTAB, and on the real backbone."""
+    of_mini = writeup.measured(records.read(records.FOLDER / records.CSV))
+    tasks, of_real = results.measured(records.read(HERE / 'real' / records.CSV))
+    of_tasks = f'mean of {len(tasks)} tasks (%)'
+    if len(tasks) < 4:
+        of_tasks = f'mean of {" and ".join(tasks)} (%)'
+    panels = [
+        charts.Panel(f'MiniVTAB: {claims.BACKBONE}', 'mean of the three group means (%)', of_mini),
+        charts.Panel("Real backbone: DINOv2's ViT-S/14", of_tasks, of_real),
+    ]
+    return charts.one_above_the_other(panels, NAMED)
+
+
+def write() -> list[Path]:
+    """Writes the page and the figure beside this file."""
     page = HERE / PAGE
     write_bytes(page, build(LINES, mini(), real()).encode())
-    return page
+    return [page, *figures.save(front(), HERE / FIGURE, 'svg', 'dark.svg')]

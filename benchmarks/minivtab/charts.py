@@ -1,7 +1,7 @@
 """The figures of the page: readable on a screen, in print and in greyscale."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import claims
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from verdicts import Judged
 
 from gleam_mm.output import escape
-from gleam_mm.output.figures import ACCENT, INK, SOFT, bare, new, parameters_axis, write_names
+from gleam_mm.output.figures import ACCENT, INK, SOFT, bare, new, parameters_axis, tip, write_names
 from gleam_mm.report import paper
 
 # Colour, marker and line of families; print in grey tells the markers and lines apart.
@@ -22,7 +22,7 @@ _FAMILIES = {
     'ssf': ('#b8860b', 'v', ':'),
 }
 _OTHERS = (SOFT, 'o', '')
-_TITLE = dict(fontsize=11, fontweight='bold', loc='left')
+_TITLE = dict(fontsize=11, fontweight='bold', loc='left', color=INK)
 _NAME_SIZE = 7.5
 _WIDEST = 12  # points of accuracy that a linear axis of differences may reach to either side
 _LINEAR = 4  # where else the logarithmic one begins
@@ -67,6 +67,27 @@ class Point:
             return self.method.removeprefix(f'{self.family}-')
         return claims.label(self.method)
 
+    @property
+    def text(self) -> str:
+        """Its numbers, which a tip tells."""
+        name = claims.label(self.method)
+        return f'{name}: {self.accuracy:.1f} % with {self.parameters:,.0f} parameters'
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a figure of accuracy against parameters.
+
+    Attributes:
+        title: What it shows.
+        mean: What its accuracies are means of.
+        points: The methods.
+    """
+
+    title: str
+    mean: str
+    points: Sequence[Point]
+
 
 def front(measured: Sequence[Point], title: str) -> Figure:
     """Accuracy against parameters (the paper's figure 1), and the paper's numbers beside it.
@@ -80,33 +101,63 @@ def front(measured: Sequence[Point], title: str) -> Figure:
         for method, row in paper.rows(paper.VTAB, 'vit-b').items()
         if row.average is not None
     ]
-    # The names of GLEAM choose their places first.
-    panels = [
-        sorted(points, key=lambda point: (point.family != 'gleam', -point.accuracy))
-        for points in (measured, quoted)
-    ]
     figure = new(1008, 518, layout='constrained')
     axes = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    axes[0].set_title(title, **_TITLE)
-    axes[1].set_title('Quoted from the paper: VTAB-1K, ViT-B/16', **_TITLE)
     axes[1].set_facecolor('#f4f4f1')
-    across = [_scatter(ax, points) for ax, points in zip(axes, panels, strict=True)]
-    for ax, points, places in zip(axes, panels, across, strict=True):
-        write_names(
-            ax,
-            [(place, point.accuracy) for place, point in zip(places, points, strict=True)],
-            [escape.figure(point.name) for point in points],
-            radius=4,
-            fontsize=[_NAME_SIZE] * len(points),
-            fontweight=['bold' if point.family == 'gleam' else 'normal' for point in points],
-            color=[_FAMILIES.get(point.family, _OTHERS)[0] for point in points],
-        )
+    mean = 'mean of the three group means (%)'
+    panels = [
+        Panel(title, mean, measured),
+        Panel('Quoted from the paper: VTAB-1K, ViT-B/16', mean, quoted),
+    ]
+    _fill(axes, panels, _NAME_SIZE)
     return figure
 
 
-def _scatter(ax: Axes, points: Sequence[Point]) -> list[float]:
+def one_above_the_other(panels: Sequence[Panel], named: Collection[str]) -> Figure:
+    """Accuracy against parameters in several panels, narrow enough for a telephone.
+
+    Args:
+        panels: What each shows.
+        named: The methods whose names are written; a tip names the others.
+    """
+    figure = new(480, 320 * len(panels), layout='constrained')
+    figure.get_layout_engine().set(hspace=0.05)
+    _fill(figure.subplots(len(panels)), panels, 10, named)
+    return figure
+
+
+def _fill(
+    axes: Sequence[Axes], panels: Sequence[Panel], size: float, named: Collection[str] | None = None
+) -> None:
+    """Draws panels; names have a size, and all points one unless it is said which."""
+    # The names of GLEAM choose their places first.
+    ordered = [
+        sorted(panel.points, key=lambda point: (point.family != 'gleam', -point.accuracy))
+        for panel in panels
+    ]
+    across = []
+    for ax, panel, points in zip(axes, panels, ordered, strict=True):
+        ax.set_title(panel.title, **_TITLE)
+        across.append(_scatter(ax, points, max(9, size)))
+        ax.set_ylabel(panel.mean)
+    for ax, points, places in zip(axes, ordered, across, strict=True):
+        write_names(
+            ax,
+            [(place, point.accuracy) for place, point in zip(places, points, strict=True)],
+            [
+                escape.figure(point.name) if named is None or point.method in named else ''
+                for point in points
+            ],
+            radius=4,
+            fontsize=[size] * len(points),
+            fontweight=['bold' if point.family == 'gleam' else 'normal' for point in points],
+            color=[_FAMILIES.get(point.family, _OTHERS)[0] for point in points],
+        )
+
+
+def _scatter(ax: Axes, points: Sequence[Point], size: float) -> list[float]:
     """Draws the points; returns where each stands on the axis of parameters."""
-    bare(ax)
+    bare(ax, size)
     place = parameters_axis(ax, [point.parameters for point in points])
     for family, (colour, _, dashes) in _FAMILIES.items():
         kin = sorted(
@@ -124,7 +175,7 @@ def _scatter(ax: Axes, points: Sequence[Point]) -> list[float]:
             )
     for point in points:
         colour, marker, _ = _FAMILIES.get(point.family, _OTHERS)
-        ax.errorbar(
+        mark, _, _ = ax.errorbar(
             place(point.parameters),
             point.accuracy,
             yerr=point.deviation or None,
@@ -137,8 +188,8 @@ def _scatter(ax: Axes, points: Sequence[Point]) -> list[float]:
             capsize=2,
             zorder=4 if point.family == 'gleam' else 3,
         )
+        tip(mark, point.text)
     ax.margins(y=0.05)
-    ax.set_ylabel('mean of the three group means (%)')
     return [place(point.parameters) for point in points]
 
 

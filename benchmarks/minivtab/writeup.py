@@ -128,7 +128,7 @@ def build(
     own = [row for study in claims.STUDIES for row in trainings if row.study == study]
     scores, parameters = records.scores(own), records.parameters(own)
     rows = {study: _rows(trainings, study) for study in _studies(trainings)}
-    main = _by_parameters(row for study in claims.METHODS for row in rows.get(study, []))
+    main = _compared(trainings)
     compared = records.parameters(row for row in own if row.study in claims.METHODS)
     front, larger = claims.fronts(compared)
     tested = (claims.LADDER, front, claims.ABLATION, claims.WIRING, claims.SECOND_RATE)
@@ -140,7 +140,7 @@ def build(
 
     parts = [_TOP, _state(trainings, notes), '## Verdicts', verdicts.summary(judged), _VERDICTS]
     parts += ['## All methods', _MAIN, _accuracies(main)]
-    if points := _points(main):
+    if points := measured(trainings):
         figures[FRONT] = partial(charts.front, points, f'Measured: MiniVTAB, {claims.BACKBONE}')
         parts += ['## Accuracy against parameters', _picture(FRONT, 'Accuracy and parameters')]
         parts += [_FRONT + _left_out(points, main)]
@@ -226,6 +226,11 @@ def _rows(trainings: Iterable[Record], study: str) -> list[Row]:
         for method, finals in by_method.items()
     ]
     return _by_parameters(rows)
+
+
+def _compared(trainings: Sequence[Record]) -> list[Row]:
+    """The rows of the table of all methods."""
+    return _by_parameters(row for study in claims.METHODS for row in _rows(trainings, study))
 
 
 def _by_parameters(rows: Iterable[Row]) -> list[Row]:
@@ -353,10 +358,15 @@ def _at_chance(trainings: Iterable[Record]) -> str:
     return pipes(head, body, left=head)
 
 
-def _points(rows: Iterable[Row]) -> list[charts.Point]:
+def measured(trainings: Sequence[Record]) -> list[charts.Point]:
+    """The methods that have all tasks, as figures of accuracy against parameters draw them.
+
+    Args:
+        trainings: The record.
+    """
     return [
         charts.Point(row.method, row.parameters, score.mean, score.deviation)
-        for row in rows
+        for row in _compared(trainings)
         if (score := row.average(SUITE)) and row.parameters is not None
     ]
 

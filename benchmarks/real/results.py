@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import charts
 import inside
 import paired
 import records
@@ -13,11 +14,13 @@ from records import Record
 
 from gleam_mm.fileio import write_bytes
 from gleam_mm.output.tables import MISSING, count, number, pipes
+from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, SELECT
 
 PAGE = 'RESULTS.md'
 TASKS = ('cifar10', 'signs', 'solar', 'land', 'letters', 'count', 'distance', 'orientation')
 PHOTOGRAPHS = 3  # of them, the first ones
+HEADLINE = ('gleam-t', 'gleam-l', 'lora')  # whose tasks a figure's means are over
 
 CLAIMS = (
     ('GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t', 'lora'),
@@ -183,6 +186,30 @@ def judge(scores: Mapping[str, paired.Scores]) -> list[Judged]:
         Judged(*claim, one, p, paired.verdict(one, p))
         for claim, one, p in zip(CLAIMS, compared, corrected, strict=True)
     ]
+
+
+def measured(trainings: Sequence[Record]) -> tuple[list[str], list[charts.Point]]:
+    """What figures of accuracy against parameters draw.
+
+    Args:
+        trainings: The record.
+
+    Returns:
+        The tasks that the methods of the headline all have, and the methods that have these; their
+        accuracies are means over the tasks, and deviations are over seeds that all tasks have.
+    """
+    scores, parameters = records.scores(trainings), records.parameters(trainings)
+    means = {method: paired.task_means(own) for method, own in scores.items()}
+    tasks = [task for task in TASKS if all(f'real-{task}' in means.get(m, {}) for m in HEADLINE)]
+    points = []
+    for method, own in means.items():
+        if tasks and all(f'real-{task}' in own for task in tasks):
+            seeds = {seed for _, seed in scores[method]}
+            by_seed = [[scores[method].get((f'real-{t}', s)) for t in tasks] for s in seeds]
+            _, deviation = over_seeds([statistics.fmean(v) for v in by_seed if None not in v])
+            mean = statistics.fmean(own[f'real-{task}'] for task in tasks)
+            points.append(charts.Point(method, parameters[method], mean, deviation))
+    return tasks, points
 
 
 def _claims(scores: Mapping[str, paired.Scores]) -> str:

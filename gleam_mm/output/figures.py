@@ -3,6 +3,7 @@
 A name that is drawn passes through :func:`gleam_mm.output.escape.figure` first.
 """
 
+import colorsys
 import io
 import math
 import re
@@ -15,6 +16,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -66,14 +68,16 @@ def save(figure: Figure, path: Path, *suffixes: str) -> list[Path]:
     Args:
         figure: The figure.
         path: Where to, without the suffix.
-        suffixes: ``svg`` and ``png``, or one of them.
+        suffixes: Some of ``svg``, ``png``, and ``dark.svg``, the first one for dark pages.
 
     Returns:
         The files.
     """
     written = []
     for suffix in suffixes:
-        data = _svg(figure, path.name) if suffix == 'svg' else _render(figure, suffix, path.name)
+        data = _render(figure, suffix, path.name) if suffix == 'png' else _svg(figure, path.name)
+        if suffix == 'dark.svg':
+            data = re.sub(rb'(?<=: )#[0-9a-f]{6}', _dark, data)
         written.append(path.parent / f'{path.name}.{suffix}')
         write_bytes(written[-1], data)
     return written
@@ -103,6 +107,12 @@ def _svg(figure: Figure, salt: str) -> bytes:
     root = _tree(figure, salt)
     root.set('xmlns', 'http://www.w3.org/2000/svg')
     return ElementTree.tostring(root, encoding='utf-8', xml_declaration=True) + b'\n'
+
+
+def _dark(colour: re.Match[bytes]) -> bytes:
+    """A colour for dark pages: as dark as it was light, of the same hue."""
+    hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(colour[0].decode()))
+    return to_hex(colorsys.hls_to_rgb(hue, 0.98 - 0.91 * light, saturation)).encode()
 
 
 def _render(figure: Figure, suffix: str, salt: str) -> bytes:
@@ -163,7 +173,8 @@ def parameters_axis(ax: Axes, sizes: Iterable[float]) -> Callable[[float], float
     ticks = {float(power): _power_of_ten(power) for power in whole}
     if not all(sizes):
         gap = (nothing + min(ticks, default=nothing)) / 2
-        ax.text(gap, 0, '//', transform=ax.get_xaxis_transform(), ha='center', va='center')
+        middle = dict(transform=ax.get_xaxis_transform(), ha='center', va='center', color=INK)
+        ax.text(gap, 0, '//', **middle)
         ticks = {nothing: '0', **ticks}
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.set_xlim(min([*powers, *ticks]) - 0.2, max(powers) + 0.4)

@@ -64,3 +64,26 @@ def test_rates_are_those_of_final_trainings_with_their_accuracy_on_val200():
 def test_a_record_without_final_trainings_makes_a_page():
     page = results.build([t for t in TRAININGS if t.phase == 'select'], ['real-a'])
     assert '## Accuracy' not in page and 'configs/sweeps/real-a.py' in page
+
+
+def test_the_figure_is_over_the_tasks_that_the_headline_has():
+    gleam_l = [row('final', 'gleam-l', 'cifar10', 60.0 + seed, 0.01, seed) for seed in range(3)]
+    tasks, points = results.measured([*TRAININGS, *gleam_l])
+    assert tasks == ['cifar10']  # gleam-l lacks letters
+    found = {point.method: point for point in points}
+    assert set(found) == {'gleam-t', 'gleam-l', 'lora', 'fact'}
+    assert found['gleam-t'].accuracy == 71.0 and found['lora'].parameters == 147_456
+    assert found['gleam-l'].accuracy == 61.0 and found['gleam-l'].deviation == 1.0
+    assert found['fact'].deviation is None
+
+
+def test_the_figure_takes_no_deviation_of_seeds_that_a_task_lacks():
+    gleam_l = [row('final', 'gleam-l', task, 60.0, 0.01) for task in ('cifar10', 'letters')]
+    tasks, points = results.measured([*TRAININGS, *gleam_l])
+    assert tasks == ['cifar10', 'letters']
+    of_t = next(point for point in points if point.method == 'gleam-t')
+    assert of_t.accuracy == 60.5 and of_t.deviation is None
+
+
+def test_without_the_headline_nothing_is_drawn():
+    assert results.measured(TRAININGS) == ([], [])

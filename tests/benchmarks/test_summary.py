@@ -1,7 +1,13 @@
-"""The page of the paper's claims: it has what the records say, and each row can be found there."""
+"""The page of claims and README's figure: they have what the records say, and it is found there."""
 
+import re
+from collections import Counter
+
+import pytest
+import records
 import results
 import summary
+import writeup
 
 
 def test_page_is_what_the_records_give():
@@ -26,3 +32,20 @@ def test_cells_say_numbers_and_verdict():
     assert page.splitlines()[-1] == (
         '| A > B | 1 against 2 | +1.5 (pairs: 2, tasks: 2): holds | no data |'
     )
+
+
+@pytest.mark.parametrize('file', ('front.svg', 'front.dark.svg'))
+def test_figure_is_what_the_records_give(file):
+    of_mini = writeup.measured(records.read(records.FOLDER / records.CSV))
+    _, of_real = results.measured(records.read(summary.HERE / 'real' / records.CSV))
+    drawn = re.findall('<title>(.*?)</title>', (summary.HERE / file).read_text())
+    assert Counter(drawn) == Counter(point.text for point in [*of_mini, *of_real]), (
+        'make it again: python benchmarks/collect_claims.py'
+    )
+
+
+def test_figure_names_what_both_benchmarks_have():
+    figure = summary.front()
+    written = [{text.get_text() for text in ax.texts} for ax in figure.axes]
+    assert all({'GLEAM-T', 'GLEAM-L', 'LoRA'} <= names for names in written)
+    assert not any('VTAB-1K' in ax.get_title() for ax in figure.axes)  # the paper's are not here

@@ -2,10 +2,12 @@
 
 import itertools
 import re
+from colorsys import rgb_to_hls
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
@@ -39,6 +41,23 @@ def test_what_is_written_can_be_read(tmp_path):
     assert root.tag == '{http://www.w3.org/2000/svg}svg'
     texts = [node.text for node in root.iter('{http://www.w3.org/2000/svg}text')]
     assert 'x < y & z' in texts
+
+
+def test_a_dark_figure_differs_in_colours_alone(tmp_path):
+    figure = draw()
+    figure.gca().plot([1, 2], [5, 5], color=figures.ACCENT)
+    light, dark = (
+        path.read_text() for path in figures.save(figure, tmp_path / 'f', 'svg', 'dark.svg')
+    )
+    pairs = list(
+        zip(*(re.findall(r': (#[0-9a-f]{6})', text) for text in (light, dark)), strict=True)
+    )
+    assert re.sub(r': #[0-9a-f]{6}', '', light) == re.sub(r': #[0-9a-f]{6}', '', dark)
+    assert {'#ffffff', figures.ACCENT} <= {one for one, _ in pairs}
+    for one, other in pairs:
+        (hue, before, _), (same, after, _) = (rgb_to_hls(*to_rgb(c)) for c in (one, other))
+        assert (before < 0.5) == (after > 0.5)
+        assert after in (0, 1) or abs(hue - same) < 0.02 or one == '#ffffff'
 
 
 def test_a_page_gets_tips_and_refers_to_nothing_else():
