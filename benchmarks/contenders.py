@@ -95,12 +95,14 @@ class Contender:
         build: What makes it, of a backbone and the size of images: from images to logits.
         limit: Whether it is that limit.
         evaluated: Whether it is of interest at evaluation, too; else in training alone.
+        of_a_card: Whether it is of interest on a GPU alone.
     """
 
     origin: str
     build: Callable[[Backbone, int], nn.Module]
     limit: bool = False
     evaluated: bool = True
+    of_a_card: bool = False
 
 
 def adapted(
@@ -123,6 +125,13 @@ def adapted(
 
 def _preset(name: str, backbone: Backbone, image_size: int) -> nn.Module:
     return adapted(backbone, image_size, recipes.method_preset(name))
+
+
+def _unfused(backbone: Backbone, image_size: int) -> nn.Module:
+    """GLEAM-L by PyTorch's operations alone."""
+    model = _preset('gleam-l', backbone, image_size)
+    model.petl.shared['mixer'].fused = False
+    return model
 
 
 def _limit(backbone: Backbone, image_size: int) -> nn.Module:
@@ -190,6 +199,7 @@ CONTENDERS: dict[str, Contender] = {
         name: Contender(MMPRETRAIN, partial(_preset, name), evaluated=name not in _PLAIN)
         for name in reversed(TABLE_1)
     },
+    'gleam-l, without its kernel': Contender(MMPRETRAIN, _unfused, of_a_card=True),
     'lora, every Linear': Contender(MMPRETRAIN, lambda b, s: adapted(b, s, _LORA_EVERYWHERE)),
     "MMPretrain's LoRAModel": Contender(MMPRETRAIN, partial(_lora_model, r'.*qkv')),
     "MMPretrain's LoRAModel, every Linear": Contender(

@@ -17,6 +17,7 @@ step.svg. With --profile, profile.md instead, which says where the time goes.
 
 import argparse
 import csv
+import functools
 import io
 import itertools
 import json
@@ -35,6 +36,7 @@ import torch
 from contenders import BACKBONES, CONTENDERS, MMPRETRAIN, share_frozen
 from measuring import DTYPES, Turns, environment, in_turn, profiled
 from mmengine.logging import MMLogger
+from torch import nn
 
 from gleam_mm.fileio import write_bytes
 from gleam_mm.output import escape, figures, tables
@@ -104,7 +106,6 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
         rounds: How many rounds to count; two turns of each come before.
         seconds: When no further round begins; three are counted in any case.
     """
-    backbone = BACKBONES[setting.backbone]
     chosen = {name: CONTENDERS[name] for name in names}
     limits = {
         c.origin: name
@@ -112,10 +113,8 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
         if c.limit and any(c.origin == other.origin for other in chosen.values())
     }
     names = [name for name in CONTENDERS if name in (*limits.values(), *chosen)]
-    torch.manual_seed(0)
     models = {
-        name: CONTENDERS[name].build(backbone, setting.image_size).to(setting.device)
-        for name in names
+        name: built(name, setting.backbone, setting.image_size, setting.device) for name in names
     }
     for library in limits:
         share_frozen({n: m for n, m in models.items() if CONTENDERS[n].origin == library})
@@ -158,11 +157,18 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
     return rows
 
 
+@functools.cache
+def built(name: str, backbone: str, image_size: int, device: str) -> nn.Module:
+    """The model of a contender, one for all settings."""
+    torch.manual_seed(0)
+    return CONTENDERS[name].build(BACKBONES[backbone], image_size).to(device)
+
+
 def profile(setting: Setting, names: Sequence[str]) -> str:
     """Where the time of one turn of each contender goes, as Markdown."""
     parts = []
     for name in names:
-        model = CONTENDERS[name].build(BACKBONES[setting.backbone], setting.image_size)
+        model = built(name, setting.backbone, setting.image_size, setting.device)
         images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
         training = setting.mode == TRAINING
         entry = Turns(model, images, training, setting.dtype, setting.channels_last)
@@ -324,6 +330,7 @@ def contenders_of(setting: Setting, only: Sequence[str] | None) -> list[str]:
         for name, contender in CONTENDERS.items()
         if (only is None or name in only or contender.limit)
         and (setting.mode == TRAINING or contender.evaluated)
+        and (setting.device == 'cuda' or not contender.of_a_card)
         and (contender.origin == MMPRETRAIN or BACKBONES[setting.backbone].timm is not None)
     ]
 

@@ -66,12 +66,14 @@ class RoutingProbe:
             for site in self.sites
         ]
         self.mixer.route = partial(self._route, self.mixer.route)
+        self.mixer.fused = False  # one kernel tells no gates
         return self
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         del self.mixer.route  # that of the instance; the class has the real one
+        self.mixer.fused = True
 
     def take(self) -> dict[str, Tensor]:
         """Hands over the decisions of the last forward pass.
@@ -85,8 +87,8 @@ class RoutingProbe:
     def _enter(self, site: Site, module: nn.Module, args: tuple, output: Tensor) -> None:
         self._site = site
 
-    def _route(self, route: Any, h: Tensor) -> Tensor:
-        weights = route(h)
+    def _route(self, route: Any, h: Tensor, router: Tensor) -> Tensor:
+        weights = route(h, router)
         self._decisions[self._site.name] = weights.flatten(0, -2)
         return weights
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts import Site, dequantized, find_layout
-from gleam_mm.petl.recomputing import note
+from gleam_mm.petl.recomputing import lower, note
 
 _KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
 
@@ -26,6 +26,7 @@ class Member(Protocol):
 
     obstacle: ClassVar[str]
     outermost: ClassVar[bool]
+    projects_input: ClassVar[bool]
     recompute: bool
     sites: dict[str, Site]
     title: str
@@ -249,6 +250,17 @@ class Attachments:
             ]
         for member in sorted(self._active, key=lambda member: member.outermost):
             member.plug()
+        # Behind what changes the input.
+        self._notes += [
+            module.register_forward_pre_hook(lower)
+            for module in dict.fromkeys(
+                site.module
+                for member in self._active
+                if member.projects_input
+                for site in member.sites.values()
+                if isinstance(site.module, nn.Linear)
+            )
+        ]
 
     def _forget_notes(self) -> None:
         for handle in self._notes:

@@ -126,6 +126,10 @@ class PETLMethod(Checked, BaseModule):
     acts_at: ClassVar[Mapping[str, Collection[str]]] = {}
     """``'before'``, ``'compute'`` or ``'adapt'`` -> the roles where it acts, if not all of them."""
 
+    projects_input: ClassVar[bool] = False
+    """Whether all that ``adapt`` does with the input of a Linear is to multiply it by matrices, so
+    that under autocast it can have the copy that the Linear itself reads."""
+
     outermost: ClassVar[bool] = False
     """Whether the method encloses others at its sites: its ``before`` comes first and its ``adapt``
     last, as they must for one that changes the number of tokens."""

@@ -72,7 +72,8 @@ class GLEAM(LadderMethod):
         )
 
     def begin(self) -> None:
-        """Forgets the balance losses of a pass whose losses nobody took."""
+        """Forgets the balance losses of a pass whose losses nobody took, too."""
+        super().begin()
         if 'mixer' in self.shared:
             self.shared['mixer'].take_loss()
 

@@ -14,19 +14,21 @@ GLEAM                     yes    yes  yes
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive, Probability
-from gleam_mm.layouts import LINEAR_ROLES, Site
+from gleam_mm.layouts import LINEAR_ROLES, PassState, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.constants import constant
-from gleam_mm.petl.lowrank import add_update, by_columns
-from gleam_mm.petl.moe import ConvMoE
+from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.moe import ConvMoE, Mixture
+from gleam_mm.petl.recomputing import recomputed_elsewhere
+from gleam_mm.petl.sharing import for_each
 
 
 class SharedProjection(Rounded):
@@ -95,6 +97,29 @@ class LocalTransform(Rounded):
         return weight + torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device)
 
 
+class SiteWeights(NamedTuple):
+    """The weights of one site's path, with its local transform multiplied into one of the two.
+
+    Attributes:
+        down: The weight of a Linear, of shape (r, c_i d). Where the mixture is on the wide side,
+            of shape (c_o r, d) or, at a site that narrows, (r, d), which acts on each block.
+        up: The weight of a Linear, of shape (c_o d, r). Where the mixture is on the wide side, of
+            shape (d, r), which acts on each block, or, at a site that narrows, (d, c_i r).
+        mixture: What the mixture between them computes with, where there is one.
+    """
+
+    down: Tensor
+    up: Tensor
+    mixture: Mixture | None
+
+
+class _Pass(PassState):
+    """The weights of all sites, for a pass in training."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, SiteWeights] = {}
+
+
 class LadderMethod(PETLMethod):
     r"""A method whose projections are shared by the whole network (in Swin by a stage).
 
@@ -119,6 +144,10 @@ class LadderMethod(PETLMethod):
 
     Without local transforms L_s is the identity between blocks.
 
+    In training, the weights of all sites of one shape are made by one product at the beginning of a
+    pass: what a site does by itself is many small operations, which cost more than their
+    arithmetic.
+
     Where a width is no multiple of d, as in a SwiGLU, the last block is cut: its columns of A, or
     its rows of B, are those that there are numbers for. L_s counts it as a whole block, so that
     what papers print for whole blocks stays as it is.
@@ -139,6 +168,8 @@ class LadderMethod(PETLMethod):
     Raises:
         ValueError: ``bits`` is out of range.
     """
+
+    projects_input = True
 
     def __init__(
         self,
@@ -161,6 +192,7 @@ class LadderMethod(PETLMethod):
         self.local_init = local_init
         self.drop_rate = drop_rate
         self.mixes_blocks = mixer is not None and moe_side == 'wide'
+        self._pass = _Pass()
         if mixer is not None:
             self.shared['mixer'] = mixer
 
@@ -215,35 +247,74 @@ class LadderMethod(PETLMethod):
         """The projections A and B that a site shares with others."""
         return self.shared['projections'][str(site.stage)]
 
-    @constant
-    def site_weights(self, site: Site) -> tuple[Tensor, Tensor]:
-        """The projections of one site with its local transform multiplied into one of them.
+    def begin(self) -> None:
+        """Makes the weights of all sites, where they are all that depends on parameters alone."""
+        together = self.training and torch.is_grad_enabled() and not self.drop_rate
+        self._pass.weights = {}
+        if not together or recomputed_elsewhere():
+            return
+        alike: dict[tuple, list[Site]] = {}
+        for site in self.sites.values():
+            shape = site.in_features, site.out_features
+            alike.setdefault((site.stage, site.blocks_in, site.blocks_out, *shape), []).append(site)
+        mixtures = iter(self.shared['mixer'].mixtures(len(self.sites)) if self.reads_grid else ())
+        for sites in alike.values():
+            for site, (down, up) in zip(sites, self._matrices(sites), strict=True):
+                self._pass.weights[site.key] = SiteWeights(down, up, next(mixtures, None))
 
-        Returns:
-            The weights of two Linears: ``down`` of shape (r, c_i d) and ``up`` of shape (c_o d, r).
-            Where the mixture is on the wide side, ``down`` of shape (c_o r, d) and ``up`` of shape
-            (d, r) for each block or, at a site that narrows, ``down`` of shape (r, d) for each
-            block and ``up`` of shape (d, c_i r).
+    def end(self, output: Any) -> Any:
+        """Forgets them."""
+        self._pass.weights = {}
+        return output
+
+    def site_weights(self, site: Site) -> SiteWeights:
+        """The weights of one site."""
+        known = self._pass.weights.get(site.key)
+        if known is not None and torch.is_grad_enabled() and not recomputed_elsewhere():
+            return known
+        return self._weights(site)
+
+    @constant
+    def _weights(self, site: Site) -> SiteWeights:
+        ((down, up),) = self._matrices([site])
+        mixture = self.shared['mixer'].mixture() if self.reads_grid else None
+        return SiteWeights(down, up, mixture)
+
+    def _matrices(self, sites: Sequence[Site]) -> list[tuple[Tensor, Tensor]]:
+        """The two matrices of each of some sites of one shape, that share their projections.
+
+        The second one has its columns one after the other in memory. The two products of a Linear's
+        backward pass then are of long rows; of rows of four numbers they take up to eight times as
+        long on a CPU.
         """
-        down, up = (self.projection(site).matrix(name) for name in ('down', 'up'))
-        local = self.local_weight(site).flatten(0, 1)  # (blocks, r, r)
-        if self._transforms_first(site):
-            down = _join(local @ down, site)
+        first, count, rank = sites[0], len(sites), self.rank
+        projection = self.projection(first)
+        down, up = projection.matrix('down'), projection.matrix('up').T
+        local = torch.stack([self.local_weight(site) for site in sites])
+        local = local.flatten(1, 2)  # (sites, blocks, r, r)
+        if self._transforms_first(first):
+            if first.blocks_in > 1:
+                local = local.transpose(1, 2)
+            downs = (local.reshape(-1, rank) @ down).view(
+                count, -1, down.shape[1] * first.blocks_in
+            )
+            pairs = zip(downs.unbind(), for_each(up.contiguous(), count), strict=True)
         else:
-            up = _join(up @ local, site)
-        if _is_cut(site):
-            down, up = down[:, : site.in_features], up[: site.out_features]
-        return down, by_columns(up)
+            local = local.transpose(2, 3) if first.blocks_in > 1 else local.permute(0, 3, 1, 2)
+            rows = first.blocks_out * up.shape[1]
+            ups = (local.reshape(-1, rank) @ up).view(count, -1, rows)
+            pairs = zip(for_each(down, count), ups.unbind(), strict=True)
+        return [(down[:, : first.in_features], up[:, : first.out_features].T) for down, up in pairs]
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the site's low-rank update to the frozen Linear's output."""
-        down, up = self.site_weights(site)
+        down, up, mixture = self.site_weights(site)
         if self.mixes_blocks:
             z = F.linear(x.unflatten(-1, (-1, down.shape[1])), down).flatten(-2)
         else:
             z = F.linear(x, down)
-        if 'mixer' in self.shared:
-            z = self.mix(site, z)
+        if mixture is not None:
+            z = self.mix(site, z, mixture)
         if self.training and self.drop_rate:
             if not self._transforms_first(site):  # dropout, between L_s and B, keeps them apart
                 z = F.linear(z, _join(self.local_weight(site).flatten(0, 1), site))
@@ -251,13 +322,13 @@ class LadderMethod(PETLMethod):
             z = F.dropout(z, self.drop_rate)
         return add_update(y, z, up, self.alpha)
 
-    def mix(self, site: Site, z: Tensor) -> Tensor:
+    def mix(self, site: Site, z: Tensor, mixture: Mixture) -> Tensor:
         """Mixes tokens of shape (B, N, c r) over their grid, each of c blocks by itself."""
         mixer, grid = self.shared['mixer'], self.layout.grid(site)
         if z.shape[-1] == self.rank:
-            return mixer(z, grid)
+            return mixer(z, grid, mixture)
         blocks = z.unflatten(-1, (-1, self.rank)).transpose(1, 2)  # (B, c, N, r)
-        mixed = mixer(blocks.flatten(0, 1), grid).unflatten(0, blocks.shape[:2])
+        mixed = mixer(blocks.flatten(0, 1), grid, mixture).unflatten(0, blocks.shape[:2])
         return mixed.transpose(1, 2).flatten(-2)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -271,7 +342,7 @@ class LadderMethod(PETLMethod):
                 'its convolutional experts mix neighbouring tokens and are gated by the image, '
                 'which no weight of a Linear does'
             )
-        down, up = self.site_weights(site)
+        down, up, _ = self.site_weights(site)
         return torch.addmm(weight, up, down, alpha=self.alpha), bias
 
     def _transforms_first(self, site: Site) -> bool:

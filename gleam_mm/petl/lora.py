@@ -103,6 +103,8 @@ class LoRA(PETLMethod):
             is no Linear, or has too few singular values for the rank.
     """
 
+    projects_input = True
+
     def __init__(
         self,
         rank: Positive = 8,

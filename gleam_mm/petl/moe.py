@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from gleam_mm.arguments import Checked, NonNegative, Positive
 from gleam_mm.layouts import Grid, PassState
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.exporting import exporting
+from gleam_mm.petl.fused_moe import Choice, fusible, mix_fused
+from gleam_mm.petl.sharing import for_each, lowered
 
 
 class _Imbalances(PassState):
@@ -19,6 +21,18 @@ class _Imbalances(PassState):
 
     def __init__(self) -> None:
         self.of_calls: list[Tensor] = []
+
+
+class Mixture(NamedTuple):
+    """What a mixture computes with that depends on its parameters alone.
+
+    Attributes:
+        kernels: The experts' kernels at the original resolution, of shape (n, r, r, 3, 3).
+        router: The gate's matrix of shape (r, n), in training with that of its noise, (r, 2 n).
+    """
+
+    kernels: Tensor
+    router: Tensor
 
 
 class ConvMoE(Checked, nn.Module):
@@ -128,6 +142,7 @@ class ConvMoE(Checked, nn.Module):
         self.noise_floor = noise_floor
         self.renormalize = renormalize
         self.balance = balance
+        self.fused = True  # on a GPU, where it can be
         self._pass = _Imbalances()
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
         self.biases = nn.Parameter(torch.zeros(num_experts, channels)) if expert_bias else None
@@ -164,25 +179,30 @@ class ConvMoE(Checked, nn.Module):
 
         return super()._apply(each, recurse)
 
-    def route(self, h: Tensor) -> Tensor:
+    def route(self, h: Tensor, router: Tensor | None = None) -> Tensor:
         """Gates the experts (equations 10 to 12).
 
         Args:
             h: What to decide by: mean features (B, r), or the tokens (B, N, r) themselves.
+            router: As in :class:`Mixture`; by default that of the module's parameters.
 
         Returns:
             Weights of shape (B, n) or (B, N, n), k of them above zero for each decision, which sum
             to one, or to less without ``renormalize``.
         """
-        clean = logits = h @ self.gate
+        clean = logits = h @ (self._router() if router is None else router)
         if self.training:
-            spread = F.softplus(h @ self.noise)
+            clean, spread = logits.chunk(2, dim=-1)
+            spread = F.softplus(spread)
             if self.noise_floor:
                 spread = spread + self.noise_floor
             logits = torch.addcmul(clean, torch.randn_like(spread), spread)
-        best, chosen = logits.topk(self.top_k, dim=-1)
-        shares = best.softmax(-1) if self.renormalize else logits.softmax(-1).gather(-1, chosen)
-        weights = torch.zeros_like(logits, dtype=shares.dtype).scatter(-1, chosen, shares)
+        if self.top_k == self.num_experts:
+            weights = logits.softmax(-1)
+        else:
+            best, chosen = logits.topk(self.top_k, dim=-1)
+            shares = best.softmax(-1) if self.renormalize else logits.softmax(-1).gather(-1, chosen)
+            weights = torch.zeros_like(logits, dtype=shares.dtype).scatter(-1, chosen, shares)
         if self.training and self.balance:
             self._pass.of_calls.append(self.imbalance(weights, clean, logits, spread))
         return weights
@@ -218,18 +238,31 @@ class ConvMoE(Checked, nn.Module):
         taken, self._pass.of_calls = self._pass.of_calls, []
         return self.balance * sum(taken, self.gate.new_zeros(()))
 
-    @constant
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
         flat = self.kernels.view(self.num_experts, -1, 9)
         return (flat @ self._fold / self._areas.view(-1, 1, 1)).view_as(self.kernels)
 
-    def forward(self, z: Tensor, grid: Grid) -> Tensor:
+    @constant
+    def mixture(self) -> Mixture:
+        """What a mixture of any tokens computes with."""
+        return Mixture(lowered(self.folded_kernels()), lowered(self._router()))
+
+    def mixtures(self, count: int) -> list[Mixture]:
+        """The same for each of so many calls, whose gradients are summed at once."""
+        kernels, router = (for_each(tensor, count) for tensor in self.mixture())
+        return [Mixture(*pair) for pair in zip(kernels, router, strict=True)]
+
+    def _router(self) -> Tensor:
+        return torch.cat((self.gate, self.noise), dim=1) if self.training else self.gate
+
+    def forward(self, z: Tensor, grid: Grid, mixture: Mixture | None = None) -> Tensor:
         """Mixes tokens over their grid.
 
         Args:
             z: Tokens of shape (B, N, r).
             grid: The layout of the tokens.
+            mixture: What to compute with; by default :meth:`mixture`.
 
         Returns:
             Mixed tokens of shape (B, N, r).
@@ -244,19 +277,23 @@ class ConvMoE(Checked, nn.Module):
             )
         if self.normalize:
             z = z * (z.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
-        mixed = self._gate_tokens(z, grid) if self.gates_tokens else self._gate_images(z, grid)
+        mix = self._gate_tokens if self.gates_tokens else self._gate_images
+        mixed = mix(z, grid, mixture or self.mixture())
         return torch.add(mixed, z, alpha=self.residual) if self.residual else mixed
 
-    def _gate_images(self, z: Tensor, grid: Grid) -> Tensor:
+    def _gate_images(self, z: Tensor, grid: Grid, mixture: Mixture) -> Tensor:
         """Equation 9 with one decision an image: sums the experts' kernels, then convolves."""
         batch, _, channels = z.shape
+        if self._fuses(z, grid, mixture):
+            noise = torch.randn(batch, self.num_experts, device=z.device) if self.training else None
+            return mix_fused(z, *mixture, noise, grid, Choice(self.top_k, self.noise_floor))
         outside, mixed = grid.split(z)
         # Tokens that are no part of an image, such as prompts on their own, decide by themselves.
-        weights = self.route((mixed if mixed.shape[1] else z).mean(1))
-        kernels = weights @ self.folded_kernels().flatten(1)  # (B, 9 r^2)
+        weights = self.route((mixed if mixed.shape[1] else z).mean(1), mixture.router)
+        kernels = weights @ mixture.kernels.flatten(1)  # (B, 9 r^2)
         kernels = kernels.view(batch * channels, channels, 3, 3)
         if mixed.shape[1] and exporting():
-            mixed = self._sum_experts(mixed, weights, grid)
+            mixed = self._sum_experts(mixed, weights, grid, mixture.kernels)
         elif mixed.shape[1]:
             # One group an image, so that each image meets its own kernel.
             image = mixed.transpose(1, 2).reshape(1, batch * channels, grid.height, grid.width)
@@ -267,15 +304,22 @@ class ConvMoE(Checked, nn.Module):
             mixed = grid.join(outside @ centre.transpose(1, 2), mixed)
         return mixed if self.biases is None else mixed + (weights @ self.biases).unsqueeze(1)
 
-    def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid) -> Tensor:
+    def _fuses(self, z: Tensor, grid: Grid, mixture: Mixture) -> bool:
+        """Whether one kernel of a GPU computes all of this mixture."""
+        plain = self.renormalize and self.biases is None and not (self.training and self.balance)
+        on_grid = grid.height * grid.width > 0
+        return self.fused and plain and on_grid and fusible(z, mixture.kernels)
+
+    def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid, kernels: Tensor) -> Tensor:
         """The same with the sum after the convolution: the batch is then no number of groups."""
-        kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
-        experts = _convolve(inside, kernels, grid).unflatten(2, (self.num_experts, self.channels))
+        experts = _convolve(inside, kernels.flatten(0, 1), grid).unflatten(
+            2, (self.num_experts, self.channels)
+        )
         return (weights[:, None, :, None] * experts).sum(2)
 
-    def _gate_tokens(self, z: Tensor, grid: Grid) -> Tensor:
+    def _gate_tokens(self, z: Tensor, grid: Grid, mixture: Mixture) -> Tensor:
         """Equation 9 with one decision a token: convolves with all experts, then sums over them."""
-        kernels = self.folded_kernels().flatten(0, 1)  # (n r, r, 3, 3)
+        kernels = mixture.kernels.flatten(0, 1)  # (n r, r, 3, 3)
         outside, inside = grid.split(z)
         experts = inside.new_empty(z.shape[0], 0, len(kernels))
         if inside.shape[1]:
@@ -285,7 +329,7 @@ class ConvMoE(Checked, nn.Module):
         experts = experts.unflatten(2, (self.num_experts, self.channels))
         if self.biases is not None:
             experts = experts + self.biases
-        return (self.route(z).unsqueeze(2) @ experts).squeeze(2)
+        return (self.route(z, mixture.router).unsqueeze(2) @ experts).squeeze(2)
 
 
 def _convolve(inside: Tensor, kernels: Tensor, grid: Grid) -> Tensor:

@@ -14,6 +14,8 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from gleam_mm.petl.sharing import lowered
+
 _SOURCE = '_petl_source'  # the attribute of a tensor that can be computed again
 
 _PLAIN = (Tensor, FakeTensor)  # fake ones stand for plain ones where memory is forecast
@@ -77,7 +79,7 @@ class _Source:
             self.module._parameters.update(self.parameters)
             try:
                 with self.autocast.context():
-                    made = self.module.forward(self.x)
+                    made = self.module.forward(self.x).to(self.dtype)
             finally:
                 self.module._parameters.update(own)
         self._waiting -= 1
@@ -111,6 +113,21 @@ def note(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
     if 'forward' in vars(module) or _memory(output) == _memory(x):
         return  # another computes in its place, or it writes over its input
     setattr(output, _SOURCE, _Source(module, x, output))
+
+
+def lower(module: nn.Module, args: tuple) -> tuple | None:
+    """A forward pre-hook: under autocast, a Linear and those who project its input read one copy.
+
+    Each would make its own, and bring its gradient back by itself.
+    """
+    x = args[0]
+    low = lowered(x) if isinstance(x, Tensor) else x
+    if low is x:
+        return None
+    source = getattr(x, _SOURCE, None)
+    if source is not None and low.requires_grad and source.fits(x):
+        setattr(low, _SOURCE, _Source(source.module, source.x, low))
+    return low, *args[1:]
 
 
 def recomputing(*read: Any) -> AbstractContextManager:
@@ -153,6 +170,19 @@ def _others_keep() -> bool:
     """Whether gradient checkpointing, say, says what is kept; PyTorch before 2.8 does not tell."""
     asked = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
     return asked is None or asked(True) is not None
+
+
+def recomputed_elsewhere() -> bool:
+    """Whether others, such as gradient checkpointing, decide here what autograd keeps.
+
+    They run a part of a pass once more, and what that part reads is to be what it computed itself.
+    A compiler knows by itself what it has to compute once more.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    asked = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
+    hooks = asked and asked(True)
+    return asked is None or (hooks is not None and hooks[1] is not _unpack)
 
 
 def _unpack(packed: Tensor | _Recomputed) -> Tensor:

@@ -22,7 +22,7 @@ def test_decisions_are_the_gates(kind, make_subject, images):
         found = probe.take()
     handle.remove()
     assert list(found) == [site.name for site in probe.sites]
-    for (z, grid), weights in zip(seen, found.values(), strict=True):
+    for (z, grid, _), weights in zip(seen, found.values(), strict=True):
         logits = z[:, grid.prefix :].mean(1) @ mixer.gate
         best = logits.topk(2, dim=1)
         expected = torch.zeros_like(logits).scatter(1, best.indices, best.values.softmax(1))
