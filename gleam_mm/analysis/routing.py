@@ -87,8 +87,8 @@ class RoutingProbe:
     def _enter(self, site: Site, module: nn.Module, args: tuple, output: Tensor) -> None:
         self._site = site
 
-    def _route(self, route: Any, h: Tensor, router: Tensor) -> Tensor:
-        weights = route(h, router)
+    def _route(self, route: Any, h: Tensor, *args: Any) -> Tensor:
+        weights = route(h, *args)
         self._decisions[self._site.name] = weights.flatten(0, -2)
         return weights
 

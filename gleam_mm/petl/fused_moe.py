@@ -23,8 +23,9 @@ except ImportError:  # there are builds of PyTorch without it
 else:
     from gleam_mm.petl import fused_moe_kernels
 
-_MOST_TOKENS = 256  # that a program holds at once
-_MOST_CHANNELS = 64
+# More would not fit into the memory that a GPU shares in a program.
+_MOST_BYTES = 512  # of one channel of the tokens that are held at once
+_MOST_CHANNELS = 32
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -36,7 +37,7 @@ class Choice(NamedTuple):
 
 
 def fusible(z: Tensor, kernels: Tensor) -> bool:
-    """Whether :func:`mix_fused` can compute a mixture of these tokens, with these kernels."""
+    """Whether :func:`mix_fused` takes such tokens and kernels."""
     return (
         triton is not None
         and z.is_cuda
@@ -121,7 +122,7 @@ def _sizes(z: Tensor, grid: Grid, experts: int) -> tuple[int, ...]:
 
 def _blocks(z: Tensor, experts: int) -> dict[str, Any]:
     """The shapes that a program computes in: powers of two, and 16 or more in products."""
-    tokens = min(_MOST_TOKENS, max(16, triton.next_power_of_2(z.shape[1])))
+    tokens = min(_MOST_BYTES // z.element_size(), max(16, triton.next_power_of_2(z.shape[1])))
     return {
         'block_tokens': tokens,
         'block_channels': max(16, triton.next_power_of_2(z.shape[2])),

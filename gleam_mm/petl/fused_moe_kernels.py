@@ -89,13 +89,13 @@ def forward(
     tl.store(means_out + image * channels + channel, mean, mask=channel < channels)
 
     columns = experts * (2 if noisy else 1)
-    there = (channel < channels)[:, None] & known[None, :]
-    place = router + channel[:, None] * columns + expert[None, :]
-    gate = tl.load(place, mask=there, other=0.0).to(tl.float32)
+    real = (channel < channels)[:, None] & known[None, :]
+    matrix = router + channel[:, None] * columns + expert[None, :]
+    gate = tl.load(matrix, mask=real, other=0.0).to(tl.float32)
     logits = tl.sum(mean[:, None] * gate, 0)
     slopes = tl.zeros((block_experts,), tl.float32)
     if noisy:
-        spread = tl.load(place + experts, mask=there, other=0.0).to(tl.float32)
+        spread = tl.load(matrix + experts, mask=real, other=0.0).to(tl.float32)
         raw = tl.sum(mean[:, None] * spread, 0)
         drawn = tl.load(noise + image * experts + expert, mask=known, other=0.0)
         grown = tl.exp(-tl.abs(raw))
@@ -125,8 +125,8 @@ def forward(
             read = _tokens(z, token, there, channels, block_channels)
             total = tl.dot(read, weight.to(read.dtype), total, input_precision='ieee')
         token = first + tl.arange(0, block_tokens)
-        place = mixed + token[:, None] * channels + channel[None, :]
-        tl.store(place, total, mask=(token < tokens)[:, None] & (channel < channels)[None, :])
+        target = mixed + token[:, None] * channels + channel[None, :]
+        tl.store(target, total, mask=(token < tokens)[:, None] & (channel < channels)[None, :])
 
 
 @triton.jit
@@ -163,16 +163,16 @@ def backward(
 
     grad_clean = gates * (grad_gates - tl.sum(gates * grad_gates, 0))
     columns = experts * (2 if noisy else 1)
-    place = grad_logits + image * columns + expert
-    tl.store(place, grad_clean, mask=known)
-    there = (channel < channels)[:, None] & known[None, :]
+    target = grad_logits + image * columns + expert
+    tl.store(target, grad_clean, mask=known)
+    real = (channel < channels)[:, None] & known[None, :]
     matrix = router + channel[:, None] * columns + expert[None, :]
-    gate = tl.load(matrix, mask=there, other=0.0).to(tl.float32)
+    gate = tl.load(matrix, mask=real, other=0.0).to(tl.float32)
     grad_mean = tl.sum(gate * grad_clean[None, :], 1)
     if noisy:
         slopes = tl.load(slopes_in + image * experts + expert, mask=known, other=0.0)
-        tl.store(place + experts, grad_clean * slopes, mask=known)
-        spread = tl.load(matrix + experts, mask=there, other=0.0).to(tl.float32)
+        tl.store(target + experts, grad_clean * slopes, mask=known)
+        spread = tl.load(matrix + experts, mask=real, other=0.0).to(tl.float32)
         grad_mean += tl.sum(spread * (grad_clean * slopes)[None, :], 1)
     grad_mean = grad_mean / (height * width)
 
@@ -187,5 +187,5 @@ def backward(
             total = tl.dot(given, tl.trans(weight.to(given.dtype)), total, input_precision='ieee')
         token, inside = _places(first, prefix, height * width, block_tokens)
         total += tl.where(inside[:, None], grad_mean[None, :], 0.0)
-        place = grad_z + token[:, None] * channels + channel[None, :]
-        tl.store(place, total, mask=(token < tokens)[:, None] & (channel < channels)[None, :])
+        result = grad_z + token[:, None] * channels + channel[None, :]
+        tl.store(result, total, mask=(token < tokens)[:, None] & (channel < channels)[None, :])

@@ -1,6 +1,8 @@
 """The shared multi-scale mixture of convolutions (GLEAM, equations 8 to 12), in folded form."""
 
+import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Self
 
@@ -179,12 +181,13 @@ class ConvMoE(Checked, nn.Module):
 
         return super()._apply(each, recurse)
 
-    def route(self, h: Tensor, router: Tensor | None = None) -> Tensor:
+    def route(self, h: Tensor, router: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Gates the experts (equations 10 to 12).
 
         Args:
             h: What to decide by: mean features (B, r), or the tokens (B, N, r) themselves.
             router: As in :class:`Mixture`; by default that of the module's parameters.
+            noise: Normal numbers for training, shaped like the result; by default drawn here.
 
         Returns:
             Weights of shape (B, n) or (B, N, n), k of them above zero for each decision, which sum
@@ -196,7 +199,8 @@ class ConvMoE(Checked, nn.Module):
             spread = F.softplus(spread)
             if self.noise_floor:
                 spread = spread + self.noise_floor
-            logits = torch.addcmul(clean, torch.randn_like(spread), spread)
+            drawn = torch.randn_like(spread) if noise is None else noise.to(spread)
+            logits = torch.addcmul(clean, drawn, spread)
         if self.top_k == self.num_experts:
             weights = logits.softmax(-1)
         else:
@@ -281,7 +285,9 @@ class ConvMoE(Checked, nn.Module):
         mixed = mix(z, grid, mixture or self.mixture())
         return torch.add(mixed, z, alpha=self.residual) if self.residual else mixed
 
-    def _gate_images(self, z: Tensor, grid: Grid, mixture: Mixture) -> Tensor:
+    def _gate_images(
+        self, z: Tensor, grid: Grid, mixture: Mixture, noise: Tensor | None = None
+    ) -> Tensor:
         """Equation 9 with one decision an image: sums the experts' kernels, then convolves."""
         batch, _, channels = z.shape
         if self._fuses(z, grid, mixture):
@@ -289,7 +295,7 @@ class ConvMoE(Checked, nn.Module):
             return mix_fused(z, *mixture, noise, grid, Choice(self.top_k, self.noise_floor))
         outside, mixed = grid.split(z)
         # Tokens that are no part of an image, such as prompts on their own, decide by themselves.
-        weights = self.route((mixed if mixed.shape[1] else z).mean(1), mixture.router)
+        weights = self.route((mixed if mixed.shape[1] else z).mean(1), mixture.router, noise)
         kernels = weights @ mixture.kernels.flatten(1)  # (B, 9 r^2)
         kernels = kernels.view(batch * channels, channels, 3, 3)
         if mixed.shape[1] and exporting():
@@ -308,7 +314,8 @@ class ConvMoE(Checked, nn.Module):
         """Whether one kernel of a GPU computes all of this mixture."""
         plain = self.renormalize and self.biases is None and not (self.training and self.balance)
         on_grid = grid.height * grid.width > 0
-        return self.fused and plain and on_grid and fusible(z, mixture.kernels)
+        able = self.fused and plain and on_grid and fusible(z, mixture.kernels)
+        return able and _kernel_holds(z.device, z.dtype, self.channels)
 
     def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid, kernels: Tensor) -> Tensor:
         """The same with the sum after the convolution: the batch is then no number of groups."""
@@ -330,6 +337,42 @@ class ConvMoE(Checked, nn.Module):
         if self.biases is not None:
             experts = experts + self.biases
         return (self.route(z, mixture.router).unsqueeze(2) @ experts).squeeze(2)
+
+
+@functools.cache
+def _kernel_holds(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
+    """Whether one kernel gives on a device what PyTorch's operations give there: tried once."""
+    with (
+        torch.random.fork_rng([device] if device.type == 'cuda' else []),
+        torch.autocast(device.type, enabled=False),
+        torch.enable_grad(),
+    ):
+        grid = Grid(1, 5, 6)
+        moe = ConvMoE(channels).to(device, dtype)
+        z = torch.randn(3, grid.tokens, channels, device=device, dtype=dtype, requires_grad=True)
+        noise = torch.randn(3, moe.num_experts, device=device)
+        mixture, choice = moe.mixture(), Choice(moe.top_k, moe.noise_floor)
+        moe.fused = False
+        plain = moe._gate_images(z, grid, mixture, noise)
+        try:
+            fused = mix_fused(z, *mixture, noise, grid, choice)
+            wanted = z, moe.kernels, moe.gate, moe.noise
+            results = [
+                (mixed, *torch.autograd.grad(mixed.square().sum(), wanted, retain_graph=True))
+                for mixed in (fused, plain)
+            ]
+            wrong = max(float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True))
+            holds = wrong < (1e-3 if dtype is torch.float32 else 0.05)
+            why = f'it differs from PyTorch by {wrong:.1%}'
+        except Exception as error:  # whatever a compiler or a driver raises
+            holds, why = False, f'{type(error).__name__}: {error}'
+    if not holds:
+        warnings.warn(
+            f"GLEAM's kernel is not used on {device} with {str(dtype).removeprefix('torch.')}, and "
+            f'PyTorch computes its mixture, which is slower: {why}',
+            stacklevel=2,
+        )
+    return holds
 
 
 def _convolve(inside: Tensor, kernels: Tensor, grid: Grid) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from gleam_mm.layouts import Grid
 from gleam_mm.petl import fused_moe
+from gleam_mm.petl import moe as moe_file
 from gleam_mm.petl.moe import ConvMoE
 
 CARD = torch.cuda.is_available()
@@ -37,14 +38,9 @@ def both(grid, channels, top_k, experts, training, dtype=torch.float32):
     noise = torch.randn(3, experts, device=DEVICE) if training else None
     wanted = (z, moe.kernels, moe.gate, *((moe.noise,) if training else ()))
 
-    def drawn(like):
-        return noise.to(like)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, 'randn_like', drawn)
-        moe.fused = False
-        plain = moe(z, grid)
+    moe.fused = False
     kernels, router = moe.mixture()
+    plain = moe._gate_images(z, grid, moe.mixture(), noise)
     choice = fused_moe.Choice(top_k, 0.01)
     fused = fused_moe.mix_fused(
         z.to(dtype), kernels.to(dtype), router.to(dtype), noise, grid, choice
@@ -92,15 +88,87 @@ def test_a_gpu_takes_it(training, monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """This device takes the kernel, as far as the module can tell."""
+    monkeypatch.setattr('gleam_mm.petl.moe.fusible', lambda *args: True)
+    moe_file._kernel_holds.cache_clear()
+    yield
+    moe_file._kernel_holds.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ('kernel', 'why'),
+    [
+        (lambda z, kernels, router, *_: z * kernels.mean() * router.mean(), 'differs from PyTorch'),
+        (lambda *args: 1 / 0, 'ZeroDivisionError'),
+    ],
+)
+def test_a_kernel_that_fails_is_not_used(kernel, why, pretended_gpu, monkeypatch):
+    """It is tried once, and PyTorch computes what it cannot."""
+    monkeypatch.setattr('gleam_mm.petl.moe.mix_fused', kernel)
+    moe = ConvMoE(4)
+    z, grid = torch.randn(2, 13, 4), Grid(1, 3, 4)
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match=f'kernel is not used on cpu with float32.*{why}'):
+        mixed = moe(z, grid)
+    moe.fused = False
+    torch.manual_seed(0)
+    torch.testing.assert_close(mixed, moe(z, grid), rtol=0, atol=0)
+
+
+@needs_triton
+def test_a_kernel_that_holds_is_used(pretended_gpu, monkeypatch):
+    """The check itself lets the true kernel pass, and draws no number that others would get."""
+    torch.manual_seed(0)
+    assert moe_file._kernel_holds(torch.device(DEVICE, 0), torch.float32, 4)
+    drawn = torch.randn(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.randn(1), drawn)
+
+
 @pytest.mark.parametrize(
     'options',
     [dict(expert_bias=True), dict(renormalize=False), dict(balance=0.01), dict(gate='token')],
 )
-def test_what_it_cannot_do_is_left_to_pytorch(options, monkeypatch):
+def test_what_it_cannot_do_is_left_to_pytorch(options, pretended_gpu, monkeypatch):
     moe = ConvMoE(4, **options)
-    monkeypatch.setattr('gleam_mm.petl.moe.fusible', lambda *args: True)
     monkeypatch.setattr('gleam_mm.petl.moe.mix_fused', None)  # calling it would fail
     assert moe(torch.randn(2, 13, 4), Grid(1, 3, 4)).shape == (2, 13, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETS, reason='an interpreter compiles nothing')
+@pytest.mark.parametrize('noisy', [True, False])
+@pytest.mark.parametrize('numbers', ['fp32', 'bf16', 'fp16'])
+@pytest.mark.parametrize('architecture', [80, 90])
+def test_it_compiles(noisy, numbers, architecture):
+    """For GPUs that need not be there, with the largest blocks."""
+    triton = pytest.importorskip('triton')
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from gleam_mm.petl import fused_moe_kernels
+
+    constants = dict(tokens=577, experts=4, top_k=4, noisy=noisy, noise_floor=0.0, prefix=1)
+    block = 128 if numbers == 'fp32' else 256
+    constants |= dict(block_tokens=block, block_channels=32, block_experts=4)
+    single = ('slopes_out', 'slopes_in', *(('noise',) if noisy else ()))
+    for function in (fused_moe_kernels.forward, fused_moe_kernels.backward):
+        kinds = {}
+        for name in function.arg_names:
+            if name in constants:
+                kinds[name] = 'constexpr'
+            elif name in ('height', 'width', 'channels'):
+                kinds[name] = 'i32'
+            else:
+                kinds[name] = '*fp32' if name in single else f'*{numbers}'
+        known = {(i,): constants[n] for i, n in enumerate(function.arg_names) if n in constants}
+        source = ASTSource(fn=function, signature=kinds, constexprs=known)
+        target = GPUTarget('cuda', architecture, 32)
+        made = triton.compile(source, target=target, options=dict(num_warps=8))
+        assert made.asm['cubin']
+        assert made.metadata.shared <= 99 * 1024  # what GPUs for consumers have
 
 
 @pytest.mark.slow
@@ -114,4 +182,4 @@ def test_by_the_interpreter():
         text=True,
     )
     assert told.returncode == 0, told.stdout
-    assert '13 passed' in told.stdout, told.stdout
+    assert '16 passed' in told.stdout, told.stdout
