@@ -9,20 +9,21 @@ The doors for Python programs are here::
     gleam_mm.AdapterBank('vit-b', {'pets': 'pets.safetensors'})  # many tasks on one backbone
     gleam_mm.finetune('birds/', backbone='vit-b', method='gleam-l')
 
-Importing it makes the registries, which import components when the first is looked for: a config
-only needs ``default_scope = 'gleam_mm'``, and ``import gleam_mm`` costs little more than MMEngine
-does. The packages below are imported when they are asked for.
+``import gleam_mm`` costs as much as MMEngine does: the packages below are imported when they are
+asked for, and so are the registries, by MMEngine too, for which a config only needs
+``default_scope = 'gleam_mm'``.
 """
 
 from importlib import import_module
 from typing import Any
 
+from mmengine.config.utils import MODULE2PACKAGE
+
 from gleam_mm import compat
+from gleam_mm.version import __version__
 
 compat.apply()  # before anything imports torchvision or mmpretrain
-
-from gleam_mm import registry  # noqa: E402
-from gleam_mm.version import __version__  # noqa: E402
+MODULE2PACKAGE[__name__] = __name__  # for `_base_ = 'gleam_mm::...'`
 
 _DOORS = {
     'attach': 'gleam_mm.models.plain',
@@ -40,9 +41,9 @@ _DOORS = {
 }
 """Names of the package -> the module that has them."""
 
-_PARTS = ('bank', 'checkpoint', 'datasets', 'engine', 'inference', 'models', 'petl')
+_PARTS = ('bank', 'checkpoint', 'datasets', 'engine', 'inference', 'models', 'petl', 'registry')
 
-__all__ = ['__version__', 'compat', 'registry', *_DOORS, *_PARTS]
+__all__ = ['__version__', 'compat', *_DOORS, *_PARTS]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,13 @@
 """Patches of the libraries below every floor, for current torch and numpy: they come first.
 
 The official wheels of the OpenMMLab stack need them. Each is one function that names the upstream
-problem and does nothing where the problem is not there, such as on the maintained forks.
-:func:`apply` runs them all. It comes before the first import of torchvision, and so before that of
-MMPretrain.
+problem and does nothing where the problem is not there, such as on the maintained forks. Most wait
+for the module that they patch: they run when that is first imported, whoever imports it, before
+anybody else sees it. So :func:`apply`, which sets them up, imports next to nothing. It comes before
+the first import of torchvision, and so before that of MMPretrain.
 """
 
+import contextlib
 import functools
 import importlib.machinery
 import importlib.util
@@ -13,8 +15,11 @@ import logging
 import pickle
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib import metadata
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,30 +28,85 @@ import numpy as np
 import torch
 from torch import library
 
-_applied = False
 _libraries: list[library.Library] = []  # an operator is gone with its library
+_patches: dict[str, Callable[[ModuleType], AbstractContextManager]] = {}
+"""Modules that are patched, by name -> what runs around their code."""
 
 
 def apply() -> None:
-    """Applies every patch that is needed. Calling it again does nothing."""
-    global _applied
-    if _applied:
+    """Sets every patch up. Calling it again does nothing."""
+    if _finder in sys.meta_path:
         return
-    _applied = True
-    define_torchvision_operators()
-    import_transformers_late()
-    replace_pkg_resources()
+    sys.meta_path.insert(0, _finder)
+    for name, patch in _patches.items():
+        if module := sys.modules.get(name):
+            with patch(module):
+                pass
     allow_checkpoint_types()
-    load_safely_only()
-    fix_adjust_hue()
-    fix_drop_path()
-    tell_empty_datasets()
     quiet_harmless_warnings()
-    quiet_init_report()
     patch_in_workers()
 
 
-def define_torchvision_operators() -> None:
+def _around(name: str) -> Callable:
+    """Marks what runs around the code of the module of this name, as a context manager does."""
+
+    def mark(patch: Callable[[ModuleType], Iterator[None]]) -> Callable:
+        _patches[name] = contextlib.contextmanager(patch)
+        return patch
+
+    return mark
+
+
+def _after(name: str) -> Callable:
+    """Marks what runs behind the code of the module of this name."""
+
+    def mark(patch: Callable[[ModuleType], None]) -> Callable:
+        @_around(name)
+        def around(module: ModuleType) -> Iterator[None]:
+            yield
+            patch(module)
+
+        return patch
+
+    return mark
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules to patch as the other finders do, and puts the patch around their code."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _patches:
+            return None
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Runs a module's code within its patch; then, the module has its own loader again."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = module.__spec__.loader = self.loader
+        with _patches[module.__name__](module):
+            self.loader.exec_module(module)
+
+
+_finder = _Finder()
+
+
+@_around('torchvision')
+def define_torchvision_operators(torchvision: ModuleType) -> Iterator[None]:
     """Lets torchvision be imported where its compiled part does not load.
 
     Its ``_meta_registrations`` describe ``torchvision::nms`` and ``torchvision::qnms`` in any case
@@ -54,43 +114,46 @@ def define_torchvision_operators() -> None:
     as from a CUDA wheel beside the CPU build of torch (pytorch/pytorch#122494). Both operators are
     declared then, without an implementation: nothing here calls them.
     """
-    spec = importlib.util.find_spec('torchvision')
-    if spec is None or 'torchvision' in sys.modules or hasattr(torch.ops.torchvision, 'nms'):
-        return
+    if not hasattr(torch.ops.torchvision, 'nms') and not _load_compiled(torchvision):
+        declaration = library.Library('torchvision', 'FRAGMENT')
+        for name in ('nms', 'qnms'):
+            declaration.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+        _libraries.append(declaration)
+    yield
+
+
+def _load_compiled(torchvision: ModuleType) -> bool:
+    """Loads the compiled part as torchvision itself does next, and says whether that works."""
     suffixes = importlib.machinery.EXTENSION_SUFFIXES
     loader = (importlib.machinery.ExtensionFileLoader, suffixes)
-    folder = str(Path(spec.origin).parent)
+    folder = str(Path(torchvision.__file__).parent)
     compiled = importlib.machinery.FileFinder(folder, loader).find_spec('_C')
+    if compiled is None:
+        return False
     try:
-        if compiled is not None:
-            torch.ops.load_library(compiled.origin)  # as torchvision itself does next
-            return
+        torch.ops.load_library(compiled.origin)
     except OSError:
-        pass
-    declaration = library.Library('torchvision', 'FRAGMENT')
-    for name in ('nms', 'qnms'):
-        declaration.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    _libraries.append(declaration)
+        return False
+    return True
 
 
-def import_transformers_late() -> None:
+@_around('mmengine.optim.optimizer.builder')
+def import_transformers_late(builder: ModuleType) -> Iterator[None]:
     """Keeps MMEngine from importing transformers, and PEFT with it, for one optimizer's sake.
 
-    ``mmengine.optim`` registers their ``Adafactor``, which took more than half of the time that
-    ``import gleam_mm`` did. It is looked up when a config asks for it.
+    It registers their ``Adafactor``, whose import takes seconds. Here, that waits for a config that
+    asks for it.
     """
-    known = 'transformers' in sys.modules or 'mmengine.optim' in sys.modules
-    if known or importlib.util.find_spec('transformers') is None:
+    if 'transformers' in sys.modules or importlib.util.find_spec('transformers') is None:
+        yield
         return
     sys.modules['transformers'] = None  # which makes its import an ImportError, caught there
     try:
-        import mmengine.optim  # noqa: F401
+        yield
     finally:
         del sys.modules['transformers']
-    from mmengine.registry import OPTIMIZERS
-
-    if 'Adafactor' not in OPTIMIZERS:
-        OPTIMIZERS.register_module(name='Adafactor', module=_adafactor)
+    if 'Adafactor' not in builder.OPTIMIZERS:
+        builder.OPTIMIZERS.register_module(name='Adafactor', module=_adafactor)
 
 
 def _adafactor(params: Any, **options: Any) -> torch.optim.Optimizer:
@@ -100,14 +163,13 @@ def _adafactor(params: Any, **options: Any) -> torch.optim.Optimizer:
     return Adafactor(params, **options)
 
 
-def replace_pkg_resources() -> None:
+@_after('mmengine.utils.package_utils')
+def replace_pkg_resources(package_utils: ModuleType) -> None:
     """Lets MMEngine find installed packages without ``pkg_resources``, gone from setuptools 81.
 
     ``_base_ = 'mmpretrain::...'`` and absolute imports in ``read_base()`` need it. Mended after
     release 0.10.7 by open-mmlab/mmengine#1676.
     """
-    from mmengine.utils import package_utils
-
     if 'pkg_resources' not in package_utils.is_installed.__code__.co_names:
         return
     for name, function in (
@@ -172,12 +234,12 @@ def allow_checkpoint_types() -> None:
     :func:`_checkpoint_getattr` here, which knows these methods and nothing else.
     """
     from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
     from numpy.dtypes import Float32DType, Float64DType, Int64DType
 
     reconstruct = np.ndarray(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [HistoryBuffer, OneCycleParamScheduler, np.ndarray, np.dtype]
+    allowed = [HistoryBuffer, np.ndarray, np.dtype]
+    allowed.append((_OneCycle, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'))
     allowed += [Float32DType, Float64DType, Int64DType]
     for package in ('numpy.core', 'numpy._core'):  # numpy 1 and 2 read each other's checkpoints
         allowed.append((reconstruct, f'{package}.multiarray._reconstruct'))
@@ -186,34 +248,32 @@ def allow_checkpoint_types() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
+class _OneCycle:
+    """Stands for the class of the scheduler, whose import takes a second, in a checkpoint."""
+
+
 def _checkpoint_getattr(owner: Any, name: str) -> Callable:
     """What ``getattr`` means in a checkpoint: methods of two classes, by name."""
     from mmengine.logging import HistoryBuffer
-    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
-    known = (
-        *((HistoryBuffer, method) for method in ('min', 'max', 'mean', 'current')),
-        *((OneCycleParamScheduler, f'_annealing_{shape}') for shape in ('cos', 'linear')),
-    )
-    for known_owner, known_name in known:
-        if owner is known_owner and name == known_name:
-            return getattr(known_owner, known_name)
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    if owner is _OneCycle and name in ('_annealing_cos', '_annealing_linear'):
+        from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+        return getattr(OneCycleParamScheduler, name)
     raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
 
 
-def load_safely_only() -> None:
+@_after('mmengine.runner.checkpoint')
+def load_safely_only(checkpoint: ModuleType) -> None:
     """Takes MMEngine's two ways around safe loading away.
 
     Checkpoints at ``https://`` are loaded by ``load_url``, whose default is to run whatever the
     pickle asks for. And ``_safe_torch_load`` of onedl-mmengine (0.10.12) allows the real
     ``getattr``, and loads unsafely whatever safe loading has refused.
     """
-    from mmengine.runner import checkpoint
-
-    if not isinstance(checkpoint.load_url, functools.partial):
-        checkpoint.load_url = functools.partial(
-            torch.hub.load_state_dict_from_url, weights_only=True
-        )
+    checkpoint.load_url = functools.partial(torch.hub.load_state_dict_from_url, weights_only=True)
     if hasattr(checkpoint, '_safe_torch_load'):
         checkpoint._safe_torch_load = _load_safely
 
@@ -223,18 +283,18 @@ def _load_safely(file: Any, map_location: Any = None, weights_only: bool | None 
     return torch.load(file, map_location=map_location, weights_only=True)
 
 
-def fix_adjust_hue() -> None:
+@_after('mmcv.image.photometric')
+def fix_adjust_hue(photometric: ModuleType) -> None:
     """Lets ``ColorJitter`` shift hues downwards on numpy 2 (the same as pytorch/vision#8536).
 
     ``mmcv.adjust_hue`` converts a negative shift by ``np.uint8(...)``, which wrapped around in
     numpy 1 and is an error in numpy 2.
     """
-    import mmcv
-
+    original = photometric.adjust_hue
     try:
-        mmcv.adjust_hue(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')
+        original(np.zeros((1, 1, 3), np.uint8), -0.1, backend='cv2')
     except OverflowError:
-        _rebind('mmcv', mmcv.adjust_hue, _wrap_hue(mmcv.adjust_hue))
+        _rebind('mmcv', original, _wrap_hue(original))
 
 
 def _wrap_hue(adjust_hue: Callable) -> Callable:
@@ -252,35 +312,29 @@ class _HueFactor(float):
         return int(float(self) * steps) % 256
 
 
-def fix_drop_path() -> None:
+@_after('mmcv.cnn.bricks.drop')
+def fix_drop_path(drop: ModuleType) -> None:
     """Lets ``torch.compile`` trace MMPretrain's ViT, whose DropPath rates are numpy numbers.
 
     ``drop_path`` compares its rate with zero, and the tracer takes a numpy number for data.
     """
-    from mmcv.cnn.bricks.drop import DropPath
-
-    original = DropPath.__init__
-    if hasattr(original, '_gleam_mm'):
-        return
+    original = drop.DropPath.__init__
 
     @functools.wraps(original)
-    def init(self: DropPath, drop_prob: float = 0.1) -> None:
+    def init(self: torch.nn.Module, drop_prob: float = 0.1) -> None:
         original(self, float(drop_prob))
 
-    init._gleam_mm = True
-    DropPath.__init__ = init
+    drop.DropPath.__init__ = init
 
 
-def fix_window_reverse() -> None:
+@_after('mmpretrain.models.utils.attention')
+def fix_window_reverse(attention: ModuleType) -> None:
     """Lets Swin be exported for batches of any size.
 
     MMPretrain puts windows back into maps by a number of images that it divides out in floating
-    point and makes an ``int``, which is the number of the images that a graph is traced with. Not
-    part of :func:`apply`, as :func:`fix_window_resizing`.
+    point and makes an ``int``, which is the number of the images that a graph is traced with.
     """
-    from mmpretrain.models.utils import ShiftWindowMSA
-
-    ShiftWindowMSA.window_reverse = staticmethod(window_reverse)
+    attention.ShiftWindowMSA.window_reverse = staticmethod(window_reverse)
 
 
 def window_reverse(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
@@ -300,14 +354,13 @@ def window_reverse(windows: torch.Tensor, height: int, width: int, size: int) ->
     return grid.transpose(2, 3).reshape(-1, height, width, channels)
 
 
-def fix_window_resizing() -> None:
+@_after('mmpretrain.models.utils.embed')
+def fix_window_resizing(embed: ModuleType) -> None:
     """Lets the weights of a Swin or BEiT be loaded at another size of windows or images.
 
     MMPretrain resizes their tables of position biases with ``scipy.interpolate.interp2d``, which
-    SciPy 1.14 has removed. Not part of :func:`apply`, since importing MMPretrain's models takes
-    seconds: what imports them calls it.
+    SciPy 1.14 has removed.
     """
-    from mmpretrain.models.utils import embed
     from scipy import interpolate
 
     try:
@@ -357,84 +410,80 @@ def resize_position_biases(
     return torch.tensor(np.stack(resized), dtype=torch.float32).flatten(1).T.to(table.device)
 
 
-def tell_empty_datasets() -> None:
+@_after('mmengine.dataset.base_dataset')
+def tell_empty_datasets(base_dataset: ModuleType) -> None:
     """Lets MMEngine's datasets say that they have no images.
 
     Without it they end in "need at least one array to concatenate".
     """
-    from mmengine.dataset import BaseDataset
-
-    original = BaseDataset._serialize_data
-    if hasattr(original, '_gleam_mm'):
-        return
+    original = base_dataset.BaseDataset._serialize_data
 
     @functools.wraps(original)
-    def serialize(dataset: BaseDataset) -> tuple[np.ndarray, np.ndarray]:
+    def serialize(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
         if not dataset.data_list:
             reason = f' (indices={dataset._indices})' if dataset._indices is not None else ''
             raise ValueError(f'{type(dataset).__name__}: the dataset has no images{reason}')
         return original(dataset)
 
-    serialize._gleam_mm = True
-    BaseDataset._serialize_data = serialize
+    base_dataset.BaseDataset._serialize_data = serialize
 
 
 def quiet_harmless_warnings() -> None:
     """Silences what concerns nobody who uses GLEAM-MM.
 
     On every start, mmcv-lite misses an operator that nothing here uses, and onedl-mmpretrain a
-    client of its makers. With every checkpoint, MMEngine deprecates its own ``FileClient`` and
-    ``HardDiskBackend``, which it calls itself. Where gradients are accumulated, it says on resuming
-    that some are lost, which our checkpoints hold.
+    client of its makers.
     """
-    import mmengine.logging
-    from mmengine.fileio import file_client
-    from mmengine.optim.optimizer import optimizer_wrapper
-
     warnings.filterwarnings('ignore', r'Fail to import ``MultiScaleDeformableAttention``')
-    _drop(optimizer_wrapper, ('Resumed iteration number is not divisible',))
-    _drop(file_client, ('"FileClient" will be', '"HardDiskBackend" is the alias'))
     if _is_distribution('onedl-mmpretrain'):
-        _drop(mmengine.logging, ('Could not import OneDL',))
+        import mmengine.logging
+
+        _drop(mmengine.logging, 'Could not import OneDL')
 
 
-def _drop(module: ModuleType, beginnings: tuple[str, ...]) -> None:
+@_after('mmengine.fileio.file_client')
+def quiet_file_client(file_client: ModuleType) -> None:
+    """With every checkpoint, MMEngine deprecates two classes of its own, which it calls itself."""
+    _drop(file_client, '"FileClient" will be', '"HardDiskBackend" is the alias')
+
+
+@_after('mmengine.optim.optimizer.optimizer_wrapper')
+def quiet_accumulation(optimizer_wrapper: ModuleType) -> None:
+    """On resuming, MMEngine says that accumulated gradients are lost; our checkpoints hold them."""
+    _drop(optimizer_wrapper, 'Resumed iteration number is not divisible')
+
+
+def _drop(module: ModuleType, *beginnings: str) -> None:
     """Makes ``print_log`` of a module drop messages that begin so."""
     original = module.print_log
-    if hasattr(original, '_gleam_mm'):
-        return
 
     @functools.wraps(original)
     def print_log(msg: Any, *args: Any, **kwargs: Any) -> None:
         if not str(msg).startswith(beginnings):
             original(msg, *args, **kwargs)
 
-    print_log._gleam_mm = True
     module.print_log = print_log
 
 
-def quiet_init_report() -> None:
+@_after('mmengine.model.base_module')
+def quiet_init_report(base_module: ModuleType) -> None:
     """Keeps the report of how each parameter was initialised off the terminal.
 
     MMEngine's ``BaseModule`` writes it into the log file and, where there is none, prints it: a few
     hundred lines for a ViT.
     """
     from mmengine.logging import MMLogger
-    from mmengine.model import BaseModule
 
-    original = BaseModule._dump_init_info
-    if hasattr(original, '_gleam_mm'):
-        return
+    original = base_module.BaseModule._dump_init_info
 
     @functools.wraps(original)
-    def dump(module: BaseModule) -> None:
+    def dump(module: torch.nn.Module) -> None:
         handlers = MMLogger.get_current_instance().handlers
         files = [h for h in handlers if isinstance(h, logging.FileHandler)]
         if files and all(file.stream is not None for file in files):  # None: closed, or not begun
             original(module)
 
-    dump._gleam_mm = True
-    BaseModule._dump_init_info = dump
+    base_module.BaseModule._dump_init_info = dump
 
 
 def patch_in_workers() -> None:

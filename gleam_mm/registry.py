@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import DefaultScope, Registry
 from mmpretrain import registry as _mmpretrain
 
@@ -43,8 +42,6 @@ __all__ = [
 ]
 
 SCOPE = 'gleam_mm'
-
-MODULE2PACKAGE[SCOPE] = SCOPE  # for `_base_ = 'gleam_mm::...'`
 
 
 def scope_of(cfg: Config) -> AbstractContextManager:

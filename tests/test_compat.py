@@ -2,6 +2,7 @@ import logging
 import subprocess
 import sys
 from importlib import metadata, util
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,35 +56,69 @@ def test_import_is_quiet():
 
 
 def test_applying_again_changes_nothing():
-    before = (
-        list(compat._libraries),
-        set(torch.serialization.get_safe_globals()),
-        mmengine.utils.is_installed,
-        mmengine_checkpoint.load_url,
-        mmcv.adjust_hue,
-        mmengine.fileio.file_client.print_log,
-        BaseModule._dump_init_info,
-    )
+    def patched():
+        return (
+            list(sys.meta_path),
+            list(compat._libraries),
+            set(torch.serialization.get_safe_globals()),
+            mmengine.utils.is_installed,
+            mmengine_checkpoint.load_url,
+            mmcv.adjust_hue,
+            mmengine.fileio.file_client.print_log,
+            BaseModule._dump_init_info,
+        )
+
+    before = patched()
     compat.apply()
-    for patch in (
-        compat.define_torchvision_operators,
-        compat.replace_pkg_resources,
-        compat.allow_checkpoint_types,
-        compat.load_safely_only,
-        compat.fix_adjust_hue,
-        compat.quiet_harmless_warnings,
-        compat.quiet_init_report,
-    ):
-        patch()
-    assert before == (
-        list(compat._libraries),
-        set(torch.serialization.get_safe_globals()),
-        mmengine.utils.is_installed,
-        mmengine_checkpoint.load_url,
-        mmcv.adjust_hue,
-        mmengine.fileio.file_client.print_log,
-        BaseModule._dump_init_info,
-    )
+    assert before == patched()
+
+
+def test_every_module_to_patch_is_there():
+    missing = [name for name in compat._patches if util.find_spec(name) is None]
+    assert not missing
+
+
+LIBRARIES = """
+import mmcv.cnn.bricks.drop
+import mmengine.dataset
+import mmengine.model
+import mmengine.runner
+import sys
+"""
+PATCHED = """
+from mmcv.image import photometric
+from mmengine.optim.optimizer import optimizer_wrapper
+from mmpretrain.models.utils import ShiftWindowMSA
+functions = [
+    mmengine.dataset.BaseDataset._serialize_data,
+    mmengine.fileio.file_client.print_log,
+    mmengine.model.BaseModule._dump_init_info,
+    mmcv.cnn.bricks.drop.DropPath.__init__,
+    optimizer_wrapper.print_log,
+    ShiftWindowMSA.window_reverse,
+]
+assert {function.__code__.co_filename for function in functions} == {gleam_mm.compat.__file__}
+assert mmcv.adjust_hue is photometric.adjust_hue
+mmcv.adjust_hue(mmcv.image.imrescale(photometric.np.zeros((1, 1, 3), 'uint8'), 2), -0.1)
+assert mmengine.runner.checkpoint.load_url.keywords == dict(weights_only=True)
+assert 'pkg_resources' not in mmengine.utils.is_installed.__code__.co_names
+"""
+
+
+@pytest.mark.parametrize(
+    'program',
+    ['import gleam_mm' + LIBRARIES + PATCHED, LIBRARIES + 'import gleam_mm' + PATCHED],
+    ids=['before', 'after'],
+)
+def test_libraries_are_patched_whether_they_are_imported_before_or_after(program):
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_module_that_is_patched_keeps_its_own_loader():
+    spec = mmengine.dataset.base_dataset.__spec__
+    assert isinstance(spec.loader, SourceFileLoader)
+    assert mmengine.dataset.base_dataset.__loader__ is spec.loader
 
 
 def test_a_log_file_that_is_closed_gets_no_report(tmp_path):
@@ -220,7 +255,6 @@ def test_hue_of_old_numpy_is_reproduced():
 @pytest.mark.parametrize('source, target', [(7, 13), (5, 9), (13, 7), (7, 7)])
 def test_position_biases_are_resized_exactly_where_they_are_cubic(source, target):
     """Old offsets are put at 1, 1 + q, 1 + q + q^2, ..., whose last is the largest new one."""
-    compat.fix_window_resizing()
     steps, farthest = source // 2, target // 2
     roots = np.roots([*[1] * (steps - 1), 1 - farthest])  # 1 + q + ... = farthest
     (q,) = [max(1.01, min(root.real, 1.5)) for root in roots if root.imag == 0 and root.real > 0]

@@ -9,7 +9,9 @@ PROGRAMS = {
     'nothing large is imported': """
         import sys
         import gleam_mm
-        large = {'datasets', 'optuna', 'peft', 'timm', 'torchvision', 'transformers'}
+        large = {'cv2', 'datasets', 'matplotlib', 'mmcv', 'mmpretrain', 'optuna', 'peft', 'pandas'}
+        large |= {'scipy', 'sklearn', 'sympy', 'timm', 'torchvision', 'transformers'}
+        large |= {'mmengine.model', 'mmengine.optim', 'mmengine.runner', 'torch.distributed.fsdp'}
         assert not large & sys.modules.keys(), large & sys.modules.keys()
     """,
     'transformers are left alone by what trains': """
@@ -28,10 +30,12 @@ PROGRAMS = {
             MODELS.build(dict(type='GLEAM', rank=2))
     """,
     'the optimizer of transformers is found': """
-        import gleam_mm, torch
-        from mmengine.registry import OPTIMIZERS
+        import sys
+        import torch
+        from gleam_mm.registry import OPTIMIZERS
         parameters = [torch.nn.Parameter(torch.ones(1))]
         config = dict(type='Adafactor', params=parameters, lr=0.5, relative_step=False)
+        assert 'Adafactor' in OPTIMIZERS and 'transformers' not in sys.modules
         built = OPTIMIZERS.build(config)
         import transformers
         assert type(built) is transformers.Adafactor

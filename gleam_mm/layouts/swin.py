@@ -11,14 +11,10 @@ from mmpretrain.models.utils.attention import WindowMSA
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gleam_mm import compat
 from gleam_mm.layouts.attention import WindowAttention
 from gleam_mm.layouts.base import Layout
 from gleam_mm.layouts.site import Block, Grid, Site
 from gleam_mm.registry import LAYOUTS
-
-compat.fix_window_resizing()
-compat.fix_window_reverse()
 
 WINDOWED_ROLES = ('attn', 'qkv', 'q', 'k', 'v', 'proj')
 
