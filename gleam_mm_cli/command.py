@@ -5,9 +5,7 @@ import importlib
 import sys
 from typing import Any
 
-from gleam_mm_cli.flags import Parser
-
-PROGRAM = 'gleam-mm'
+from gleam_mm_cli.flags import PROGRAM, Parser
 
 COMMANDS = {
     'train': 'train a config or a recipe, and test it',

@@ -16,6 +16,9 @@ from typing import Any, NoReturn
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 
+PROGRAM = 'gleam-mm'
+
+
 def _end(number: int, frame: Any) -> None:
     """Ends a tool that is still being imported; nothing is under way yet."""
     told = 'interrupted' if number == signal.SIGINT else f'ended by {signal.Signals(number).name}'
@@ -25,7 +28,8 @@ def _end(number: int, frame: Any) -> None:
 
 def _program() -> str:
     """What messages begin with: ``train.py`` or ``gleam-mm train``."""
-    return os.path.basename(sys.argv[0])  # noqa: PTH119
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119
+    return PROGRAM if name == '__main__.py' else name  # of python -m, before main() has its say
 
 
 if multiprocessing.parent_process() is None:  # no worker that imports this once more

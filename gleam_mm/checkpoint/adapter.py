@@ -32,7 +32,8 @@ def save_adapter(
     """Writes an adapter file, all at once.
 
     Args:
-        path: The ``.safetensors`` file; replaced if it exists.
+        path: The ``.safetensors`` file; replaced if it exists. By that suffix, whatever reads
+            checkpoints tells an adapter from a pickle.
         tensors: What was trained, by name. Those of ``metadata['packed']`` are packed.
         metadata: What :mod:`gleam_mm.checkpoint.schema` has words for, and whatever else JSON can
             say.
@@ -40,7 +41,10 @@ def save_adapter(
     Raises:
         CheckpointError: The metadata could not be read again.
         TypeError: JSON has no word for something in the metadata.
+        ValueError: The path has another suffix.
     """
+    if Path(path).suffix != '.safetensors':
+        raise ValueError(f'{path}: an adapter is a .safetensors file; give it a name that ends so')
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     forms = metadata.get('packed') or {}
     document = describe({**metadata, 'schema': schema.VERSION})

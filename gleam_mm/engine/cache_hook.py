@@ -175,10 +175,16 @@ class DeviceCacheHook(Checked, Hook):
         each = sum(value.nbytes / len(value) for value in values)
         if taken + number * each > self.most:
             raise ValueError(
-                f'{self.name}: {number:,} images of {each / 1024:,.0f} KiB take '
-                f'{number * each / 2**30:.2f} GiB, and there are {self.most / 2**30:g} '
-                '(most_gib of this hook): allow more, or do without the cache'
+                f'{self.name}: {number:,} images of {_size(each)} take {_size(number * each)}, and '
+                f'{_size(self.most)} are allowed (most_gib={self.most / 2**30:g} of this hook): '
+                'allow more, or do without the cache'
             )
+
+
+def _size(count: float) -> str:
+    """A number of bytes, in the largest unit of which it has one."""
+    power = next((power for power in (3, 2, 1) if count >= 1024**power), 0)
+    return f'{count / 1024**power:.4g} {("bytes", "KiB", "MiB", "GiB")[power]}'
 
 
 class _Shelf:

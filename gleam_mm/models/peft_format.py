@@ -49,6 +49,7 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
 
     Raises:
         RuntimeError: The model has no method.
+        TypeError: ``model`` is none.
         ValueError: The method is another one, or acts where PEFT's does not, or a neck was trained.
     """
     folder = Path(folder)
@@ -99,7 +100,9 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
         FileNotFoundError: A file is missing.
         CheckpointError: It is another tuner, or does not fit the model, which is as it was.
         RuntimeError: The model has a method already.
+        TypeError: ``model`` is none.
     """
+    plain.require_model(model)
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
     tensors = {
@@ -133,10 +136,10 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
 def _parts(model: nn.Module) -> tuple[PETLMethod, str, dict[str, Tensor]]:
     """The method, what its names of sites begin with here alone, and what else was trained."""
     if not isinstance(model, PETLClassifier):
-        state = model.state_dict()
+        petl, state = plain.method_of(model), model.state_dict()
         names = (name for name, p in model.named_parameters() if p.requires_grad)
         own = f'{plain.NAME}.'
-        return plain.method_of(model), '', {n: state[n] for n in names if not n.startswith(own)}
+        return petl, '', {n: state[n] for n in names if not n.startswith(own)}
     inner = getattr(model.backbone, 'timm_model', None)
     if inner is None:
         return model.petl, '', {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
+from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter, shown
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
 from gleam_mm.models import description, library, timm_models
@@ -53,7 +53,7 @@ def attach(
     Raises:
         RecipeError: There is no such preset.
         RuntimeError: The model has a method already.
-        TypeError: ``options`` are given for several methods.
+        TypeError: ``model`` is none, or ``options`` are given for several methods.
         ValueError: The method does not fit the model. The model is as it was.
         CheckpointError: An adapter is damaged, does not fit, or belongs to another model. The model
             is as it was.
@@ -64,6 +64,7 @@ def attach(
         >>> trained = [p for p in model.parameters() if p.requires_grad]
         >>> optimizer = torch.optim.AdamW(trained, lr=1e-3)
     """
+    require_model(model)
     if hasattr(model, NAME):
         raise RuntimeError(
             f'this {type(model).__name__} has a method already: attach several in one call, as a '
@@ -104,6 +105,7 @@ def detach(model: nn.Module) -> None:
 
     Raises:
         RuntimeError: :func:`attach` has attached none.
+        TypeError: ``model`` is none.
     """
     method_of(model).detach()
     delattr(model, NAME)
@@ -135,7 +137,9 @@ def save(
 
     Raises:
         RuntimeError: The model has no method, or the method is merged.
-        ValueError: The number of classes is not that of the classifier.
+        TypeError: ``model`` is none.
+        ValueError: The number of classes is not that of the classifier, or the file has another
+            suffix.
     """
     petl = method_of(model)
     if petl.merged:
@@ -181,7 +185,9 @@ def load(model: nn.Module, path: str | Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged, is of another kind, or does not belong to this model. The
             model is as it was.
+        TypeError: ``model`` is none.
     """
+    require_model(model)
     tensors, metadata = read_adapter(path)
     load_parts(model, tensors, metadata, path)
     return metadata
@@ -274,6 +280,19 @@ def require_frozen(metadata: Mapping[str, Any], found: str) -> None:
         )
 
 
+def require_model(model: Any) -> None:
+    """Refuses what is no model, such as the name of one.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f'{shown(model)} is no model: give a torch.nn.Module first, such as '
+            "timm.create_model('vit_base_patch16_224', pretrained=True)"
+        )
+
+
 def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(method, str):
         return {**recipes.method_preset(method), **options}
@@ -306,7 +325,9 @@ def method_of(model: nn.Module) -> PETLMethod:
 
     Raises:
         RuntimeError: There is none.
+        TypeError: ``model`` is none.
     """
+    require_model(model)
     petl = getattr(model, NAME, None)
     if not isinstance(petl, PETLMethod) or _CONFIG not in vars(model):
         raise RuntimeError(

@@ -96,6 +96,22 @@ def test_options_go_over_those_of_a_preset():
         gleam_mm.attach(model, 'lora')
 
 
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda: gleam_mm.attach('vit', 'lora'),
+        lambda: gleam_mm.detach('vit'),
+        lambda: gleam_mm.save('vit', 'a.safetensors'),
+        lambda: gleam_mm.load('vit', 'a.safetensors'),
+        lambda: gleam_mm.save_peft('vit', 'folder'),
+        lambda: gleam_mm.load_peft('vit', 'folder'),
+    ],
+)
+def test_a_name_is_no_model(call):
+    with pytest.raises(TypeError, match=r"^'vit' is no model: give a torch\.nn\.Module .*\)$"):
+        call()
+
+
 def test_attach_refuses():
     model = vit()
     with pytest.raises(RecipeError, match=r'method=gleam-m: unknown method .*gleam-l'):
@@ -171,6 +187,10 @@ def test_save_refuses(tmp_path):
     petl = gleam_mm.attach(model, 'lora')
     with pytest.raises(ValueError, match='classes has 2 names, but the model has 3 outputs'):
         gleam_mm.save(model, tmp_path / 'a.safetensors', classes=['a', 'b'])
+    for name in ('a.pth', 'a', 'a.safetensors.bak'):
+        with pytest.raises(ValueError, match=rf'{name}: an adapter is a \.safetensors file'):
+            gleam_mm.save(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())
     petl.merge()
     with pytest.raises(RuntimeError, match='unmerge'):
         gleam_mm.save(model, tmp_path / 'a.safetensors')

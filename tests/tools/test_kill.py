@@ -170,11 +170,15 @@ class Sleeper(Hook):
 @pytest.mark.parametrize(
     ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_tools_end_in_one_line_while_they_are_imported(number, code, tmp_path):
+@pytest.mark.parametrize(
+    ('program', 'told'),
+    [('tools/train.py', 'train.py'), ('bin/gleam-mm', 'gleam-mm'), ('x/__main__.py', 'gleam-mm')],
+)
+def test_tools_end_in_one_line_while_they_are_imported(number, code, program, told):
     # A tool that is still importing: the signal comes as soon as it has said how it takes it.
     script = f"""
 import os, signal, sys
-sys.argv[0] = 'train.py'
+sys.argv[0] = {program!r}
 class Importing:
     def find_spec(self, name, path=None, target=None):
         if name.partition('.')[0] == 'mmengine':
@@ -184,7 +188,7 @@ import gleam_mm_cli.flags
 """
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == code
-    assert done.stderr.startswith('train.py: ') and done.stderr.count('\n') == 1
+    assert done.stderr.startswith(f'{told}: ') and done.stderr.count('\n') == 1
 
 
 @pytest.mark.slow
