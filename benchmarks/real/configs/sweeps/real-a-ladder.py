@@ -1,0 +1,3 @@
+# The ladder on the tasks of real-a.py.
+_base_ = '_ladder.py'
+datasets = ['real-cifar10', 'real-orientation']

@@ -1,0 +1,3 @@
+# The ladder on the tasks of real-c.py.
+_base_ = '_ladder.py'
+datasets = ['real-signs', 'real-distance']

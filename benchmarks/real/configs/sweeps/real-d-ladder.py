@@ -1,0 +1,3 @@
+# The ladder on the tasks of real-d.py.
+_base_ = '_ladder.py'
+datasets = ['real-land', 'real-count']
