@@ -40,7 +40,8 @@ limit's time (docs/explain/cost.md).
 
 _NO_CARD = """### On a card
 
-Nothing was measured on a card yet. `python benchmarks/step.py --device cuda`
+docs/explain/cost.md has what one GPU gave in ten minutes, before GLEAM had a kernel of its own
+for it. `python benchmarks/step.py --device cuda`
 measures ViT-B and Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there,
 `--channels-last` in that format, and `--profile` says where the time goes; each adds its tables
 to this page.
