@@ -86,7 +86,7 @@ AXES = (
         'experts',
         (1, 2, 4, 8, 16),
         lambda _: _small(224),
-        lambda number: dict(rank=16, num_experts=number, top_k=min(2, number)),
+        lambda number: dict(rank=16, num_experts=number, top_k=number),
         {ARITHMETIC: 1, MEMORY: 1, OPERATIONS: 0},
         'experts are summed before they convolve: only their kernels are more',
     ),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gleam_mm.layouts import Grid
 from gleam_mm.petl.gleam import GLEAM
-from gleam_mm.petl.moe import ConvMoE
+from gleam_mm.petl.moe import ConvMoE, Mixture
 from gleam_mm.registry import MODELS
 
 
@@ -31,10 +31,13 @@ class UnfoldedMoE(ConvMoE):
         super().__init__(*args, **kwargs)
         self.gelu = gelu
         self.bicubic = bicubic
+        self.fused = False
 
-    def _gate_images(self, z: Tensor, grid: Grid) -> Tensor:
+    def _gate_images(
+        self, z: Tensor, grid: Grid, mixture: Mixture, noise: Tensor | None = None
+    ) -> Tensor:
         outside, inside = grid.split(z)
-        weights = self.route(inside.mean(1))
+        weights = self.route(inside.mean(1), mixture.router, noise)
         image = inside.transpose(1, 2).unflatten(2, (grid.height, grid.width))
         mixed = self._sum(image, weights).flatten(2).transpose(1, 2)
         if not outside.shape[1]:

@@ -6,6 +6,8 @@ from torch import Tensor
 
 def lowered(tensor: Tensor) -> Tensor:
     """A tensor in the precision of products of matrices, which autocast may have lowered."""
+    if tensor.is_meta:  # a device that autocast does not know
+        return tensor
     device = tensor.device.type
     if torch.is_autocast_enabled(device) and tensor.dtype is torch.float32:
         return tensor.to(torch.get_autocast_dtype(device))
