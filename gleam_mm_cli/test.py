@@ -54,6 +54,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Tests, and prints the metrics."""
     from gleam_mm import errors
+    from gleam_mm.checkpoint import require_file, resolve_path
     from gleam_mm.config import recipes
     from gleam_mm.engine import launch, summary
 
@@ -62,6 +63,8 @@ def main(args: argparse.Namespace) -> None:
         launch.set_work_dir(cfg, args.work_dir)
         if cfg.get('test_dataloader') is None:
             raise ValueError(f"{args.config}: the config has no 'test_dataloader'")
+        if '://' not in args.checkpoint:
+            require_file(resolve_path(args.checkpoint))  # now, before anything is written
         cfg.load_from = args.checkpoint
         cfg.resume = False
         if args.amp:

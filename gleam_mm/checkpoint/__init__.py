@@ -12,7 +12,7 @@ from gleam_mm.checkpoint.adapter import (
     save_adapter,
 )
 from gleam_mm.checkpoint.backbone import load_backbone
-from gleam_mm.checkpoint.files import SCHEME, CheckpointError, resolve_path, shown
+from gleam_mm.checkpoint.files import SCHEME, CheckpointError, require_file, resolve_path, shown
 from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT
 from gleam_mm.checkpoint.reading import load_from_local, read_state_dict
@@ -30,6 +30,7 @@ __all__ = [
     'read_adapter',
     'read_state_dict',
     'require_backbone',
+    'require_file',
     'resolve_path',
     'save_adapter',
     'shown',

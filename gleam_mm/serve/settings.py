@@ -107,6 +107,9 @@ def read(path: str | Path) -> Settings:
             neither an adapter nor a folder of them. The message names file and key.
     """
     path = Path(path)
+    if not path.exists() or path.is_dir():
+        what = 'a directory' if path.is_dir() else 'no such file'
+        raise FileNotFoundError(f'{path}: {what}; give a YAML file as in docs/bank.md')
     try:
         found = yaml.safe_load(path.read_text('utf-8'))
         told = check({} if found is None else found, _SHAPES, least=())

@@ -23,6 +23,13 @@ def test_paths_stand_beside_the_file(tmp_path):
     assert settings.read(file) == settings.Settings(folder=tmp_path / 'added')
 
 
+def test_what_is_no_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r': a directory; give a YAML file'):
+        settings.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r'lost\.yaml: no such file; give a YAML file'):
+        settings.read(tmp_path / 'lost.yaml')
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [

@@ -282,7 +282,6 @@ def test_mistakes_of_testing(call, config, trained, tmp_path):
     truncated = tmp_path / 'truncated.safetensors'
     truncated.write_bytes(adapter.read_bytes()[:-100])
     for arguments, told in (
-        ([config, 'lost.pth'], 'lost.pth'),
         ([config, truncated], 'truncated.safetensors'),
         ([config, adapter, *other_classes], 'number of classes'),
         ([config, adapter, *other_rank], 'petl.'),
@@ -293,6 +292,12 @@ def test_mistakes_of_testing(call, config, trained, tmp_path):
         assert done.code == 2, arguments
         assert told in done.err, (arguments, done.err)
         assert 'Traceback' not in done.err
+    done = call('test.py', config, 'lost.pth', '--work-dir', tmp_path / 'none')
+    assert (done.code, done.err) == (
+        2,
+        'test.py: error: lost.pth: no such file; give the path of a checkpoint file\n',
+    )
+    assert not (tmp_path / 'none').exists()
 
 
 def test_a_second_training_and_the_best_one(trained, call, config, tmp_path, monkeypatch):
