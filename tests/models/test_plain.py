@@ -74,6 +74,43 @@ def test_a_plain_loop_trains_the_method_and_the_head(build, method, images, tmp_
     assert trained == tensors.keys()
 
 
+class Losing(nn.Module):
+    """A model as the Trainer of transformers wants it: it tells its loss."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, labels):
+        logits = self.model(images)
+        return {'loss': nn.functional.cross_entropy(logits, labels), 'logits': logits}
+
+
+def test_the_trainer_of_transformers_trains_the_method_and_the_head(images, tmp_path):
+    transformers = pytest.importorskip('transformers')
+    pytest.importorskip('accelerate', reason='the Trainer needs it')
+    model = vit()
+    gleam_mm.attach(model, 'gleam-l')
+    before = copy.deepcopy(model.state_dict())
+    told = transformers.TrainingArguments(
+        str(tmp_path),
+        max_steps=3,
+        report_to=[],
+        use_cpu=True,
+        save_strategy='no',
+        disable_tqdm=True,
+    )
+    data = [{'images': image, 'labels': number % 3} for number, image in enumerate(images)]
+    transformers.Trainer(Losing(model), told, train_dataset=data).train()
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert {name.partition('.')[0] for name in changed} == {'petl', 'head'}
+    gleam_mm.save(model, tmp_path / 'a.safetensors')
+    again = vit()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(images), model.eval()(images))
+
+
 def test_detach_gives_the_model_back(images):
     model = vit()
     before, outputs = copy.deepcopy(model.state_dict()), model(images)
