@@ -326,6 +326,32 @@ CASES = [
         ladder(4, local=True, experts=4),
     ),
     Case(
+        'GLEAM, as Conv-LoRA',
+        dict(
+            type='GLEAM',
+            rank=4,
+            residual=1.0,
+            gate_init='zero',
+            noise_floor=0.01,
+            balance=0.01,
+            expert_bias=True,
+        ),
+        lambda shape: ladder(4, local=True, experts=4)(shape) + 4 * 4,
+    ),
+    Case(
+        'GLEAM, starting as FacT',
+        dict(
+            type='GLEAM',
+            rank=4,
+            local_init='uniform',
+            normalize=True,
+            renormalize=False,
+            top_k=1,
+            scales=[1, 2, 4, 8],
+        ),
+        ladder(4, local=True, experts=4),
+    ),
+    Case(
         'GLEAM without MoE',
         dict(type='GLEAM', rank=4, alpha=0.5, moe=False),
         ladder(4, local=True),
