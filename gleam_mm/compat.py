@@ -110,9 +110,10 @@ def define_torchvision_operators(torchvision: ModuleType) -> Iterator[None]:
     """Lets torchvision be imported where its compiled part does not load.
 
     Its ``_meta_registrations`` describe ``torchvision::nms`` and ``torchvision::qnms`` in any case
-    and fail with "operator torchvision::nms does not exist" where ``_C`` could not be loaded, such
-    as from a CUDA wheel beside the CPU build of torch (pytorch/pytorch#122494). Both operators are
-    declared then, without an implementation: nothing here calls them.
+    and fail with "operator torchvision::nms does not exist" where the library (``_C``, and
+    ``_C_stable`` since 0.29) could not be loaded, such as from a CUDA wheel beside the CPU build of
+    torch (pytorch/pytorch#122494). Both operators are declared then, without an implementation:
+    nothing here calls them. Where it loads, declaring them as well would end the process.
     """
     if not hasattr(torch.ops.torchvision, 'nms') and not _load_compiled(torchvision):
         declaration = library.Library('torchvision', 'FRAGMENT')
@@ -124,17 +125,14 @@ def define_torchvision_operators(torchvision: ModuleType) -> Iterator[None]:
 
 def _load_compiled(torchvision: ModuleType) -> bool:
     """Loads the compiled part as torchvision itself does next, and says whether that works."""
-    suffixes = importlib.machinery.EXTENSION_SUFFIXES
-    loader = (importlib.machinery.ExtensionFileLoader, suffixes)
-    folder = str(Path(torchvision.__file__).parent)
-    compiled = importlib.machinery.FileFinder(folder, loader).find_spec('_C')
-    if compiled is None:
-        return False
-    try:
-        torch.ops.load_library(compiled.origin)
-    except OSError:
-        return False
-    return True
+    for compiled in sorted(Path(torchvision.__file__).parent.glob('_C*')):
+        if compiled.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
+            try:
+                torch.ops.load_library(compiled)
+                return True
+            except OSError:
+                pass
+    return False
 
 
 @_around('mmengine.optim.optimizer.builder')

@@ -1,4 +1,6 @@
+import _ctypes
 import logging
+import shutil
 import subprocess
 import sys
 from importlib import metadata, util
@@ -48,6 +50,26 @@ def test_torchvision_imports_whatever_state_its_compiled_part_is_in():
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip().endswith('(3, 4, 4)')
+
+
+def test_operators_are_declared_only_where_no_library_of_torchvision_loads(tmp_path):
+    package = tmp_path / 'torchvision'
+    package.mkdir()
+    (package / '__init__.py').touch()
+    found = package / '_C_stable.so'
+    code = (
+        f'import sys; sys.path.insert(0, {str(tmp_path)!r})\n'
+        'from gleam_mm import compat\n'
+        'import torch, torchvision\n'
+        'print(len(compat._libraries), hasattr(torch.ops.torchvision, "nms"))\n'
+    )
+    for make, expected in (
+        (lambda: shutil.copy(_ctypes.__file__, found), '0 False'),  # loads, whatever it has
+        (lambda: found.write_bytes(b'of another build'), '1 True'),
+    ):
+        make()
+        run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+        assert (run.stdout.strip(), run.stderr) == (expected, '')
 
 
 def test_import_is_quiet():
