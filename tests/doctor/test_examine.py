@@ -11,13 +11,12 @@ from backbones import CONFIGS, WIDTH
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-import gleam_mm
 from gleam_mm.config import RecipeError, recipes
 from gleam_mm.doctor import examine, runtime, schedule
 from gleam_mm.doctor.findings import Findings
 from gleam_mm.doctor.schedule import HIGHEST_RATES
 
-ROOT = Path(gleam_mm.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / 'gleam_mm' / 'weights' / 'vit-mini.safetensors'
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import gleam_mm
 from gleam_mm.doctor import LiveMemory, forecast
 from gleam_mm.doctor.memory import forecasts
 from gleam_mm.models import build_model
 
-ROOT = Path(gleam_mm.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')

@@ -227,6 +227,7 @@ def test_copies_are_independent(copier, forms, vit, images):
     assert torch.equal(vit(images)[0], plain)
 
 
+@pytest.mark.skipif(torch.__version__ < '2.10', reason='loses sight of what a Site remembers')
 @pytest.mark.parametrize('forms', [EVERYTHING, LIGHT])
 def test_compiles_without_graph_breaks(forms, backbone, images):
     method = attached(backbone, subnet=forms).eval()
