@@ -88,12 +88,13 @@ class _Mix(torch.autograd.Function):
         gates = kernels.new_empty(batch, experts)
         slopes = z.new_empty(batch, experts, dtype=torch.float32)
         means = router.new_empty(batch, z.shape[2])
-        fused_moe_kernels.forward[(batch,)](
-            z, kernels, router, z if noise is None else noise.float(),
-            mixed, gates, slopes, means,
-            *_sizes(z, grid, experts), choice.top_k, choice.noise_floor,
-            noisy=noise is not None, **_blocks(z, experts),
-        )  # fmt: skip
+        with torch.cuda.device_of(z):  # where Triton starts it
+            fused_moe_kernels.forward[(batch,)](
+                z, kernels, router, z if noise is None else noise.float(),
+                mixed, gates, slopes, means,
+                *_sizes(z, grid, experts), choice.top_k, choice.noise_floor,
+                noisy=noise is not None, **_blocks(z, experts),
+            )  # fmt: skip
         ctx.save_for_backward(z, kernels, router, gates, slopes, means)
         ctx.grid = grid
         return mixed
@@ -106,12 +107,13 @@ class _Mix(torch.autograd.Function):
         grad_z = torch.empty_like(z)
         grad_kernel = kernels.new_empty(len(z), kernels[0].numel())  # of each image
         grad_logits = router.new_empty(len(z), router.shape[1])
-        fused_moe_kernels.backward[(len(z),)](
-            z, grad.contiguous(), kernels, router, gates, slopes,
-            grad_z, grad_kernel, grad_logits,
-            *_sizes(z, ctx.grid, experts),
-            noisy=router.shape[1] > experts, **_blocks(z, experts),
-        )  # fmt: skip
+        with torch.cuda.device_of(z):
+            fused_moe_kernels.backward[(len(z),)](
+                z, grad.contiguous(), kernels, router, gates, slopes,
+                grad_z, grad_kernel, grad_logits,
+                *_sizes(z, ctx.grid, experts),
+                noisy=router.shape[1] > experts, **_blocks(z, experts),
+            )  # fmt: skip
         grad_kernels = (gates.T @ grad_kernel).view_as(kernels)
         return grad_z, grad_kernels, means.T @ grad_logits, None, None, None
 

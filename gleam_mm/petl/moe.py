@@ -347,8 +347,11 @@ def _kernel_holds(device: torch.device, dtype: torch.dtype, channels: int) -> bo
         torch.autocast(device.type, enabled=False),
         torch.enable_grad(),
     ):
+        torch.manual_seed(0)
         grid = Grid(1, 5, 6)
-        moe = ConvMoE(channels).to(device, dtype)
+        single = dtype is torch.float32
+        # Rounded otherwise, two experts may change places: less precise, all serve.
+        moe = ConvMoE(channels, num_experts=4, top_k=2 if single else 4).to(device, dtype)
         z = torch.randn(3, grid.tokens, channels, device=device, dtype=dtype, requires_grad=True)
         noise = torch.randn(3, moe.num_experts, device=device)
         mixture, choice = moe.mixture(), Choice(moe.top_k, moe.noise_floor)
@@ -362,7 +365,7 @@ def _kernel_holds(device: torch.device, dtype: torch.dtype, channels: int) -> bo
                 for mixed in (fused, plain)
             ]
             wrong = max(float((a - b).norm() / b.norm()) for a, b in zip(*results, strict=True))
-            holds = wrong < (1e-3 if dtype is torch.float32 else 0.05)
+            holds = wrong < (0.01 if single else 0.05)  # PyTorch's convolutions may be in TF32
             why = f'it differs from PyTorch by {wrong:.1%}'
         except Exception as error:  # whatever a compiler or a driver raises
             holds, why = False, f'{type(error).__name__}: {error}'

@@ -29,6 +29,12 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch):
+    """No TF32 in what it is compared with."""
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+
+
 def both(grid, channels, top_k, experts, training, dtype=torch.float32):
     """Outputs and gradients of PyTorch's operations and of the kernel."""
     torch.manual_seed(0)
