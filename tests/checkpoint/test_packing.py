@@ -101,4 +101,4 @@ def test_what_was_not_packed_is_refused(change, message):
 )
 def test_a_form_that_there_is_not_is_refused(form, tmp_path):
     with pytest.raises(CheckpointError, match=r'packed is not a mapping of matrices'):
-        save_adapter(tmp_path / 'a', {'w': torch.ones(2, 2)}, {'packed': {'w': form}})
+        save_adapter(tmp_path / 'a.safetensors', {'w': torch.ones(2, 2)}, {'packed': {'w': form}})

@@ -80,12 +80,12 @@ def test_the_graph_that_is_exported_is_the_same_function():
     expected = model(images)
     summed = []
 
-    def sum_experts(z, grid, gate_images=mixer._gate_images):
+    def sum_experts(z, grid, mixture, gate_images=mixer._gate_images):
         inside = grid.split(z)[1]
-        weights = mixer.route(inside.mean(1))
-        mixed = mixer._sum_experts(inside, weights, grid)
+        weights = mixer.route(inside.mean(1), mixture.router)
+        mixed = mixer._sum_experts(inside, weights, grid, mixture.kernels)
         summed.append(1)
-        whole = gate_images(z, grid)
+        whole = gate_images(z, grid, mixture)
         return grid.join(grid.split(whole)[0], mixed)
 
     mixer._gate_images = sum_experts

@@ -76,7 +76,7 @@ def race(storage, processes):
     ]
     for worker in workers:
         worker.start()
-    done = [queue.get() for _ in workers]
+    done = [queue.get(timeout=300) for _ in workers]  # none comes from one that has failed
     for worker in workers:
         worker.join()
     return done
