@@ -300,7 +300,7 @@ class PETLMethod(Checked, BaseModule):
             backbone: A backbone that one of the registered layouts supports.
             probe: Whether to prove by one small pass that the backbone computes through the sites,
                 where it has no method yet; see :func:`~gleam_mm.petl.probe.probe`.
-            recompute: Whether to save that memory; it needs PyTorch 2.8 or newer.
+            recompute: Whether to save that memory.
 
         Raises:
             RuntimeError: The method is attached already, or it and another one on this backbone

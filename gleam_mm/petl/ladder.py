@@ -13,7 +13,7 @@ GLEAM                     yes    yes  yes
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -257,7 +257,9 @@ class LadderMethod(PETLMethod):
         for site in self.sites.values():
             shape = site.in_features, site.out_features
             alike.setdefault((site.stage, site.blocks_in, site.blocks_out, *shape), []).append(site)
-        mixtures = iter(self.shared['mixer'].mixtures(len(self.sites)) if self.reads_grid else ())
+        mixtures: Iterator[Mixture] = iter(())
+        if 'mixer' in self.shared:
+            mixtures = iter(self.shared['mixer'].mixtures(len(self.sites)))
         for sites in alike.values():
             for site, (down, up) in zip(sites, self._matrices(sites), strict=True):
                 self._pass.weights[site.key] = SiteWeights(down, up, next(mixtures, None))
@@ -277,15 +279,13 @@ class LadderMethod(PETLMethod):
     @constant
     def _weights(self, site: Site) -> SiteWeights:
         ((down, up),) = self._matrices([site])
-        mixture = self.shared['mixer'].mixture() if self.reads_grid else None
+        mixture = self.shared['mixer'].mixture() if 'mixer' in self.shared else None
         return SiteWeights(down, up, mixture)
 
     def _matrices(self, sites: Sequence[Site]) -> list[tuple[Tensor, Tensor]]:
         """The two matrices of each of some sites of one shape, that share their projections.
 
-        The second one has its columns one after the other in memory. The two products of a Linear's
-        backward pass then are of long rows; of rows of four numbers they take up to eight times as
-        long on a CPU.
+        The second one lies in memory as :func:`~gleam_mm.petl.lowrank.by_columns` would have it.
         """
         first, count, rank = sites[0], len(sites), self.rank
         projection = self.projection(first)
@@ -295,9 +295,8 @@ class LadderMethod(PETLMethod):
         if self._transforms_first(first):
             if first.blocks_in > 1:
                 local = local.transpose(1, 2)
-            downs = (local.reshape(-1, rank) @ down).view(
-                count, -1, down.shape[1] * first.blocks_in
-            )
+            columns = first.blocks_in * down.shape[1]
+            downs = (local.reshape(-1, rank) @ down).view(count, -1, columns)
             pairs = zip(downs.unbind(), for_each(up.contiguous(), count), strict=True)
         else:
             local = local.transpose(2, 3) if first.blocks_in > 1 else local.permute(0, 3, 1, 2)

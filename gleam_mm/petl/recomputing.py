@@ -147,7 +147,7 @@ def recomputing(*read: Any) -> AbstractContextManager:
             source = getattr(holder, _SOURCE, None)
             if holder is not None and source is not None and source.fits(holder):
                 found[_memory(holder)] = source
-    if not found or _others_keep():
+    if not found or _hooks() is not None:
         return nullcontext()
 
     def pack(saved: Tensor) -> Tensor | _Recomputed:
@@ -166,12 +166,6 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _others_keep() -> bool:
-    """Whether gradient checkpointing, say, says what is kept; PyTorch before 2.8 does not tell."""
-    asked = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
-    return asked is None or asked(True) is not None
-
-
 def recomputed_elsewhere() -> bool:
     """Whether others, such as gradient checkpointing, decide here what autograd keeps.
 
@@ -180,9 +174,14 @@ def recomputed_elsewhere() -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    asked = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
-    hooks = asked and asked(True)
-    return asked is None or (hooks is not None and hooks[1] is not _unpack)
+    hooks = _hooks()
+    return hooks is not None and hooks[1] is not _unpack
+
+
+def _hooks() -> tuple | None:
+    """The hooks that decide here what autograd keeps, ours or others', where there are any."""
+    hooks: tuple | None = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks
 
 
 def _unpack(packed: Tensor | _Recomputed) -> Tensor:
