@@ -66,14 +66,14 @@ class RoutingProbe:
             for site in self.sites
         ]
         self.mixer.route = partial(self._route, self.mixer.route)
-        self.mixer.fused = False  # one kernel tells no gates
+        self._fused, self.mixer.fused = self.mixer.fused, False  # one kernel tells no gates
         return self
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         del self.mixer.route  # that of the instance; the class has the real one
-        self.mixer.fused = True
+        self.mixer.fused = self._fused
 
     def take(self) -> dict[str, Tensor]:
         """Hands over the decisions of the last forward pass.

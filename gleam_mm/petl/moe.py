@@ -291,7 +291,8 @@ class ConvMoE(Checked, nn.Module):
         """Equation 9 with one decision an image: sums the experts' kernels, then convolves."""
         batch, _, channels = z.shape
         if self._fuses(z, grid, mixture):
-            noise = torch.randn(batch, self.num_experts, device=z.device) if self.training else None
+            if self.training and noise is None:
+                noise = torch.randn(batch, self.num_experts, device=z.device)
             return mix_fused(z, *mixture, noise, grid, Choice(self.top_k, self.noise_floor))
         outside, mixed = grid.split(z)
         # Tokens that are no part of an image, such as prompts on their own, decide by themselves.
@@ -319,9 +320,8 @@ class ConvMoE(Checked, nn.Module):
 
     def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid, kernels: Tensor) -> Tensor:
         """The same with the sum after the convolution: the batch is then no number of groups."""
-        experts = _convolve(inside, kernels.flatten(0, 1), grid).unflatten(
-            2, (self.num_experts, self.channels)
-        )
+        experts = _convolve(inside, kernels.flatten(0, 1), grid)
+        experts = experts.unflatten(2, (self.num_experts, self.channels))
         return (weights[:, None, :, None] * experts).sum(2)
 
     def _gate_tokens(self, z: Tensor, grid: Grid, mixture: Mixture) -> Tensor:

@@ -98,9 +98,10 @@ def test_a_gpu_takes_it(training, monkeypatch):
 def pretended_gpu(monkeypatch):
     """This device takes the kernel, as far as the module can tell."""
     monkeypatch.setattr('gleam_mm.petl.moe.fusible', lambda *args: True)
-    moe_file._kernel_holds.cache_clear()
+    holds = moe_file._kernel_holds
+    holds.cache_clear()
     yield
-    moe_file._kernel_holds.cache_clear()
+    holds.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,18 @@ def test_a_kernel_that_fails_is_not_used(kernel, why, pretended_gpu, monkeypatch
     moe.fused = False
     torch.manual_seed(0)
     torch.testing.assert_close(mixed, moe(z, grid), rtol=0, atol=0)
+
+
+def test_noise_that_is_given_is_not_drawn(pretended_gpu, monkeypatch):
+    taken = []
+    monkeypatch.setattr(moe_file, '_kernel_holds', lambda *args: True)
+    monkeypatch.setattr(moe_file, 'mix_fused', lambda z, *args: taken.append(args[2]) or z)
+    moe = ConvMoE(4)
+    noise, tokens = torch.randn(2, 4), (torch.randn(2, 13, 4), Grid(1, 3, 4), moe.mixture())
+    moe._gate_images(*tokens, noise)
+    moe._gate_images(*tokens)
+    moe.eval()._gate_images(*tokens)
+    assert taken[0] is noise and taken[1].shape == (2, 4) and taken[2] is None
 
 
 @needs_triton
@@ -188,4 +201,4 @@ def test_by_the_interpreter():
         text=True,
     )
     assert told.returncode == 0, told.stdout
-    assert '16 passed' in told.stdout, told.stdout
+    assert '17 passed' in told.stdout, told.stdout
