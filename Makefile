@@ -39,6 +39,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt requirements/serve.txt
 	$(BIN)/python -m pip install -r requirements/dev.txt -r requirements/serve.txt
 	touch $@
 
+$(VENV)/deepspeed/.stamp: $(VENV)/.dev requirements/deepspeed.txt
+	$(BIN)/python -m pip install --no-deps --target $(@D) --upgrade -r requirements/deepspeed.txt
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
 	$(BIN)/python -m pip install -r requirements/docs.txt
 	touch $@
@@ -86,8 +90,9 @@ test: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow'
 
 # The matrix as a whole compares docs/conformance.md with what it has seen.
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(VENV)/deepspeed/.stamp
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m slow --ignore=tests/conformance
+	$(TEST_ENV) PYTHONPATH=$(VENV)/deepspeed $(BIN)/python -m pytest tests/engine/test_zero.py
 	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance
 
 test-onedl: $(VENV_ONEDL)/.dev

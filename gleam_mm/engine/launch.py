@@ -42,8 +42,8 @@ _REPLACING = (
 
 _NO_STRATEGIES = (
     "MMEngine's strategies neither write adapters nor resume a training where it stopped; take "
-    'strategy=fsdp on the command line, or configs/_base_/strategies/fsdp.py among the _base_ of '
-    'the config, which shards the frozen weights'
+    'strategy=fsdp or strategy=deepspeed on the command line, or that file of '
+    'configs/_base_/strategies among the _base_ of the config, which shares the frozen weights out'
 )
 
 TRAINING_KEYS = (
@@ -286,18 +286,16 @@ def check_strategy(cfg: Config) -> None:
     hooks = [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]
     if any('EMAHook' in str(hook.get('type')) for hook in hooks if isinstance(hook, dict)):
         raise ValueError(
-            'EMAHook copies the whole model, and ShardedDataParallel shares its frozen weights '
-            'out: do without one of them'
+            f'EMAHook copies the whole model, and {wrapper} shares its frozen weights out: do '
+            'without one of them'
         )
     if any(hook.get('cache_features') for hook in hooks if isinstance(hook, dict)):
         raise ValueError(
-            'cache_features computes blocks one by one, which ShardedDataParallel has shared out: '
-            'do without one of them'
+            f'cache_features computes blocks one by one, which {wrapper} has shared out: do '
+            'without one of them'
         )
     if cfg.get('compile'):
-        raise ValueError(
-            'compile=True has not been tried with ShardedDataParallel: do without one of them'
-        )
+        raise ValueError(f'compile=True has not been tried with {wrapper}: do without one of them')
 
 
 def scale_learning_rate(cfg: Config) -> None:

@@ -88,7 +88,7 @@ def of_training(
     adapter = work_dir / ADAPTER
     if isinstance(model, PETLClassifier):
         counted = params.count(model)
-        backbone = sum(parameter.numel() for parameter in model.backbone.parameters())
+        backbone = params.size(model.backbone)
         lines.append(
             (
                 'trainable',

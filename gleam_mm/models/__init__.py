@@ -8,6 +8,7 @@ from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.petl_backbone import PETLBackbone
 from gleam_mm.models.sharded import ShardedDataParallel
 from gleam_mm.models.teacher import Teacher
+from gleam_mm.models.zero import ZeroDataParallel
 
 __all__ = [
     'CosineClsHead',
@@ -17,6 +18,7 @@ __all__ = [
     'ShardedDataParallel',
     'Teacher',
     'TokenPool',
+    'ZeroDataParallel',
     'build_model',
     'load_model',
 ]

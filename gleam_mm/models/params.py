@@ -70,7 +70,7 @@ def count(model: PETLClassifier) -> ParameterCount:
     """Counts the parameters of a model."""
     head = _trained(module for module in (model.neck, model.head) if module is not None)
     trainable = sum(parameter.numel() for _, parameter in model.petl.trainable_parameters())
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = size(model)
     return ParameterCount(
         trainable=trainable,
         shared=_trained([model.petl.shared]),
@@ -79,6 +79,11 @@ def count(model: PETLClassifier) -> ParameterCount:
         frozen=total - trainable - head,
         adapter_bytes=_file_size(pack(model.state_dict(), packed_matrices(model))),
     )
+
+
+def size(module: nn.Module) -> int:
+    """Numbers in all parameters of a module, those included that DeepSpeed has shared out."""
+    return sum(getattr(p, 'ds_numel', p.numel()) for p in module.parameters())
 
 
 @contextmanager

@@ -42,12 +42,16 @@ class ShardedDataParallel(MMDistributedDataParallel):
     """
 
     def __init__(self, module: nn.Module, broadcast_buffers: bool = False, **kwargs: Any) -> None:
-        shard(module)
+        self._share_out(module)
         frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
         self._set_params_and_buffers_to_ignore_for_model(module, frozen)
         super().__init__(
             module=module.to(get_device()), broadcast_buffers=broadcast_buffers, **kwargs
         )
+
+    def _share_out(self, model: Any) -> None:
+        """Takes from this process what it need not keep of the frozen weights."""
+        shard(model)
 
 
 def shard(model: Any) -> None:
@@ -56,14 +60,12 @@ def shard(model: Any) -> None:
     Raises:
         ValueError: As :class:`ShardedDataParallel`.
     """
-    _check(model)
-    model.pin_fingerprint()
-    found = all_gather_object(model.backbone_fingerprint())
-    if len({*found}) > 1:
+    if 'ignored_params' not in signature(fully_shard).parameters:
         raise ValueError(
-            'the processes have backbones of other weights, which cannot be shared out: give all '
-            'machines the same file of weights'
+            f'ShardedDataParallel needs a newer PyTorch than {torch.__version__}, whose '
+            'fully_shard leaves out what it is told to (ignored_params)'
         )
+    check_frozen_alike(model, 'ShardedDataParallel')
     # Scalars cannot be shared out.
     whole = {p for p in model.backbone.parameters() if p.requires_grad or p.dim() == 0}
     mesh = init_device_mesh(get_device(), (get_world_size(),))
@@ -80,37 +82,43 @@ def _without_views(module: nn.Module, args: tuple, output: Any) -> Any:
     return tree_map_only(Tensor, lambda x: x.clone() if x._is_view() else x, output)
 
 
-def _check(model: Any) -> None:
-    """Refuses what cannot be shared out.
+def check_frozen_alike(model: Any, wrapper: str) -> None:
+    """Refuses a model whose frozen weights cannot be shared out among the processes.
+
+    Args:
+        model: What is to be wrapped. Its fingerprint is computed, while its weights are whole.
+        wrapper: What wraps it, for the message.
 
     Raises:
         ValueError: As :class:`ShardedDataParallel`.
     """
-    if 'ignored_params' not in signature(fully_shard).parameters:
-        raise ValueError(
-            f'ShardedDataParallel needs a newer PyTorch than {torch.__version__}, whose '
-            'fully_shard leaves out what it is told to (ignored_params)'
-        )
     if not isinstance(model, Adapted):
         raise ValueError(
-            f'ShardedDataParallel shards a frozen backbone, and {type(model).__name__} has none: '
+            f'{wrapper} shards a frozen backbone, and {type(model).__name__} has none: '
             'leave model_wrapper_cfg out'
         )
     frozen = [p for p in model.backbone.parameters() if not p.requires_grad]
     if not frozen:
         raise ValueError(
-            f'{model.petl.title} trains the whole backbone, and ShardedDataParallel shards what is '
+            f'{model.petl.title} trains the whole backbone, and {wrapper} shards what is '
             'frozen: leave model_wrapper_cfg out'
         )
     for parameter in frozen:
         if type(parameter) is not nn.Parameter or not parameter.is_floating_point():
             raise ValueError(
-                'ShardedDataParallel does not shard quantised weights: leave model_wrapper_cfg '
+                f'{wrapper} does not shard quantised weights: leave model_wrapper_cfg '
                 'out, or build the backbone in floating point'
             )
     for member in model.petl.members():
         if overrides(member, 'calibrate'):
             raise ValueError(
                 f'{member.title} looks at the whole backbone before it trains, which '
-                'ShardedDataParallel has shared out: leave model_wrapper_cfg out'
+                f'{wrapper} has shared out: leave model_wrapper_cfg out'
             )
+    model.pin_fingerprint()
+    found = all_gather_object(model.backbone_fingerprint())
+    if len({*found}) > 1:
+        raise ValueError(
+            'the processes have backbones of other weights, which cannot be shared out: give all '
+            'machines the same file of weights'
+        )

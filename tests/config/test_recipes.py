@@ -216,7 +216,9 @@ def test_a_strategy_by_an_option(elsewhere):
     assert cfg.pop('model_wrapper_cfg') == dict(type='ShardedDataParallel')
     plain.model.petl.rank = 3
     assert cfg.to_dict() == plain.to_dict()
-    with pytest.raises(RecipeError, match=r'strategy=zero3: unknown strategy; there is fsdp\.'):
+    with pytest.raises(
+        RecipeError, match=r'strategy=zero3: unknown strategy; there is deepspeed, fsdp\.'
+    ):
         recipes.load('vit-b_lora_vtab-cifar', {'strategy': 'zero3'})
 
 
