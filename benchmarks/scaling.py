@@ -126,7 +126,7 @@ class Point:
     added_operations: int
 
 
-class _Calls(TorchDispatchMode):
+class Calls(TorchDispatchMode):
     """Counts calls of kernels, of which a view is none, and notes the memory that they take."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _Calls(TorchDispatchMode):
 def count(model: nn.Module, image_size: int) -> dict[str, int]:
     """Counts a training step of a model without weights."""
     images = torch.empty(BATCH, 3, image_size, image_size, device='meta')
-    with FlopCounterMode(display=False) as flops, _Calls() as calls:
+    with FlopCounterMode(display=False) as flops, Calls() as calls:
         outputs = model(images)
         kept = calls.kept(model)  # by the graph, for the backward pass
         outputs.sum().backward()

@@ -42,13 +42,11 @@ class Grid(NamedTuple):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, C) outside of the grid, those behind it last, and the tokens on it."""
-        outside = x[:, : self.prefix]
-        if not self.prefix and not self.suffix:  # a slice would cost autograd a copy
-            return outside, x
-        end = self.prefix + self.height * self.width
-        if self.suffix:
-            outside = torch.cat((outside, x[:, end:]), dim=1)
-        return outside, x[:, self.prefix : end]
+        if not self.prefix and not self.suffix:  # parts would cost autograd a copy
+            return x[:, :0], x
+        # Not by slices, each of whose gradients would be as large as x.
+        before, inside, behind = x.split((self.prefix, self.height * self.width, self.suffix), 1)
+        return torch.cat((before, behind), dim=1) if self.suffix else before, inside
 
     def join(self, outside: Tensor, inside: Tensor) -> Tensor:
         """Undoes :meth:`split`."""

@@ -60,12 +60,13 @@ class DyLoRA(LoRA):
         self.served = rank
 
     def begin(self) -> None:
-        """Draws the rank of a training step."""
+        """Draws the rank of a training step, before matrices of that rank are made ready."""
         if self.training:
             # Text, for Python hashes what it seeds with alike everywhere only if it is that.
             generator = random.Random(f'{self.seed} {self.step.item()}')
             self._drawn = generator.randint(1, self.rank)
             self.step += 1
+        super().begin()
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The first rows of A and columns of B."""

@@ -28,7 +28,7 @@ from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE, Mixture
 from gleam_mm.petl.recomputing import recomputed_elsewhere
-from gleam_mm.petl.sharing import for_each
+from gleam_mm.petl.sharing import for_each, stacked
 
 
 class SharedProjection(Rounded):
@@ -290,7 +290,7 @@ class LadderMethod(PETLMethod):
         first, count, rank = sites[0], len(sites), self.rank
         projection = self.projection(first)
         down, up = projection.matrix('down'), projection.matrix('up').T
-        local = torch.stack([self.local_weight(site) for site in sites])
+        local = stacked([self.local_weight(site) for site in sites])
         local = local.flatten(1, 2)  # (sites, blocks, r, r)
         if self._transforms_first(first):
             if first.blocks_in > 1:

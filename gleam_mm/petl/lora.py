@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive, Probability
-from gleam_mm.layouts import Site
+from gleam_mm.layouts import PassState, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.bottleneck import TokenGate
-from gleam_mm.petl.lowrank import STARTS, add_update
+from gleam_mm.petl.lowrank import STARTS, add_update, together
+from gleam_mm.petl.recomputing import recomputed_elsewhere
 from gleam_mm.registry import MODELS
 
 
@@ -60,6 +61,13 @@ class LowRankPair(Rounded):
         return torch.cat((self.down, self.first_down)), torch.cat((self.up, -self.first_up), dim=1)
 
 
+class _Pass(PassState):
+    """The matrices of all sites, for a pass in training."""
+
+    def __init__(self) -> None:
+        self.factors: dict[str, tuple[Tensor, Tensor]] = {}
+
+
 @MODELS.register_module()
 class LoRA(PETLMethod):
     r"""Low-rank adaptation (Hu et al., ICLR 2022; GLEAM, equation 6).
@@ -104,6 +112,8 @@ class LoRA(PETLMethod):
     """
 
     projects_input = True
+    alike_everywhere = True
+    """Whether sites of one shape have matrices of one shape, which draw nothing at random."""
 
     def __init__(
         self,
@@ -130,6 +140,7 @@ class LoRA(PETLMethod):
         self.drop_rate = drop_rate
         self.init = init
         self.train_down = train_down
+        self._pass = _Pass()
 
     def build(self, sites: list[Site]) -> None:
         """Creates one pair of matrices a site."""
@@ -162,9 +173,31 @@ class LoRA(PETLMethod):
         """The matrices whose product is the update of a site's weight, but for the scale."""
         return self.local[site.key].factors()
 
+    def begin(self) -> None:
+        """Makes the matrices of all sites ready, those of one shape together, in training."""
+        self._pass.factors = {}
+        together_pays = self.alike_everywhere and self.training and torch.is_grad_enabled()
+        if not together_pays or recomputed_elsewhere():
+            return
+        alike: dict[tuple[int, int], list[Site]] = {}
+        for site in self.sites.values():
+            alike.setdefault((site.in_features, site.out_features), []).append(site)
+        for sites in alike.values():
+            ready = together([self.factors(site, training=True) for site in sites])
+            for site, pair in zip(sites, ready, strict=True):
+                self._pass.factors[site.key] = pair
+
+    def end(self, output: Any) -> Any:
+        """Forgets them."""
+        self._pass.factors = {}
+        return output
+
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update to the frozen Linear's output."""
-        down, up = self.factors(site, self.training)
+        ready = self._pass.factors.get(site.key)
+        if ready is None or not torch.is_grad_enabled() or recomputed_elsewhere():
+            ready = self.factors(site, self.training)
+        down, up = ready
         z = F.linear(F.dropout(x, self.drop_rate, self.training), down)
         if self.gate:
             z = z * self.local[site.key].gate(x)

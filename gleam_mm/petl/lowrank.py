@@ -1,10 +1,12 @@
 """How a low-rank update starts, and how it is added to the output of a frozen Linear."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
+
+from gleam_mm.petl.sharing import lowered, stacked
 
 
 def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:
@@ -41,10 +43,21 @@ def by_columns(weight: Tensor) -> Tensor:
     """The same weight (m, r) with its columns one after the other in memory, if it widens.
 
     The two products of a Linear's backward pass then are of long rows; of rows of four numbers they
-    take up to eight times as long on a CPU.
+    take up to eight times as long on a CPU. Of several weights (sites, m, r) each is laid out so.
     """
-    rows, columns = weight.shape
-    return weight.T.contiguous().T if rows > columns else weight
+    rows, columns = weight.shape[-2:]
+    return weight.mT.contiguous().mT if rows > columns else weight
+
+
+def together(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The matrices A (r, n) and B (m, r) of many sites of one shape, ready to multiply with.
+
+    Autocast would lower each of them by itself, :func:`add_update` lay out each B, and their
+    gradients would take the same way back: six small operations a site, which cost more than their
+    arithmetic.
+    """
+    downs, ups = (lowered(stacked(matrices)) for matrices in zip(*pairs, strict=True))
+    return list(zip(downs.unbind(), by_columns(ups).unbind(), strict=True))
 
 
 def from_singular_values(

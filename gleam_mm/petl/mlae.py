@@ -36,6 +36,8 @@ class MLAE(LoRA):
             :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
+    alike_everywhere = False
+
     def __init__(
         self,
         rank: Positive = 8,

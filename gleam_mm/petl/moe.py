@@ -307,7 +307,7 @@ class ConvMoE(Checked, nn.Module):
             mixed = F.conv2d(image, kernels, padding=1, groups=batch)
             mixed = mixed.view(batch, channels, grid.height * grid.width).transpose(1, 2)
         if outside.shape[1]:
-            centre = kernels[:, :, 1, 1].view(batch, channels, channels)
+            centre = kernels.flatten(2)[..., 4].view(batch, channels, channels)
             mixed = grid.join(outside @ centre.transpose(1, 2), mixed)
         return mixed if self.biases is None else mixed + (weights @ self.biases).unsqueeze(1)
 

@@ -48,6 +48,8 @@ class SlicedPrompts(VPT):
 class SlicedLoRA(LoRA):
     """LoRA, of whose ranks each block uses the first few; arguments as :class:`SlicedPrompts`."""
 
+    alike_everywhere = False
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(max(sizes), alpha=max(sizes))
         self.sizes = sizes

@@ -1,4 +1,6 @@
-"""A tensor that many sites of a network compute with."""
+"""A tensor that many sites of a network compute with, or is made of what they have."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,3 +23,14 @@ def for_each(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
     """
     tensor = lowered(tensor)
     return tensor.expand(count, *tensor.shape).unbind() if count > 1 else (tensor,)
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as one, whose gradients lie in memory as they do.
+
+    So autograd keeps them for its parameters; others, it would copy one by one.
+    """
+    stack = torch.stack(tuple(tensors))
+    if stack.requires_grad and not torch.compiler.is_compiling():
+        stack.register_hook(Tensor.contiguous)
+    return stack

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, together
 
 
 def tensors(bias, x_needs_grad):
@@ -49,3 +49,26 @@ def test_second_derivatives_are_right():
 def test_precision_of_y_wins():
     y = torch.zeros(2, 4, dtype=torch.bfloat16)
     assert add_update(y, torch.ones(2, 3), torch.ones(4, 3), 1.0).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize('lower', [False, True])
+def test_together_is_each_by_itself(lower):
+    """The same matrices and gradients, B by columns, and gradients that lie as their matrices."""
+    torch.manual_seed(0)
+    pairs = [(torch.randn(3, 5), torch.randn(8, 3)) for _ in range(4)]
+    for matrix in (matrix for pair in pairs for matrix in pair):
+        matrix.requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16, enabled=lower):
+        ready = together(pairs)
+    for (down, up), (ready_down, ready_up) in zip(pairs, ready, strict=True):
+        dtype = torch.bfloat16 if lower else torch.float32
+        assert torch.equal(ready_down, down.to(dtype))
+        assert torch.equal(ready_up, up.to(dtype))
+        assert ready_up.T.is_contiguous()
+    for i, (down, up) in enumerate(ready):
+        loss = i * (down.float().sum() + up.float().square().sum())
+        loss.backward(retain_graph=True)
+    for i, (down, up) in enumerate(pairs):
+        torch.testing.assert_close(down.grad, torch.full_like(down, i))
+        torch.testing.assert_close(up.grad, 2 * i * up.to(dtype).float(), atol=0.02, rtol=0.01)
+        assert up.grad.is_contiguous()
