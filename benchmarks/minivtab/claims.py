@@ -12,8 +12,12 @@ from gleam_mm.report import paper
 RATES, MAIN, OTHERS = 'minivtab-rates', 'minivtab', 'minivtab-others'
 ABLATIONS, WIRINGS = 'minivtab-ablations', 'minivtab-wirings'
 SECOND_RATES = 'minivtab-second-rates'
-STUDIES = (RATES, MAIN, WIRINGS, ABLATIONS, SECOND_RATES, OTHERS)  # as `make bench` runs them
-METHODS = (MAIN, OTHERS)  # whose methods make up the table of all methods, and the front
+NEWER_RATES, NEWER = 'minivtab-newer-rates', 'minivtab-newer'
+STUDIES = (  # as `make bench` runs them
+    RATES, MAIN, WIRINGS, ABLATIONS, SECOND_RATES, OTHERS, NEWER_RATES, NEWER,
+)  # fmt: skip
+METHODS = (MAIN, OTHERS, NEWER)  # whose methods make up the table of all methods, and the front
+CHOOSING = (RATES, NEWER_RATES)  # which chose the learning rates of these methods
 VARIED = (WIRINGS, ABLATIONS, SECOND_RATES)  # whose variants must each have a comparison
 BACKBONE = 'vit-mini'
 
@@ -31,6 +35,19 @@ _HF_PEFT = {
     'randlora': 'RandLoRA',
     'vblora': 'VB-LoRA',
 }
+
+_NEWER = {
+    'adapter-plus': 'Adapter+',
+    'hydra': 'Hydra',
+    'dtl-plus': 'DTL+',
+    'bi-adaptformer': 'Bi-AdaptFormer, 1 bit',
+    'neuroada': 'NeuroAda',
+    'arc': 'ARC',
+    'rlrr': 'RLRR',
+    'mlae': 'MLAE',
+    'e2vpt': 'E2VPT',
+}
+_NAMES = {**paper.METHODS, **_HF_PEFT, **_NEWER}
 
 
 @dataclass(frozen=True)
@@ -179,15 +196,14 @@ def fronts(parameters: Mapping[str, int]) -> tuple[Claim, tuple[Comparison, ...]
 
 def is_variant(method: str, of: str) -> bool:
     """Whether a name is that of a variant of a method, and no method's own (as FacT-TK's is)."""
-    return method.startswith(f'{of}-') and method not in paper.METHODS
+    return method.startswith(f'{of}-') and method not in _NAMES
 
 
 def label(method: str) -> str:
     """How tables and figures call a method or variant."""
-    names = {**paper.METHODS, **_HF_PEFT}
-    if method in names:
-        return names[method]
-    for known in sorted(names, key=len, reverse=True):
+    if method in _NAMES:
+        return _NAMES[method]
+    for known in sorted(_NAMES, key=len, reverse=True):
         if method.startswith(f'{known}-'):
-            return f'{names[known]} {method.removeprefix(known)[1:]}'
+            return f'{_NAMES[known]} {method.removeprefix(known)[1:]}'
     return method

@@ -388,9 +388,9 @@ def _rates(trainings: Iterable[Record], used: Mapping[str, float]) -> str:
         trainings: The record.
         used: Method -> the rate of its final trainings.
     """
-    rows = [row for row in trainings if row.study == claims.RATES and row.phase == SELECT]
+    rows = [row for row in trainings if row.study in claims.CHOOSING and row.phase == SELECT]
     if not rows:
-        return f'Nothing is recorded of `{claims.RATES}` yet.'
+        return f'Nothing is recorded of {_names(claims.CHOOSING)} yet.'
     by_method: dict[str, dict[float, list[float | None]]] = {}
     for row in rows:
         by_method.setdefault(row.method, {}).setdefault(rate_of(row), []).append(row.accuracy)
