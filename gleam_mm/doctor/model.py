@@ -54,7 +54,7 @@ def check(cfg: Config, findings: Findings) -> PETLClassifier | None:
     _check_statistics(cfg, findings)
     _check_pooling(cfg, findings)
     counted = params.count(model)
-    share = counted.trainable / max(1, sum(p.numel() for p in model.backbone.parameters()))
+    share = counted.trainable / max(1, params.size(model.backbone))
     findings.ok(
         'method',
         f'{type(model.petl).__name__}: {counted.trainable:,} parameters, {share:.2%} of the '

@@ -58,6 +58,18 @@ def wrapped(**wrapper):
     return dict(model_wrapper_cfg=config.model_wrapper_cfg.to_dict())
 
 
+def assert_ended_alike(one, two):
+    """Two work directories have the same files, and weights but for rounding."""
+    one, two = final_state(one), final_state(two)
+    assert one['files'] == two['files']  # adapter.safetensors and epoch_1.pth to epoch_3.pth
+    for kind in ('weights', 'adapter'):
+        assert one[kind].keys() == two[kind].keys()
+        for name, tensor in one[kind].items():
+            torch.testing.assert_close(two[kind][name], tensor, atol=1e-5, rtol=0)
+    same = ('backbone_fingerprint', 'method', 'backbone', 'head')
+    assert_same(*({key: state['metadata'][key] for key in same} for state in (one, two)))
+
+
 class Watch(Hook):
     """Sees how much of the frozen weights a process holds between two steps."""
 
@@ -94,14 +106,7 @@ def test_two_that_share_are_as_one(method, make_runner, make_classifier, tmp_pat
 
     make_runner(model(), tmp_path / 'one', **options_for(1)).train()
     together(share, tmp_path / 'store')
-    one, two = (final_state(tmp_path / name) for name in ('one', 'two'))
-    assert one['files'] == two['files']  # adapter.safetensors and epoch_1.pth to epoch_3.pth
-    for kind in ('weights', 'adapter'):
-        assert one[kind].keys() == two[kind].keys()
-        for name, tensor in one[kind].items():
-            torch.testing.assert_close(two[kind][name], tensor, atol=1e-5, rtol=0)
-    same = ('backbone_fingerprint', 'method', 'backbone', 'head')
-    assert_same(*({key: state['metadata'][key] for key in same} for state in (one, two)))
+    assert_ended_alike(tmp_path / 'one', tmp_path / 'two')
 
 
 @needs_fsdp2

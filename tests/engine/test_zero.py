@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 from mmengine.hooks import Hook
-from runs import final_state
-from test_sharded import options_for, wrapped
+from test_sharded import METHODS as SHARDED
+from test_sharded import assert_ended_alike, options_for, wrapped
 from together import together
 
 from gleam_mm.checkpoint import read_adapter
@@ -24,12 +24,7 @@ else:
     deepspeed.ops.__compatible_ops__['deepspeed_shm_comm'] = False
 needs_deepspeed = pytest.mark.skipif(deepspeed is None, reason='DeepSpeed is not installed')
 
-METHODS = {
-    'GLEAM': dict(rank=4, num_experts=1, top_k=1),  # one expert: the gate's noise changes nothing
-    'VPT': {},  # adds tokens
-    'DTL': {},  # reads what blocks give
-    'GLoRA': {},  # computes with frozen weights
-}
+METHODS = {name: SHARDED[name] for name in ('GLEAM', 'VPT', 'DTL', 'GLoRA')}
 SHARED_OUT = dict(type='ZeroDataParallel', zero_optimization=dict(stage3_prefetch_bucket_size=0))
 
 
@@ -60,14 +55,7 @@ def test_two_that_share_are_as_one(method, make_runner, make_classifier, tmp_pat
 
     make_runner(model(), tmp_path / 'one', **options_for(1)).train()
     together(share, tmp_path / 'store')
-    one, two = (final_state(tmp_path / name) for name in ('one', 'two'))
-    assert one['files'] == two['files']  # adapter.safetensors and epoch_1.pth to epoch_3.pth
-    for kind in ('weights', 'adapter'):
-        assert one[kind].keys() == two[kind].keys()
-        for name, tensor in one[kind].items():
-            torch.testing.assert_close(two[kind][name], tensor, atol=1e-5, rtol=0)
-    for key in ('backbone_fingerprint', 'method', 'backbone', 'head'):
-        assert one['metadata'][key] == two['metadata'][key]
+    assert_ended_alike(tmp_path / 'one', tmp_path / 'two')
 
 
 @needs_deepspeed
