@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive, Probability
-from gleam_mm.layouts import LINEAR_ROLES, PassState, Site
+from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import add_update
 from gleam_mm.petl.moe import ConvMoE, Mixture
-from gleam_mm.petl.recomputing import recomputed_elsewhere
+from gleam_mm.petl.prepared import Prepared
 from gleam_mm.petl.sharing import for_each, stacked
 
 
@@ -113,13 +113,6 @@ class SiteWeights(NamedTuple):
     mixture: Mixture | None
 
 
-class _Pass(PassState):
-    """The weights of all sites, for a pass in training."""
-
-    def __init__(self) -> None:
-        self.weights: dict[str, SiteWeights] = {}
-
-
 class LadderMethod(PETLMethod):
     r"""A method whose projections are shared by the whole network (in Swin by a stage).
 
@@ -192,7 +185,7 @@ class LadderMethod(PETLMethod):
         self.local_init = local_init
         self.drop_rate = drop_rate
         self.mixes_blocks = mixer is not None and moe_side == 'wide'
-        self._pass = _Pass()
+        self._prepared = Prepared()
         if mixer is not None:
             self.shared['mixer'] = mixer
 
@@ -249,9 +242,7 @@ class LadderMethod(PETLMethod):
 
     def begin(self) -> None:
         """Makes the weights of all sites, where they are all that depends on parameters alone."""
-        together = self.training and torch.is_grad_enabled() and not self.drop_rate
-        self._pass.weights = {}
-        if not together or recomputed_elsewhere():
+        if not self._prepared.begin(self.training and not self.drop_rate):
             return
         alike: dict[tuple, list[Site]] = {}
         for site in self.sites.values():
@@ -262,19 +253,16 @@ class LadderMethod(PETLMethod):
             mixtures = iter(self.shared['mixer'].mixtures(len(self.sites)))
         for sites in alike.values():
             for site, (down, up) in zip(sites, self._matrices(sites), strict=True):
-                self._pass.weights[site.key] = SiteWeights(down, up, next(mixtures, None))
+                self._prepared.put(site, SiteWeights(down, up, next(mixtures, None)))
 
     def end(self, output: Any) -> Any:
         """Forgets them."""
-        self._pass.weights = {}
+        self._prepared.end()
         return output
 
     def site_weights(self, site: Site) -> SiteWeights:
         """The weights of one site."""
-        known = self._pass.weights.get(site.key)
-        if known is not None and torch.is_grad_enabled() and not recomputed_elsewhere():
-            return known
-        return self._weights(site)
+        return self._prepared.get(site) or self._weights(site)
 
     @constant
     def _weights(self, site: Site) -> SiteWeights:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive, Probability
-from gleam_mm.layouts import PassState, Site
+from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.bottleneck import TokenGate
 from gleam_mm.petl.lowrank import STARTS, add_update, together
-from gleam_mm.petl.recomputing import recomputed_elsewhere
+from gleam_mm.petl.prepared import Prepared
 from gleam_mm.registry import MODELS
 
 
@@ -59,13 +59,6 @@ class LowRankPair(Rounded):
         if self.first_up is None:
             return self.matrix('down'), self.matrix('up')
         return torch.cat((self.down, self.first_down)), torch.cat((self.up, -self.first_up), dim=1)
-
-
-class _Pass(PassState):
-    """The matrices of all sites, for a pass in training."""
-
-    def __init__(self) -> None:
-        self.factors: dict[str, tuple[Tensor, Tensor]] = {}
 
 
 @MODELS.register_module()
@@ -140,7 +133,7 @@ class LoRA(PETLMethod):
         self.drop_rate = drop_rate
         self.init = init
         self.train_down = train_down
-        self._pass = _Pass()
+        self._prepared = Prepared()
 
     def build(self, sites: list[Site]) -> None:
         """Creates one pair of matrices a site."""
@@ -175,9 +168,7 @@ class LoRA(PETLMethod):
 
     def begin(self) -> None:
         """Makes the matrices of all sites ready, those of one shape together, in training."""
-        self._pass.factors = {}
-        together_pays = self.alike_everywhere and self.training and torch.is_grad_enabled()
-        if not together_pays or recomputed_elsewhere():
+        if not self._prepared.begin(self.training and self.alike_everywhere):
             return
         alike: dict[tuple[int, int], list[Site]] = {}
         for site in self.sites.values():
@@ -185,19 +176,16 @@ class LoRA(PETLMethod):
         for sites in alike.values():
             ready = together([self.factors(site, training=True) for site in sites])
             for site, pair in zip(sites, ready, strict=True):
-                self._pass.factors[site.key] = pair
+                self._prepared.put(site, pair)
 
     def end(self, output: Any) -> Any:
         """Forgets them."""
-        self._pass.factors = {}
+        self._prepared.end()
         return output
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update to the frozen Linear's output."""
-        ready = self._pass.factors.get(site.key)
-        if ready is None or not torch.is_grad_enabled() or recomputed_elsewhere():
-            ready = self.factors(site, self.training)
-        down, up = ready
+        down, up = self._prepared.get(site) or self.factors(site, self.training)
         z = F.linear(F.dropout(x, self.drop_rate, self.training), down)
         if self.gate:
             z = z * self.local[site.key].gate(x)
