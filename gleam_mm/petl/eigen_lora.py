@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod, TrainedAdapter
 from gleam_mm.petl.constants import constant
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.registry import MODELS
 
 _LORA = 'LoRA'
@@ -126,7 +125,7 @@ class EigenLoRA(PETLMethod):
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the update to the frozen Linear's output."""
         down, up = self.local[site.key].factors()
-        return add_update(y, F.linear(x, down), up, self.scale)
+        return add_update(*project(y, x, down), up, self.scale)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Adds the update to the site's weight."""

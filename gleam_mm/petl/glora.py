@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES, Site
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.petl.supernet import SUPERNET, Genes, Genotype, Supernet
 from gleam_mm.registry import MODELS
 
@@ -206,7 +206,7 @@ class GLoRA(Supernet):
                 shift = _sum(shift, -scale * linear.bias)
             y = torch.addcmul(y, y, scale.to(y.dtype))
         if forms['B'] == LOW_RANK:
-            y = add_update(y, F.linear(x, supports.B_down), supports.B_up, 1.0)
+            y = add_update(*project(y, x, supports.B_down), supports.B_up, 1.0)
         elif forms['B'] != NONE:
             # A matrix whose columns are all the same multiplies the sum of the input.
             column = supports.tensor('B', forms['B']).flatten()

@@ -25,7 +25,7 @@ from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.constants import constant
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.petl.moe import ConvMoE, Mixture
 from gleam_mm.petl.prepared import Prepared
 from gleam_mm.petl.sharing import for_each, stacked
@@ -299,7 +299,7 @@ class LadderMethod(PETLMethod):
         if self.mixes_blocks:
             z = F.linear(x.unflatten(-1, (-1, down.shape[1])), down).flatten(-2)
         else:
-            z = F.linear(x, down)
+            y, z = project(y, x, down)
         if mixture is not None:
             z = self.mix(site, z, mixture)
         if self.training and self.drop_rate:

@@ -13,7 +13,7 @@ from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.bottleneck import TokenGate
-from gleam_mm.petl.lowrank import STARTS, add_update, together
+from gleam_mm.petl.lowrank import STARTS, add_update, project, together
 from gleam_mm.petl.prepared import Prepared
 from gleam_mm.registry import MODELS
 
@@ -186,7 +186,7 @@ class LoRA(PETLMethod):
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update to the frozen Linear's output."""
         down, up = self._prepared.get(site) or self.factors(site, self.training)
-        z = F.linear(F.dropout(x, self.drop_rate, self.training), down)
+        y, z = project(y, F.dropout(x, self.drop_rate, self.training), down)
         if self.gate:
             z = z * self.local[site.key].gate(x)
         return add_update(y, z, up, self.scale)

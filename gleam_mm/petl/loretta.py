@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.petl.tensor_train import TensorTrain
 from gleam_mm.registry import MODELS
 
@@ -76,7 +76,7 @@ class LoRETTA(PETLMethod):
         own = self.local[site.key]
         down, up = own.down.matrix(), own.up.matrix()
         if self.form == 'rep':
-            return add_update(y, F.linear(x, down), up, self.scale)
+            return add_update(*project(y, x, down), up, self.scale)
         return y + F.linear(F.gelu(F.linear(y, down, own.down_bias)), up, own.up_bias)
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

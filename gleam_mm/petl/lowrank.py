@@ -1,12 +1,91 @@
-"""How a low-rank update starts, and how it is added to the output of a frozen Linear."""
+"""How a low-rank update starts, reads what a frozen Linear reads, and is added to what it gives."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn import functional as F
 
+from gleam_mm.petl.recomputing import recomputed_elsewhere
 from gleam_mm.petl.sharing import lowered, stacked
+
+ACCUMULATING = ('cpu',)
+"""Types of devices on which :func:`project` spares autograd a sum. A short step on a GPU waits for
+Python, which this has to call for each site."""
+
+
+def project(y: Tensor, x: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """Projects what a Linear has read: ``z = A x``.
+
+    The gradient of x is a sum, what the Linear gives and what the projection gives. Autograd makes
+    a tensor of each, as wide as x, and adds them in a third pass. Here the second product is
+    accumulated into the first, where y tells that it is the plain product of x and a frozen weight
+    and the device is one of :data:`ACCUMULATING`.
+
+    Args:
+        y: Output of a Linear for x, of shape (..., m).
+        x: What it has read, of shape (..., n).
+        down: The weight A, of shape (r, n).
+
+    Returns:
+        y, to go on with in its place, and z of shape (..., r).
+    """
+    weight = _frozen_weight(y, x)
+    if weight is None:
+        return y, F.linear(x, down)
+    product = y if y._base is None else y._base
+    product, z = _Beside.apply(x, product.detach(), weight, down)
+    return product.view_as(y), z
+
+
+class _Beside(torch.autograd.Function):
+    """The product ``y = x W`` that there is already, and beside it ``z = A x``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, weight: Tensor, down: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, weight, down)
+        ctx.mark_dirty(y)  # it stays as it is, but autograd must take it for a result of this
+        return y, F.linear(x, down)
+
+    @staticmethod
+    def backward(ctx: Any, of_y: Tensor, of_z: Tensor) -> tuple[Tensor, None, None, Tensor | None]:
+        x, weight, down = ctx.saved_tensors
+        of_y, of_z = of_y.flatten(0, -2), of_z.flatten(0, -2)
+        of_x = (of_y @ weight.T).addmm_(of_z, down)
+        of_down = of_z.T @ x.flatten(0, -2) if ctx.needs_input_grad[3] else None
+        return of_x.view_as(x), None, None, of_down
+
+
+def _frozen_weight(y: Tensor, x: Tensor) -> Tensor | None:
+    """The weight W (n, m) where to autograd y is ``x W + b``, and W and b are constants."""
+    if not x.requires_grad or x.device.type not in ACCUMULATING:
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functorch_wrapped_tensor(x):
+        return None
+    if recomputed_elsewhere():
+        return None
+    if y._backward_hooks or y.retains_grad:  # which another tensor would not have
+        return None
+    product, _ = _behind_view(y.grad_fn, y.output_nr)
+    if product is None or product.name() not in ('AddmmBackward0', 'MmBackward0'):
+        return None
+    *bias, read, (weight, _) = product.next_functions
+    if weight is not None or any(node is not None for node, _ in bias):
+        return None
+    own = x.grad_fn, x.output_nr
+    return product._saved_mat2 if own in (read, _behind_view(*read)) else None
+
+
+def _behind_view(node: Any, output: int) -> tuple[Any, int]:
+    """What autograd has a view of, where tokens were taken for a matrix; or what is given."""
+    if node is not None and node.name() in ('ViewBackward0', 'UnsafeViewBackward0'):
+        return node.next_functions[0]
+    return node, output
 
 
 def add_update(y: Tensor, z: Tensor, up: Tensor, scale: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gleam_mm.arguments import NonNegative, Positive, Probability
 from gleam_mm.layouts import PassState, Site
 from gleam_mm.petl.base import PETLMethod
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.registry import MODELS
 
 
@@ -104,7 +104,7 @@ class MoLA(PETLMethod):
         """Adds what the chosen experts make of the input."""
         own = self.local[site.key]
         weights = self._route(own, x)
-        z = F.linear(F.dropout(x, self.drop_rate, self.training), own.down)
+        y, z = project(y, F.dropout(x, self.drop_rate, self.training), own.down)
         z = (z.unflatten(-1, (own.number, self.rank)) * weights[..., None].to(z.dtype)).flatten(-2)
         return add_update(y, z, own.up, self.scale)
 

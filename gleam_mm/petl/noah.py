@@ -13,7 +13,7 @@ from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
 from gleam_mm.petl.lora import LoRA, LowRankPair
-from gleam_mm.petl.lowrank import add_update
+from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.petl.supernet import Genes, Genotype, Supernet
 from gleam_mm.petl.vpt import VPT
 from gleam_mm.registry import MODELS
@@ -68,7 +68,7 @@ class SlicedLoRA(LoRA):
         if not (size := self.sizes[site.index]):
             return y
         pair = self.slices(site, size)
-        return add_update(y, F.linear(x, pair['down']), pair['up'], 1.0)
+        return add_update(*project(y, x, pair['down']), pair['up'], 1.0)
 
     def slices(self, site: Site, size: int) -> dict[str, Tensor]:
         """The parameters of a block with a smaller size."""

@@ -1,10 +1,11 @@
-"""Adding an update in place gives what adding it out of place gives, gradients included."""
+"""Low-rank updates in place, and projections, give what plain sums give, gradients included."""
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gleam_mm.petl.lowrank import add_update, together
+from gleam_mm.petl.lowrank import add_update, project, together
 
 
 def tensors(bias, x_needs_grad):
@@ -72,3 +73,147 @@ def test_together_is_each_by_itself(lower):
         torch.testing.assert_close(down.grad, torch.full_like(down, i))
         torch.testing.assert_close(up.grad, 2 * i * up.to(dtype).float(), atol=0.02, rtol=0.01)
         assert up.grad.is_contiguous()
+
+
+class Sums(TorchDispatchMode):
+    """Counts the tensors that are added to each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+        return function(*args, **(kwargs or {}))
+
+
+def apart(y, x, down):
+    """What :func:`project` says it does, in words of autograd."""
+    return y, F.linear(x, down)
+
+
+def matrices(trained=''):
+    leaf = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(8, 6, dtype=torch.float64, requires_grad='weight' in trained)
+    bias = torch.randn(8, dtype=torch.float64, requires_grad='bias' in trained)
+    down = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    return leaf, weight, bias, down
+
+
+def loss(both, tensors, read=lambda leaf: leaf * 1, change=lambda y, x: y):
+    leaf, weight, bias, down = tensors
+    x = read(leaf)
+    y, z = both(change(F.linear(x, weight, bias), x), x, down)
+    return y.sin().sum() + z.cos().sum()
+
+
+def check(tensors, **options):
+    losses = [loss(both, tensors, **options) for both in (project, apart)]
+    torch.testing.assert_close(*losses)
+    wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
+    torch.testing.assert_close(*(torch.autograd.grad(one, wanted) for one in losses))
+
+
+READ = {
+    'tokens': lambda leaf: leaf * 1,
+    'a matrix': lambda leaf: (leaf * 1).flatten(0, 1),
+    'images': lambda leaf: (leaf * 1).unflatten(0, (2, 1)),
+    'a part': lambda leaf: torch.cat((leaf, leaf), 1).chunk(2, 1)[1],
+    'what is no plain memory': lambda leaf: (leaf.mT * 1).mT,
+    'a leaf': lambda leaf: leaf,
+}
+
+
+@pytest.mark.parametrize('biased', [True, False])
+@pytest.mark.parametrize('read', READ)
+def test_projecting_gives_the_gradients_of_two_linears(read, biased):
+    leaf, weight, bias, down = matrices()
+    check((leaf, weight, bias if biased else None, down), read=READ[read])
+
+
+@pytest.mark.parametrize('biased', [True, False])
+@pytest.mark.parametrize('read', ['tokens', 'a matrix', 'images'])
+def test_projecting_adds_no_gradients_up(read, biased):
+    leaf, weight, bias, down = matrices()
+    tensors = leaf, weight, bias if biased else None, down
+    counts = []
+    for both in (project, apart):
+        made = loss(both, tensors, read=READ[read])
+        with Sums() as sums:
+            torch.autograd.grad(made, (leaf, down))
+        counts.append(sums.count)
+    assert counts == [0, 1]
+
+
+@pytest.mark.parametrize('tokens, rank', [(0, 3), (5, 0)])
+def test_nothing_to_project_has_no_gradient_to_give(tokens, rank):
+    leaf, weight, bias, down = matrices()
+    leaf, down = (part.detach().requires_grad_() for part in (leaf[:, :tokens], down[:rank]))
+    check((leaf, weight, bias, down))
+
+
+@pytest.mark.parametrize('trained', ['weight', 'bias', 'weight and bias'])
+def test_what_a_linear_trains_gets_its_gradient(trained):
+    check(matrices(trained))
+
+
+CHANGES = {
+    'scaled': lambda y, x: y * 2,
+    'in place': lambda y, x: y.add_(x.sum()),
+    'of something else': lambda y, x: y + x[..., :1],
+    'a part': lambda y, x: y[..., :4],
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_an_output_that_was_changed_keeps_what_changed_it(change):
+    check(matrices(), change=CHANGES[change])
+
+
+def test_what_the_linear_did_not_read_gets_a_gradient_of_its_own():
+    def of_another(both):
+        return lambda y, x, down: both(y, x.flip(0).contiguous(), down)
+
+    leaf, _, _, down = tensors = matrices()
+    losses = [loss(of_another(both), tensors) for both in (project, apart)]
+    torch.testing.assert_close(*(torch.autograd.grad(one, (leaf, down)) for one in losses))
+
+
+def test_another_part_of_the_same_split_is_not_what_the_linear_read():
+    leaf, weight, bias, down = matrices()
+    gradients = []
+    for both in (project, apart):
+        x, other = (leaf * 1).chunk(2)
+        y, z = both(F.linear(x, weight, bias), other, down)
+        gradients.append(torch.autograd.grad(y.sin().sum() + z.cos().sum(), (leaf, down)))
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_hook_on_the_output_still_sees_its_gradient():
+    leaf, weight, bias, down = matrices()
+    x, seen = leaf * 1, []
+    y = F.linear(x, weight, bias)
+    y.register_hook(seen.append)
+    project(y, x, down)[0].sin().sum().backward()
+    torch.testing.assert_close(seen, [F.linear(x, weight, bias).cos()])
+
+
+def test_an_output_that_is_to_retain_its_gradient_has_it():
+    leaf, weight, bias, down = matrices()
+    x = leaf * 1
+    y = F.linear(x, weight, bias)
+    y.retain_grad()
+    project(y, x, down)[0].sin().sum().backward()
+    torch.testing.assert_close(y.grad, y.detach().cos())
+
+
+def test_second_derivatives_of_projecting_are_right():
+    leaf, weight, bias, down = matrices()
+
+    def function(leaf, down):
+        x = leaf.tanh()
+        y, z = project(F.linear(x, weight, bias), x, down)
+        return y.tanh(), z.tanh()
+
+    assert torch.autograd.gradcheck(function, (leaf, down))
+    assert torch.autograd.gradgradcheck(function, (leaf, down))
