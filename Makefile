@@ -62,7 +62,8 @@ bank: $(VENV)/.runtime
 
 # Sweeps go on where they were stopped, so that this can be interrupted and called again.
 SWEEPS := minivtab-rates minivtab minivtab-wirings minivtab-ablations minivtab-second-rates \
-	minivtab-others minivtab-newer-rates minivtab-newer
+	minivtab-others minivtab-newer-rates minivtab-newer \
+	minivtab-tuned minivtab-tuned-rivals minivtab-tuned-others
 bench: $(VENV)/.dev
 	$(BIN)/python tools/sweep.py estimate minivtab
 	for sweep in $(SWEEPS); do \

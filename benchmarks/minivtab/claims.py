@@ -18,6 +18,9 @@ STUDIES = (  # as `make bench` runs them
 )  # fmt: skip
 METHODS = (MAIN, OTHERS, NEWER)  # whose methods make up the table of all methods, and the front
 CHOOSING = (RATES, NEWER_RATES)  # which chose the learning rates of these methods
+TUNED = (  # the second edition, whose tables stand apart
+    'minivtab-tuned', 'minivtab-tuned-rivals', 'minivtab-tuned-others'
+)  # fmt: skip
 VARIED = (WIRINGS, ABLATIONS, SECOND_RATES)  # whose variants must each have a comparison
 BACKBONE = 'vit-mini'
 

@@ -1,7 +1,7 @@
-"""Makes benchmarks/minivtab/RESULTS.md and its figures of results.csv and studies.json alone.
+"""Makes RESULTS.md, its figures and TUNED.md beside it of results.csv and studies.json alone.
 
 `python benchmarks/minivtab/collect.py` brings these up to date. Where homogeneity.json lies beside
-them (what `tools/analyze.py homogeneity` writes), the page has a section on it.
+them (what `tools/analyze.py homogeneity` writes), RESULTS.md has a section on it.
 """
 
 import argparse
@@ -18,12 +18,13 @@ if __name__ == '__main__':
     from gleam_mm import cli, errors
 
     def main() -> None:
-        """Writes the page."""
+        """Writes the pages."""
         with errors.setup():
             import records
+            import tuned
             import writeup
 
-            written = writeup.write(records.FOLDER)
+            written = [*writeup.write(records.FOLDER), tuned.write(records.FOLDER)]
         for path in written:
             print(f'wrote {path}')
 

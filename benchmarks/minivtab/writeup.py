@@ -98,6 +98,7 @@ def write(folder: Path) -> list[Path]:
         raise UserError(
             f'{folder / records.CSV}: nothing is recorded; collect.py beside it reads the studies'
         )
+    trainings = [row for row in trainings if row.study not in claims.TUNED]
     text, figures = build(
         trainings,
         records.read_json(folder / records.STUDIES) or {},
@@ -138,13 +139,13 @@ def build(
     )
     figures = {}
 
-    parts = [_TOP, _state(trainings, notes), '## Verdicts', verdicts.summary(judged), _VERDICTS]
+    parts = [_TOP, state(trainings, notes), '## Verdicts', verdicts.summary(judged), _VERDICTS]
     parts += ['## All methods', _MAIN, _accuracies(main)]
     if points := measured(trainings):
         figures[FRONT] = partial(charts.front, points, f'Measured: MiniVTAB, {claims.BACKBONE}')
         parts += ['## Accuracy against parameters', _picture(FRONT, 'Accuracy and parameters')]
         parts += [_FRONT + _left_out(points, main)]
-    if guessing := _at_chance(own):
+    if guessing := at_chance(own):
         parts += ['## Trainings that ended at chance', _AT_CHANCE, guessing]
     parts += ['## How claims are tested', verdicts.RULE, ladder, fronts]
     if unknown := [row.method for row in main if row.method not in parameters]:
@@ -199,7 +200,7 @@ def _not_compared(
 def _studies(trainings: Iterable[Record]) -> list[str]:
     """All studies that are recorded, those of the benchmark first."""
     found = {row.study for row in trainings}
-    known = [study for study in claims.STUDIES if study in found]
+    known = [study for study in (*claims.STUDIES, *claims.TUNED) if study in found]
     return known + sorted(found - set(known))
 
 
@@ -237,8 +238,18 @@ def _by_parameters(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.parameters is None, row.parameters or 0, row.method))
 
 
-def _state(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) -> str:
-    """How much of the benchmark is done, and what it was done with."""
+def state(
+    trainings: Sequence[Record],
+    notes: Mapping[str, Mapping[str, Any]],
+    studies: Sequence[str] = claims.STUDIES,
+) -> str:
+    """How much of the benchmark is done, and what it was done with.
+
+    Args:
+        trainings: The record.
+        notes: Study -> what ``studies.json`` says of it.
+        studies: The studies that make it complete.
+    """
     texts = ('study', 'phase', 'training', 'machine', 'software')
     numbers = ('complete', 'failed', 'planned', 'core hours', 'collected')
     body = []
@@ -260,7 +271,7 @@ def _state(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) 
         )
     parts = [pipes((*texts, *numbers), body, texts)]
     complete = sum(row.accuracy is not None for row in trainings)
-    missing = [study for study in claims.STUDIES if study not in _studies(trainings)]
+    missing = [study for study in studies if study not in _studies(trainings)]
     if missing or complete < len(trainings):
         state = f'{complete} of {len(trainings)} planned trainings are complete'
         nothing = f', and nothing is recorded of {_names(missing)}' if missing else ''
@@ -337,7 +348,7 @@ def _seeds(row: Row) -> str:
     return '-'.join(map(str, sorted({min(numbers), max(numbers)})))
 
 
-def _at_chance(trainings: Iterable[Record]) -> str:
+def at_chance(trainings: Iterable[Record]) -> str:
     """A table of the final trainings that are no better than guessing; empty without any."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in trainings:

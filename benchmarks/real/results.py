@@ -1,32 +1,32 @@
 """The page of results on the real backbone, from its record alone."""
 
 import statistics
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import charts
 import inside
 import paired
+import per_task
 import records
+from per_task import Claim
 from records import Record
 
 from gleam_mm.fileio import write_bytes
-from gleam_mm.output.tables import MISSING, count, number, pipes
 from gleam_mm.sweep.groups import over_seeds
-from gleam_mm.sweep.plan import FINAL, SELECT
 
 PAGE = 'RESULTS.md'
 TASKS = ('cifar10', 'signs', 'solar', 'land', 'letters', 'count', 'distance', 'orientation')
 PHOTOGRAPHS = 3  # of them, the first ones
 HEADLINE = ('gleam-t', 'gleam-l', 'lora')  # whose tasks a figure's means are over
+_PLAIN = {f'real-{task}': task for task in TASKS}
+_LABELS = {f'real-{task}': f'*{task}*' if task in TASKS[:PHOTOGRAPHS] else task for task in TASKS}
 
 CLAIMS = (
-    ('GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t', 'lora'),
-    ('GLEAM-T is better than LoRA of rank 8 on every Linear', 'gleam-t', 'lora-all'),
+    Claim('GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t', 'lora'),
+    Claim('GLEAM-T is better than LoRA of rank 8 on every Linear', 'gleam-t', 'lora-all'),
     *(
-        (f'GLEAM-L is better than {label}', 'gleam-l', method)
+        Claim(f'GLEAM-L is better than {label}', 'gleam-l', method)
         for label, method in [
             ('LoRA of rank 8 on qkv', 'lora'),
             ('FacT', 'fact'),
@@ -35,34 +35,11 @@ CLAIMS = (
             ('Convpass', 'convpass'),
         ]
     ),
-    ('GLEAM-L is better than SLoRA', 'gleam-l', 'slora'),
-    ('LoRA of rank 8 on every Linear is better than SLoRA', 'lora-all', 'slora'),
-    ('FacT is better than SLoRA', 'fact', 'slora'),
-    ('Six epochs: GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t-6', 'lora-6'),
+    Claim('GLEAM-L is better than SLoRA', 'gleam-l', 'slora'),
+    Claim('LoRA of rank 8 on every Linear is better than SLoRA', 'lora-all', 'slora'),
+    Claim('FacT is better than SLoRA', 'fact', 'slora'),
+    Claim('Six epochs: GLEAM-T is better than LoRA of rank 8 on qkv', 'gleam-t-6', 'lora-6'),
 )
-"""What is compared: a sentence, the method that it is about, and the other one."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What came of a comparison.
-
-    Attributes:
-        says: The sentence that is judged.
-        first: The method that it is about.
-        second: The other one.
-        compared: Their numbers; None without data.
-        p: Over tasks, corrected for all of them.
-        verdict: The verdict.
-    """
-
-    says: str
-    first: str
-    second: str
-    compared: paired.Paired | None
-    p: float | None
-    verdict: str
-
 
 _TOP = """\
 # A real backbone: results
@@ -87,8 +64,8 @@ _TABLE = """\
 ## Accuracy
 
 By the mean over the tasks ({tasks}); parameters without the head. *seeds*: the fewest and the
-most that a task has. A method that lacks one of the tasks comes last, without a mean. `-6`: six
-epochs instead of three.
+most that a task has; *SD*: of the mean, over the seeds that all tasks have. A method that lacks one
+of the tasks comes last, without a mean. `-6`: six epochs instead of three.
 """
 
 _CLAIMS = """\
@@ -138,54 +115,17 @@ def build(trainings: Sequence[Record], studies: Sequence[str]) -> str:
     runs = [f'python ../../tools/sweep.py run configs/sweeps/{s}.py --workers 2' for s in studies]
     parts = [_TOP.format(runs='\n'.join(runs), studies=' '.join(studies))]
     if scores:
-        parts += [_accuracies(scores, records.parameters(trainings)), _claims(scores)]
-    parts.append(_RATES + '\n' + _rates(trainings))
-    return '\n'.join(parts)
-
-
-def _accuracies(scores: Mapping[str, paired.Scores], parameters: Mapping[str, int]) -> str:
-    """The table of accuracies, the best method first."""
-    means = {method: paired.task_means(own) for method, own in scores.items()}
-    tasks = [task for task in TASKS if any(f'real-{task}' in own for own in means.values())]
-    whole = {m: own for m, own in means.items() if all(f'real-{task}' in own for task in tasks)}
-    overall = {method: statistics.fmean(own.values()) for method, own in whole.items()}
-    rows = [
-        [
-            method,
-            count(parameters[method]),
-            _seeds(scores[method]),
-            *(number(means[method].get(f'real-{task}')) for task in tasks),
-            number(overall.get(method)),
+        there = [task for task in TASKS if f'real-{task}' in per_task.present(scores, _LABELS)]
+        parts += [
+            _TABLE.format(tasks=', '.join(there)),
+            per_task.accuracies(scores, records.parameters(trainings), _LABELS),
+            '\n*In italics: photographs.*\n',
+            _CLAIMS,
+            per_task.verdicts(per_task.judge(CLAIMS, scores)),
+            '',
         ]
-        for method in sorted(means, key=lambda m: (m not in overall, -overall.get(m, 0.0), m))
-    ]
-    names = [f'*{task}*' if task in TASKS[:PHOTOGRAPHS] else task for task in tasks]
-    table = pipes(['method', 'parameters', 'seeds', *names, 'mean'], rows, left=['method'])
-    text = _TABLE.format(tasks=', '.join(tasks))
-    return f'{text}\n{table}\n\n*In italics: photographs.*\n'
-
-
-def _seeds(own: paired.Scores) -> str:
-    """How many seeds the tasks of a method have: a number, or the fewest and the most."""
-    numbers = Counter(task for task, _ in own).values()
-    fewest, most = min(numbers), max(numbers)
-    return str(most) if fewest == most else f'{fewest} to {most}'
-
-
-def judge(scores: Mapping[str, paired.Scores]) -> list[Judged]:
-    """Puts all claims to the test.
-
-    Args:
-        scores: Method -> task and seed -> accuracy.
-    """
-    compared = [
-        paired.compare(scores.get(first, {}), scores.get(second, {})) for _, first, second in CLAIMS
-    ]
-    corrected = paired.holm([one.p_tasks if one else None for one in compared])
-    return [
-        Judged(*claim, one, p, paired.verdict(one, p))
-        for claim, one, p in zip(CLAIMS, compared, corrected, strict=True)
-    ]
+    parts += [_RATES, per_task.rates(trainings, _PLAIN), '']
+    return '\n'.join(parts)
 
 
 def measured(trainings: Sequence[Record]) -> tuple[list[str], list[charts.Point]]:
@@ -210,47 +150,3 @@ def measured(trainings: Sequence[Record]) -> tuple[list[str], list[charts.Point]
             mean = statistics.fmean(own[f'real-{task}'] for task in tasks)
             points.append(charts.Point(method, parameters[method], mean, deviation))
     return tasks, points
-
-
-def _claims(scores: Mapping[str, paired.Scores]) -> str:
-    """The table of claims, with what can be said of each."""
-    rows = [
-        [
-            one.says,
-            f'{one.compared.mean:+.1f}' if one.compared else MISSING,
-            f'{one.compared.wins} of {one.compared.pairs}' if one.compared else MISSING,
-            number(one.p, '.3f'),
-            one.verdict,
-        ]
-        for one in judge(scores)
-    ]
-    head = ['claim', 'points', 'pairs won', 'p', 'verdict']
-    table = pipes(head, rows, left=['claim'])
-    return f'{_CLAIMS}\n{table}\n'
-
-
-def _rates(trainings: Sequence[Record]) -> str:
-    """The table of chosen rates: those that final trainings have."""
-    validated = {
-        (row.method, row.dataset, row.options): row.accuracy
-        for row in trainings
-        if row.phase == SELECT and row.accuracy is not None
-    }
-    chosen = {(r.method, r.dataset): r.options for r in trainings if r.phase == FINAL and r.options}
-    tasks = [task for task in TASKS if any(dataset == f'real-{task}' for _, dataset in chosen)]
-    rows = []
-    for method in sorted({method for method, _ in chosen}):
-        cells = []
-        for task in tasks:
-            options = chosen.get((method, f'real-{task}'))
-            accuracy = validated.get((method, f'real-{task}', options or ''))
-            cells.append(
-                MISSING if accuracy is None else f'{float(_rate(options)):g} ({accuracy:.1f})'
-            )
-        rows.append([method, *cells])
-    return pipes(['method', *tasks], rows, left=['method']) + '\n'
-
-
-def _rate(options: str) -> str:
-    """The learning rate among ``name=value,...``; the grid's comes last."""
-    return options.rsplit('optim_wrapper.optimizer.lr=', 1)[1].split(',')[0]
