@@ -52,6 +52,7 @@ outside_pages = {
     'CONTRIBUTING.md': 'contributing',
     'SECURITY.md': 'security',
     'benchmarks/minivtab/RESULTS.md': 'results/minivtab',
+    'benchmarks/minivtab/TUNED.md': 'results/minivtab-tuned',
     'benchmarks/CLAIMS.md': 'results/claims',
     'benchmarks/SPEED.md': 'results/speed',
     'benchmarks/real/README.md': 'results/real',

@@ -90,7 +90,8 @@ def _settings(sweep: Sweep) -> dict[str, Any]:
         'rates': {
             method: _config(sweep, method).optim_wrapper.optimizer.lr
             for method in sweep.methods
-            if sweep.final
+            # Where the grid has it, each task has one of its own.
+            if sweep.final and records.RATE not in sweep.grid.get(method, {})
         },
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import paired
+import records
 from records import Record
 
 from gleam_mm.output.tables import MISSING, count, number, pipes
@@ -148,19 +149,16 @@ def rates(trainings: Sequence[Record], tasks: Mapping[str, str]) -> str:
         for row in trainings
         if row.phase == SELECT and row.accuracy is not None
     }
-    chosen = {(r.method, r.dataset): r.options for r in trainings if r.phase == FINAL and r.options}
+    chosen = {(r.method, r.dataset): r for r in trainings if r.phase == FINAL and r.options}
     tasks = {task: label for task, label in tasks.items() if any(d == task for _, d in chosen)}
     rows = []
     for method in sorted({method for method, _ in chosen}):
         cells = []
         for task in tasks:
-            options = chosen.get((method, task), '')
-            accuracy = validated.get((method, task, options))
-            cells.append(MISSING if accuracy is None else f'{_rate(options):g} ({accuracy:.1f})')
+            row = chosen.get((method, task))
+            accuracy = validated.get((method, task, row.options)) if row else None
+            cells.append(
+                MISSING if accuracy is None else f'{records.rate_of(row):g} ({accuracy:.1f})'
+            )
         rows.append([method, *cells])
     return pipes(['method', *tasks.values()], rows, left=['method'])
-
-
-def _rate(options: str) -> float:
-    """The learning rate among ``name=value,...``; the grid's comes last."""
-    return float(options.rsplit('optim_wrapper.optimizer.lr=', 1)[1].split(',')[0])

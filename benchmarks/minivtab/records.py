@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,12 +20,14 @@ __all__ = [
     'CSV',
     'FAILED',
     'FOLDER',
+    'RATE',
     'STUDIES',
     'WAITING',
     'Record',
     'merge',
     'of_study',
     'parameters',
+    'rate_of',
     'read',
     'read_json',
     'scores',
@@ -32,6 +35,7 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
+RATE = 'optim_wrapper.optimizer.lr'  # an option, as sweeps name it
 
 
 def read_json(path: Path) -> Any:
@@ -135,3 +139,15 @@ def parameters(records: Iterable[Record]) -> dict[str, int]:
         if row.parameters is not None:
             found[row.method] = max(row.parameters, found.get(row.method, 0))
     return found
+
+
+def rate_of(row: Record) -> float:
+    """The learning rate among a training's options.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = re.search(rf'(?:^|,){re.escape(RATE)}=([^,]+)', row.options)
+    if found is None:
+        raise UserError(f'{row.study}: {row.method} on {row.dataset} has no {RATE} in its options')
+    return float(found[1])

@@ -1,7 +1,6 @@
 """The page of results, from the record alone."""
 
 import math
-import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -30,7 +29,6 @@ from gleam_mm.sweep.results import Result
 PAGE = 'RESULTS.md'
 FRONT, DIFFERENCES = 'front', 'differences'
 SUITE: Suite = next(suite for suite in SUITES if suite.key == 'mini')
-RATE = 'optim_wrapper.optimizer.lr'
 
 _RUNS = '\n'.join(f'python tools/sweep.py run {study} --workers 2' for study in claims.STUDIES)
 _TOP = f"""\
@@ -404,7 +402,8 @@ def _rates(trainings: Iterable[Record], used: Mapping[str, float]) -> str:
         return f'Nothing is recorded of {_names(claims.CHOOSING)} yet.'
     by_method: dict[str, dict[float, list[float | None]]] = {}
     for row in rows:
-        by_method.setdefault(row.method, {}).setdefault(rate_of(row), []).append(row.accuracy)
+        points = by_method.setdefault(row.method, {})
+        points.setdefault(records.rate_of(row), []).append(row.accuracy)
     rates = sorted({rate for points in by_method.values() for rate in points})
     body = []
     for method, points in sorted(by_method.items()):
@@ -437,18 +436,6 @@ def _mean(values: Sequence[float | None] | None, chosen: bool, edge: bool) -> st
     if len(done) < len(values):
         text += f' ({len(done)} of {len(values)})'
     return f'**{text}**{" †" if edge else ""}' if chosen else text
-
-
-def rate_of(row: Record) -> float:
-    """The learning rate among a training's options.
-
-    Raises:
-        UserError: There is none.
-    """
-    found = re.search(rf'(?:^|,){re.escape(RATE)}=([^,]+)', row.options)
-    if found is None:
-        raise UserError(f'{row.study}: {row.method} on {row.dataset} has no {RATE} in its options')
-    return float(found[1])
 
 
 def chosen_rate(points: Mapping[float, Sequence[float | None]]) -> float | None:

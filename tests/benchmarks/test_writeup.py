@@ -64,7 +64,7 @@ def final(method, task, seed, accuracy, study=claims.MAIN):
 
 
 def select(method, rate, accuracy, task='mini-count'):
-    options = f'rank=16,{writeup.RATE}={rate}'
+    options = f'rank=16,{records.RATE}={rate}'
     return Record(claims.RATES, 'select', method, task, 0, options, 'complete', accuracy, 9, 3600.0)
 
 
@@ -235,7 +235,7 @@ def test_the_chosen_rate_has_the_best_mean_over_tasks():
 def test_a_rates_study_without_rates():
     row = select('lora', 0.1, 50.0)
     with pytest.raises(UserError, match='lora on mini-count'):
-        writeup.rate_of(Record(**{**vars(row), 'options': 'rank=16'}))
+        records.rate_of(Record(**{**vars(row), 'options': 'rank=16'}))
 
 
 def subject(name, update, frozen, accuracy, **more):
