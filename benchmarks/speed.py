@@ -33,9 +33,8 @@ _STEPS = """## Steps
 
 By the limit of the same library: in training a frozen backbone with the gradient flowing through
 all of its activations, at evaluation the backbone alone. Methods that merge cost nothing at
-evaluation once they are merged; these are not. Where a step is short, as with few small images,
-the calls of GLEAM's many small operations weigh most: on a ViT-B at 224 GLEAM-L took 1.12 of the
-limit's time (docs/explain/cost.md).
+evaluation once they are merged; these are not. Where a step is short, as with narrow tokens, the
+calls of GLEAM's many small operations and its thin products weigh most.
 """
 
 _NO_CARD = """### On a card

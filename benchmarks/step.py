@@ -262,11 +262,12 @@ def markdown(results: dict[Setting, list[Row]]) -> str:
 def draw(results: dict[Setting, list[Row]], path: Path) -> list[Path]:
     """Draws time and memory of every contender, a panel for each table."""
     groups = list(_grouped(results))
-    longest = max(
-        len({r.contender for s in settings for r in results[s]}) for _, settings in groups
+    sizes = [len({row.contender for s in settings for row in results[s]}) for _, settings in groups]
+    heights = [60 + 15 * size for size in sizes]
+    figure = figures.new(720, sum(heights), layout='constrained')
+    axes = figure.subplots(
+        len(groups), 2, squeeze=False, sharey='row', gridspec_kw=dict(height_ratios=heights)
     )
-    figure = figures.new(720, len(groups) * (60 + 15 * longest), layout='constrained')
-    axes = figure.subplots(len(groups), 2, squeeze=False, sharey='row')
     for (title, settings), (left, right) in zip(groups, axes, strict=True):
         names = _ordered(row.contender for setting in settings for row in results[setting])
         places = {name: -index for index, name in enumerate(names)}
@@ -325,10 +326,11 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
 
 def contenders_of(setting: Setting, only: Sequence[str] | None) -> list[str]:
     """Who takes part: all by default, but at evaluation for those that change nothing there."""
+    libraries = {CONTENDERS[name].origin for name in only or CONTENDERS}
     return [
         name
         for name, contender in CONTENDERS.items()
-        if (only is None or name in only or contender.limit)
+        if (only is None or name in only or (contender.limit and contender.origin in libraries))
         and (setting.mode == TRAINING or contender.evaluated)
         and (setting.device == 'cuda' or not contender.of_a_card)
         and (contender.origin == MMPRETRAIN or BACKBONES[setting.backbone].timm is not None)

@@ -64,6 +64,13 @@ def test_peak_memory_is_that_of_tensors():
     assert entry.peak() == pytest.approx(parameters + 2 * images.nbytes, abs=2000)
 
 
+def test_who_is_asked_for_is_compared_with_the_limit_of_its_library_alone():
+    setting = step.Setting(backbone='vit-mini', mode=step.TRAINING, **SMALL)
+    assert step.contenders_of(setting, ['gleam-l']) == ['limit', 'gleam-l']
+    both = step.contenders_of(setting, ['gleam-l', 'gleam-l (timm)'])
+    assert sorted(both) == ['gleam-l', 'gleam-l (timm)', 'limit', 'limit (timm)']
+
+
 @pytest.mark.parametrize('backbone', ['vit-mini', 'swin-mini'])
 @pytest.mark.parametrize('mode', [step.TRAINING, step.EVALUATION])
 @pytest.mark.slow
@@ -129,3 +136,46 @@ def test_the_page_has_what_was_measured_and_says_what_was_not(rows, tmp_path):
     assert 'docs/explain/cost.md has what one GPU gave' in text
     assert f'torch {torch.__version__}'.replace('+', r'\+')[:9] in text
     assert 'Cost against size' not in text
+
+
+TOLD = {
+    'GLEAM-L': 'gleam-l',
+    'GLEAM-T': 'gleam-t',
+    'FacT': 'fact',
+    'LoRA, every Linear': 'lora, every Linear',
+    'LoRA-8 on every Linear': 'lora, every Linear',
+    '每个 Linear 上的 LoRA': 'lora, every Linear',
+    "MMPretrain's LoRAModel, every Linear": "MMPretrain's LoRAModel, every Linear",
+    "MMPretrain's LoRAModel-8 on every Linear": "MMPretrain's LoRAModel, every Linear",
+    '每个 Linear 上的 MMPretrain LoRAModel': "MMPretrain's LoRAModel, every Linear",
+}
+
+
+TRAINING = [(backbone, what) for backbone in ('vit-b', 'swin-b') for what in ('time', 'memory')]
+BOTH = [*TRAINING[:2], ('vit-b', 'evaluation'), *TRAINING[2:], ('swin-b', 'evaluation')]
+
+
+@pytest.mark.parametrize(
+    'page, columns',
+    [('README.md', TRAINING), ('README.zh-CN.md', TRAINING), ('docs/explain/cost.md', BOTH)],
+)
+def test_tables_of_the_docs_have_what_was_measured(page, columns):
+    measured = {
+        (setting.backbone, setting.mode, row.contender): row
+        for setting, rows in step.read(step.FOLDER / 'step.csv').items()
+        for row in rows
+    }
+    text = (step.FOLDER.parents[1] / page).read_text('utf-8')
+    table = text[text.index('| GLEAM-L | 1.10') :].split('\n\n')[0]
+    rows = [line.strip('| ').split(' | ') for line in table.splitlines()]
+    assert len(rows) > 3
+    for name, *cells in rows:
+        numbers = [number for cell in cells for number in cell.split(', ')]
+        for told, (backbone, what) in zip(numbers, columns, strict=True):
+            mode = step.EVALUATION if what == 'evaluation' else step.TRAINING
+            row = measured[backbone, mode, TOLD[name]]
+            assert told == f'{row.memory if what == "memory" else row.time:.2f}', (
+                name,
+                backbone,
+                what,
+            )
