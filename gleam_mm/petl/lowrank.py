@@ -37,7 +37,7 @@ def project(y: Tensor, x: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     if weight is None:
         return y, F.linear(x, down)
     product = y if y._base is None else y._base
-    product, z = _Beside.apply(x, product.detach(), weight, down)
+    product, z = _Beside.apply(x, product.detach(), weight, lowered(down))
     return product.view_as(y), z
 
 

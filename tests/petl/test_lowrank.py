@@ -145,6 +145,20 @@ def test_projecting_adds_no_gradients_up(read, biased):
     assert counts == [0, 1]
 
 
+def test_projecting_under_autocast_gives_gradients_in_the_precision_of_what_they_are_of():
+    leaf, weight, bias, down = (tensor.float().detach() for tensor in matrices())
+    leaf.requires_grad_(), down.requires_grad_()
+    gradients = []
+    for both in (project, apart):
+        with torch.autocast('cpu', torch.bfloat16):
+            x = (leaf * 1).bfloat16()
+            y, z = both(F.linear(x, weight, bias), x, down)
+            assert y.dtype == z.dtype == torch.bfloat16
+        loss = y.float().sin().sum() + z.float().cos().sum()
+        gradients.append(torch.autograd.grad(loss, (leaf, down)))
+    torch.testing.assert_close(*gradients, atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize('tokens, rank', [(0, 3), (5, 0)])
 def test_nothing_to_project_has_no_gradient_to_give(tokens, rank):
     leaf, weight, bias, down = matrices()
