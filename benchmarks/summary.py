@@ -7,7 +7,6 @@ from pathlib import Path
 import charts
 import claims
 import paired
-import per_task
 import records
 import results
 import tuned
@@ -70,7 +69,7 @@ NAMED = (
     'gleam-b',
     'linear',
     'full',
-    *dict.fromkeys(name for one in results.CLAIMS for name in (one.first, one.second)),
+    *dict.fromkeys(name for one in results.ASKED.comparisons for name in (one.first, one.second)),
 )
 """Whose names the figure writes: methods of the claims, and what bounds the rest."""
 
@@ -148,25 +147,24 @@ def mini() -> Said:
         if pair
     }
     for claim in (claims.LADDER, front, claims.ABLATION):
-        for one in verdicts.judge(claim, scores):
-            found[one.comparison.first, one.comparison.second] = one.paired, one.verdict
+        found.update(_said(verdicts.judge(claim, scores)))
     return found
 
 
 def second() -> Said:
     """What MiniVTAB's second edition says."""
     trainings = [r for r in records.read(records.FOLDER / records.CSV) if r.study in claims.TUNED]
-    return _said(per_task.judge(tuned.CLAIMS, records.scores(trainings)))
+    return _said(verdicts.judge(tuned.ASKED, records.scores(trainings)))
 
 
 def real() -> Said:
     """What the real backbone says."""
     scores = records.scores(records.read(HERE / 'real' / records.CSV))
-    return _said(per_task.judge(results.CLAIMS, scores))
+    return _said(verdicts.judge(results.ASKED, scores))
 
 
-def _said(judged: Iterable[per_task.Judged]) -> Said:
-    return {(j.claim.first, j.claim.second): (j.compared, j.verdict) for j in judged}
+def _said(judged: Iterable[verdicts.Judged]) -> Said:
+    return {(j.comparison.first, j.comparison.second): (j.paired, j.verdict) for j in judged}
 
 
 def build(lines: Iterable[Line], on_mini: Said, on_tuned: Said, on_real: Said) -> str:

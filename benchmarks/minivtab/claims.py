@@ -60,7 +60,8 @@ class Comparison:
     Attributes:
         first: The one that is said to be better.
         second: The other one.
-        about: What tells them apart, for tables and figures; may be left out.
+        about: What tells them apart, or the claim in words, for tables and figures; may be left
+            out.
         paper: What the paper's text says of it; may be left out.
     """
 

@@ -2,48 +2,47 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import paired
 import records
+import verdicts
+from claims import Claim, Comparison, label
 from records import Record
 
 from gleam_mm.output.tables import MISSING, count, number, pipes
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, SELECT
 
+_NAMES = {'lora': 'LoRA of rank 8 on qkv', 'fact': 'FacT'}
+_ASKED = """\
+By the rule of {rule}:
+a claim holds where the mean difference over tasks is above zero and the p of its t test over tasks,
+with Holm's correction for all lines of this table, is below 0.05."""
 
-@dataclass(frozen=True)
-class Claim:
-    """A sentence that says that one method is better than another.
 
-    Attributes:
-        says: The sentence.
-        first: The method that it is about.
-        second: The other one.
+def ask(pairs: Iterable[tuple[str, str]], rule: str, names: Mapping[str, str]) -> Claim:
+    """What a page asks of its trainings: whether of each pair the first method is better.
+
+    Args:
+        pairs: First and second method.
+        rule: A link to the rule.
+        names: Method -> what sentences call it, where neither :func:`claims.label` nor what all
+            pages have in common says enough.
     """
+    known = _NAMES | {**names}
 
-    says: str
-    first: str
-    second: str
+    def named(method: str) -> str:
+        return known.get(method) or label(method)
 
-
-@dataclass(frozen=True)
-class Judged:
-    """What came of a claim.
-
-    Attributes:
-        claim: The claim.
-        compared: Its numbers; None without data.
-        p: Over tasks, corrected for all of them.
-        verdict: The verdict.
-    """
-
-    claim: Claim
-    compared: paired.Paired | None
-    p: float | None
-    verdict: str
+    return Claim(
+        'What was asked',
+        _ASKED.format(rule=rule),
+        tuple(
+            Comparison(first, second, f'{named(first)} is better than {named(second)}')
+            for first, second in pairs
+        ),
+    )
 
 
 def present(scores: Mapping[str, paired.Scores], tasks: Mapping[str, str]) -> dict[str, str]:
@@ -81,7 +80,7 @@ def accuracies(
             _seeds(scores[method]),
             *(number(means[method].get(task)) for task in tasks),
             number(overall.get(method)),
-            number(_deviation(scores[method], tasks), '.2f'),
+            number(deviation(scores[method], tasks), '.2f'),
         ]
         for method in sorted(means, key=lambda m: (m not in overall, -overall.get(m, 0.0), m))
     ]
@@ -96,45 +95,38 @@ def _seeds(own: paired.Scores) -> str:
     return str(most) if fewest == most else f'{fewest} to {most}'
 
 
-def _deviation(own: paired.Scores, tasks: Mapping[str, str]) -> float | None:
-    """Standard deviation of the mean over tasks, over the seeds that all of them have."""
+def deviation(own: paired.Scores, tasks: Collection[str]) -> float | None:
+    """Standard deviation of a method's mean over tasks, over the seeds that all of them have.
+
+    Args:
+        own: Task and seed -> accuracy.
+        tasks: The tasks.
+    """
     seeds = {seed for _, seed in own}
     by_seed = [[own.get((task, seed)) for task in tasks] for seed in seeds]
     means = [statistics.fmean(values) for values in by_seed if None not in values]
     return over_seeds(means)[1] if means else None
 
 
-def judge(claims: Sequence[Claim], scores: Mapping[str, paired.Scores]) -> list[Judged]:
-    """Puts all claims to the test.
+def answers(claim: Claim, scores: Mapping[str, paired.Scores]) -> str:
+    """The section of a claim, with what can be said of each comparison.
 
     Args:
-        claims: The claims.
+        claim: As :func:`ask` gives it.
         scores: Method -> task and seed -> accuracy.
     """
-    compared = [
-        paired.compare(scores.get(claim.first, {}), scores.get(claim.second, {}))
-        for claim in claims
-    ]
-    corrected = paired.holm([one.p_tasks if one else None for one in compared])
-    return [
-        Judged(claim, one, p, paired.verdict(one, p))
-        for claim, one, p in zip(claims, compared, corrected, strict=True)
-    ]
-
-
-def verdicts(judged: Sequence[Judged]) -> str:
-    """The table of claims, with what can be said of each."""
     rows = [
         [
-            one.claim.says,
-            f'{one.compared.mean:+.1f}' if one.compared else MISSING,
-            f'{one.compared.wins} of {one.compared.pairs}' if one.compared else MISSING,
-            number(one.p, '.3f'),
+            one.comparison.about,
+            f'{one.paired.mean:+.1f}' if one.paired else MISSING,
+            f'{one.paired.wins} of {one.paired.pairs}' if one.paired else MISSING,
+            number(one.p_tasks, '.3f'),
             one.verdict,
         ]
-        for one in judged
+        for one in verdicts.judge(claim, scores)
     ]
-    return pipes(['claim', 'points', 'pairs won', 'p', 'verdict'], rows, left=['claim'])
+    table = pipes(['claim', 'points', 'pairs won', 'p', 'verdict'], rows, left=['claim'])
+    return f'## {claim.title}\n\n{claim.says}\n\n{table}'
 
 
 def rates(trainings: Sequence[Record], tasks: Mapping[str, str]) -> str:

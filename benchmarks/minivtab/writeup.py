@@ -195,10 +195,10 @@ def _not_compared(
     return [f'No comparison has {_names(rest)}.'] if rest else []
 
 
-def _studies(trainings: Iterable[Record]) -> list[str]:
-    """All studies that are recorded, those of the benchmark first."""
+def _studies(trainings: Iterable[Record], studies: Sequence[str] = claims.STUDIES) -> list[str]:
+    """All studies that are recorded, those that make the benchmark complete first."""
     found = {row.study for row in trainings}
-    known = [study for study in (*claims.STUDIES, *claims.TUNED) if study in found]
+    known = [study for study in studies if study in found]
     return known + sorted(found - set(known))
 
 
@@ -251,7 +251,8 @@ def state(
     texts = ('study', 'phase', 'training', 'machine', 'software')
     numbers = ('complete', 'failed', 'planned', 'core hours', 'collected')
     body = []
-    for study in _studies(trainings):
+    recorded = _studies(trainings, studies)
+    for study in recorded:
         rows = [row for row in trainings if row.study == study]
         note = notes.get(study)
         seconds = sum(row.seconds for row in rows if row.seconds is not None)
@@ -269,12 +270,12 @@ def state(
         )
     parts = [pipes((*texts, *numbers), body, texts)]
     complete = sum(row.accuracy is not None for row in trainings)
-    missing = [study for study in studies if study not in _studies(trainings)]
+    missing = [study for study in studies if study not in recorded]
     if missing or complete < len(trainings):
-        state = f'{complete} of {len(trainings)} planned trainings are complete'
+        done = f'{complete} of {len(trainings)} planned trainings are complete'
         nothing = f', and nothing is recorded of {_names(missing)}' if missing else ''
         parts.append(
-            f'**The benchmark is not complete: {state}{nothing}.** Means are over what is there, '
+            f'**The benchmark is not complete: {done}{nothing}.** Means are over what is there, '
             'and each comparison says how many pairs it has.'
         )
     return '\n\n'.join(parts)
