@@ -1,0 +1,132 @@
+"""Tables that README and the docs have by hand: their numbers are those of the records."""
+
+import statistics
+
+import claims
+import paired
+import per_task
+import pytest
+import records
+import step
+import writeup
+
+ROOT = step.FOLDER.parents[1]
+REAL = ROOT / 'benchmarks' / 'real'
+GROUPS = writeup.SUITE.groups
+
+SPEED = {
+    'GLEAM-L': 'gleam-l',
+    'GLEAM-T': 'gleam-t',
+    'FacT': 'fact',
+    'LoRA, every Linear': 'lora, every Linear',
+    'LoRA-8 on every Linear': 'lora, every Linear',
+    '每个 Linear 上的 LoRA': 'lora, every Linear',
+    "MMPretrain's LoRAModel, every Linear": "MMPretrain's LoRAModel, every Linear",
+    "MMPretrain's LoRAModel-8 on every Linear": "MMPretrain's LoRAModel, every Linear",
+    '每个 Linear 上的 MMPretrain LoRAModel': "MMPretrain's LoRAModel, every Linear",
+}
+METHODS = {
+    'LoRA, rank 8 on qkv': 'lora',
+    'LoRA，qkv 上秩为 8': 'lora',  # noqa: RUF001
+}
+TIMES = [(backbone, what) for backbone in ('vit-b', 'swin-b') for what in ('time', 'memory')]
+ALL_TIMES = [*TIMES[:2], ('vit-b', 'evaluation'), *TIMES[2:], ('swin-b', 'evaluation')]
+
+
+def table(page, head):
+    """Name -> the other cells, of the table that begins with ``head``."""
+    lines = (ROOT / page).read_text('utf-8').split(head)[1].split('\n\n')[0].splitlines()
+    rows = [line.strip('| ').split(' | ') for line in lines[2:]]
+    assert len(rows) > 2
+    return {name.strip('`'): [cell.strip('*') for cell in cells] for name, *cells in rows}
+
+
+def method(name):
+    return METHODS.get(name, name.lower())
+
+
+class Trainings:
+    """What tables tell of a record's final trainings."""
+
+    def __init__(self, folder, tuned):
+        rows = records.read(folder / records.CSV)
+        rows = [row for row in rows if tuned is None or (row.study in claims.TUNED) == tuned]
+        self.scores, self.parameters = records.scores(rows), records.parameters(rows)
+
+    def tasks(self, name):
+        return paired.task_means(self.scores[name])
+
+    def groups(self, name):
+        tasks = self.tasks(name)
+        return [statistics.fmean(tasks[task] for task in group.tasks) for group in GROUPS]
+
+
+@pytest.mark.parametrize(
+    'page, head, columns',
+    [
+        ('README.md', '| | ViT-B: time |', TIMES),
+        ('README.zh-CN.md', '| | ViT-B', TIMES),
+        ('docs/explain/cost.md', '| | ViT-B', ALL_TIMES),
+    ],
+)
+def test_what_a_step_costs(page, head, columns):
+    measured = {
+        (setting.backbone, setting.mode, row.contender): row
+        for setting, rows in step.read(step.FOLDER / 'step.csv').items()
+        for row in rows
+    }
+    for name, cells in table(page, head).items():
+        numbers = [number for cell in cells for number in cell.split(', ')]
+        for told, (backbone, what) in zip(numbers, columns, strict=True):
+            mode = step.EVALUATION if what == 'evaluation' else step.TRAINING
+            row = measured[backbone, mode, SPEED[name]]
+            assert told == f'{row.memory if what == "memory" else row.time:.2f}', (name, backbone)
+
+
+@pytest.mark.parametrize(
+    'page, head',
+    [
+        ('README.md', '| mean of nine tasks, three seeds |'),
+        ('README.zh-CN.md', '| 九个任务、三个种子的平均 |'),
+    ],
+)
+def test_minivtab(page, head):
+    record = Trainings(records.FOLDER, tuned=True)
+    for name, told in table(page, head).items():
+        own = method(name)
+        mean = statistics.fmean(record.tasks(own).values())
+        assert told == [f'{record.parameters[own]:,}', f'{mean:.1f}'], name
+
+
+@pytest.mark.parametrize(
+    'page, head, tuned',
+    [
+        ('docs/minivtab.md', '| | parameters | natural |', True),
+        ('docs/advice.md', '| method | parameters | natural |', False),
+    ],
+)
+def test_groups_of_minivtab(page, head, tuned):
+    record = Trainings(records.FOLDER, tuned)
+    for name, told in table(page, head).items():
+        own = method(name)
+        groups = record.groups(own)
+        numbers = [f'{value:.1f}' for value in (*groups, statistics.fmean(groups))]
+        assert told[:5] == [f'{record.parameters[own]:,}', *numbers], name
+        for deviation in told[5:]:
+            tasks = writeup.SUITE.tasks
+            assert deviation == f'{per_task.deviation(record.scores[own], tasks):.2f}', name
+
+
+@pytest.mark.parametrize(
+    'page, head',
+    [
+        ('README.md', '| | parameters | CIFAR-10, 1,000 images |'),
+        ('README.zh-CN.md', '| | 参数量 | CIFAR-10'),
+    ],
+)
+def test_the_real_backbone(page, head):
+    record = Trainings(REAL, tuned=None)
+    for name, told in table(page, head).items():
+        own = method(name)
+        tasks = [record.tasks(own)[f'real-{task}'] for task in ('cifar10', 'orientation')]
+        assert told == [f'{record.parameters[own]:,}', *(f'{value:.1f}' for value in tasks)], name
