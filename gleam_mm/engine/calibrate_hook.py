@@ -1,7 +1,8 @@
 """A look at training data before the first step, for the methods that ask for one."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -45,22 +46,21 @@ class CalibrateHook(Checked, Hook):
         if not members:
             return
         if dist.is_main_process():
-            self._calibrate(runner, model, members)
+            with first_batches(runner, self.num_batches) as batches:
+                for member in members:
+                    member.calibrate(batches)
+            model.zero_grad(set_to_none=True)
         for tensor in (*method.parameters(), *method.buffers()):
             dist.broadcast(tensor.data)
 
-    def _calibrate(self, runner: Runner, model: BaseModel, members: list[PETLMethod]) -> None:
-        training = model.training
-        model.eval()  # no noise of the model's own in what is measured
-        batches = batches_of(runner, self.num_batches)
-        for member in members:
-            member.calibrate(batches)
-        model.train(training)
-        model.zero_grad(set_to_none=True)
 
+@contextmanager
+def first_batches(runner: Runner, number: int) -> Iterator[list[LossOfBatch]]:
+    """What computes the loss of each of a few batches, drawn by the run's seed alone.
 
-def batches_of(runner: Runner, number: int) -> list[LossOfBatch]:
-    """What computes the loss of each of a few batches, drawn by the run's seed alone."""
+    The model is in evaluation mode meanwhile: what it draws at random, or counts of its steps, has
+    no part in what is measured, and one process may look alone.
+    """
     images = runner.train_dataloader
     loader = DataLoader(
         images.dataset,
@@ -70,7 +70,12 @@ def batches_of(runner: Runner, number: int) -> list[LossOfBatch]:
         generator=torch.Generator().manual_seed(runner.seed),
     )
     model = unwrapped(runner.model)
-    return [partial(_loss, model, batch) for batch in itertools.islice(loader, number)]
+    training = model.training
+    model.eval()
+    try:
+        yield [partial(_loss, model, batch) for batch in itertools.islice(loader, number)]
+    finally:
+        model.train(training)
 
 
 def _loss(model: BaseModel, batch: Mapping[str, Any]) -> Tensor:

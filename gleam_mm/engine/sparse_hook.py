@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from gleam_mm.arguments import Checked, Positive, Range
-from gleam_mm.engine.calibrate_hook import batches_of
+from gleam_mm.engine.calibrate_hook import first_batches
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.petl import LossOfBatch, PETLMethod
 from gleam_mm.registry import HOOKS
@@ -65,8 +65,8 @@ class SparseAdapterHook(Checked, Hook):
         if not self._masks:
             masks = {name: torch.ones_like(p, dtype=torch.uint8) for name, p in parameters.items()}
             if dist.is_main_process():
-                batches = batches_of(runner, self.num_batches)
-                scores = snip(list(parameters.values()), batches, self.spread)
+                with first_batches(runner, self.num_batches) as batches:
+                    scores = snip(list(parameters.values()), batches, self.spread)
                 kept = largest(scores, 1 - self.sparsity)
                 masks = dict(zip(parameters, kept, strict=True))
             for mask in masks.values():

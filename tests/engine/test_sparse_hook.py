@@ -87,6 +87,11 @@ def test_what_is_pruned_stays_zero_also_when_a_training_resumes(train, tmp_path)
     assert any(not torch.equal(*pair) for pair in moved)
 
 
+def test_scores_are_taken_without_what_training_draws(train):
+    # DyLoRA counts its training steps, and draws a rank of each.
+    assert train(1, 'DyLoRA', rank=2).petl.step == 2  # two batches of four of eight images
+
+
 def test_mistakes_are_named(train):
     with pytest.raises(ValueError, match='the model has no PETL method with parameters of its own'):
         train(1, 'LinearProbe')
