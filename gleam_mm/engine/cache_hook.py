@@ -224,6 +224,12 @@ class _Store(nn.Module):
         self.prefix = prefix
         self.shelves: list[_Shelf] = []
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:  # as a teacher asks how images were normalised
+            return getattr(super().__getattr__('inner'), name)
+
     def __len__(self) -> int:
         return sum(shelf.size for shelf in self.shelves)
 

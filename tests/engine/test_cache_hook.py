@@ -12,6 +12,7 @@ from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import read_adapter
 from gleam_mm.engine import DeviceCacheHook, PicturesHook, init_dist
 from gleam_mm.errors import UserError
+from gleam_mm.models.teacher import Teacher
 from gleam_mm.registry import HOOKS, MODELS
 
 
@@ -145,6 +146,31 @@ def test_blocks_before_the_first_are_not_computed(train):
     train('LoRA', LAST, cache=dict(cache_features=True), change=count)
     assert calls.count('last') >= 9 + 6  # iterations, and batches of validations
     assert calls.count('first') <= 5 + 5  # batches of either loader, and what was tried
+
+
+def test_a_teacher_sees_the_same_pixels(train, make_classifier):
+    seen = []
+
+    class Told(Teacher):
+        def __init__(self):
+            self.model = make_classifier('LinearProbe', num_classes=2, seed=5)
+            self.temperature = self.weight = self.label_weight = 1.0
+
+        def logits(self, images, preprocessor):
+            seen.append((images * preprocessor.std + preprocessor.mean).mean().item())
+            return super().logits(images, preprocessor)
+
+    def teach(model):
+        model.teacher = Told()
+        model.teacher.model.data_preprocessor = MODELS.build(
+            dict(type='ClsDataPreprocessor', mean=[10.0] * 3, std=[100.0] * 3)
+        )
+
+    weights, _, _ = train('LoRA', LAST, change=teach)
+    plain, seen[:] = [*seen], []
+    cached, _, _ = train('LoRA', LAST, change=teach, cache=dict(cache_images=True))
+    assert seen == plain and min(seen) > 50
+    assert all(torch.equal(cached[name], weights[name]) for name in weights)
 
 
 def test_images_on_the_device_are_the_same_bit_for_bit(train):
