@@ -48,7 +48,9 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
     generator = torch.Generator().manual_seed(0)
     size = layout.image_shape()
     image = torch.randn(1, *size, generator=generator).to(like.device, like.dtype)
-    with _left_as_it_is(backbone, like.device):
+    with ExitStack() as stack:
+        stack.callback(layout.forget)
+        stack.enter_context(_left_as_it_is(backbone, like.device))
         try:
             bypassed, off_grid = _bypassed(layout, sites, image, on_grid)
         except Exception as error:  # of the backbone's own, or of a kernel without a gradient
@@ -64,7 +66,6 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
             raise RuntimeError(f'{_title(backbone)}: {off_grid[0]}')
         if not (layout.no_grid or layout.no_blocks):
             _require_grid(layout, image, generator)
-    layout.forget()
 
 
 def _outputs(

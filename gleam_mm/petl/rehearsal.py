@@ -26,15 +26,15 @@ def rehearsed(
     """
     before = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, lr)
-    for loss_of_batch in itertools.islice(itertools.cycle(batches), steps):
-        optimizer.zero_grad()
-        with torch.enable_grad():
-            loss = loss_of_batch()
-        gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
     try:
+        for loss_of_batch in itertools.islice(itertools.cycle(batches), steps):
+            optimizer.zero_grad()
+            with torch.enable_grad():
+                loss = loss_of_batch()
+            gradients = torch.autograd.grad(loss, parameters)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
         yield
     finally:
         with torch.no_grad():

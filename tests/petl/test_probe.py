@@ -163,8 +163,13 @@ def test_what_cannot_be_tried_is_told():
         def forward(self, x, attn_mask=None, is_causal=False):
             raise NotImplementedError('no kernel')
 
+    method = LoRA()
     with pytest.warns(UserWarning, match=r'not proved: no kernel'):
-        LoRA().attach(attending(Failing), probe=True)
+        method.attach(attending(Failing), probe=True)
+    with pytest.raises(
+        RuntimeError, match='is not known yet'
+    ):  # nothing is left of the one that was tried
+        method.layout.grid(next(iter(method.sites.values())))
 
 
 def test_images_that_are_no_squares():

@@ -7,6 +7,7 @@ from watching import close, randomize, watch
 
 from gleam_mm.layouts import LINEAR_ROLES, find_layout
 from gleam_mm.petl import LTSFT, SPT, MergeError
+from gleam_mm.petl.rehearsal import rehearsed
 
 
 def loss_of(backbone, images):
@@ -19,6 +20,21 @@ def linears(backbone):
 
 def flat(tensors):
     return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def test_a_rehearsal_that_breaks_off_leaves_nothing():
+    weight = torch.nn.Parameter(torch.ones(2))
+
+    def broken():
+        raise OSError('a picture is unreadable')
+
+    with (
+        pytest.raises(OSError, match='unreadable'),
+        rehearsed([weight], [weight.sum, broken], steps=2, lr=0.1),
+    ):
+        raise AssertionError('it is not begun')
+    assert weight.tolist() == [1, 1]
+    assert weight.grad is None
 
 
 def test_lt_sft_chooses_what_a_training_of_all_weights_moves_most(vit, images):
