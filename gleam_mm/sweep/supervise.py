@@ -7,9 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -54,14 +53,14 @@ def run(
         All trainings as they stand at the end.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; no worker is left, and what was running waits
-            again.
+        KeyboardInterrupt: A signal that ends a run, see :mod:`gleam_mm.interrupts`; no worker is
+            left, and what was running waits again.
         UserError: All workers ended before their time.
     """
     view = _View(study, workers)
     study.register()  # takes a while the first time: ten milliseconds a training
     processes = [_Process(study, storage, root, gpus, workers, index) for index in range(workers)]
-    with _terminated_as_interrupted(), view:
+    with view:
         try:
             for process in processes:
                 process.start()
@@ -75,9 +74,11 @@ def run(
                 time.sleep(max(_POLL_SECONDS, 10 * (time.monotonic() - started)))
             _replace_dead(study, processes, view)
         except KeyboardInterrupt:
-            view.say('stopping: what is running goes back to waiting (Ctrl-C again: at once)')
+            with contextlib.suppress(OSError):  # of a terminal that is gone
+                view.say('stopping: what is running goes back to waiting (Ctrl-C again: at once)')
             _stop(study, processes)
-            view.update(study.cells())
+            with contextlib.suppress(OSError):
+                view.update(study.cells())
             raise
         except BaseException:
             _stop(study, processes)
@@ -206,23 +207,6 @@ def _stop(study: SweepStudy, processes: Sequence[_Process]) -> None:
     if stubborn:
         study.end_trials_of([process.identity for process in stubborn])
         study.register()
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the sweep as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _View(contextlib.AbstractContextManager):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,8 +64,14 @@ class Run:
 
     all = []
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, hangup=signal.SIG_DFL):
         Run.all.append(self)
+
+        def handlers():
+            # A suite in the background of a shell ignores Ctrl-C, and so would its children.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, hangup)
+
         self.out = folder / f'out-{time.monotonic_ns()}.txt'
         environment = {k: v for k, v in os.environ.items() if k != 'GLEAM_DATA'}
         with self.out.open('w') as out:
@@ -76,8 +81,7 @@ class Run:
                 env={**environment, 'OMP_NUM_THREADS': '1'},
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # A suite in the background of a shell ignores Ctrl-C, and so would its children.
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=handlers,
             )
 
     def ended(self):
@@ -124,6 +128,24 @@ def alive(pid):
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.slow
+def test_a_hangup_is_ignored_under_nohup_and_ends_a_sweep_otherwise(place):
+    kept = Run(place, 'run', 'small.py', hangup=signal.SIG_IGN)
+    until(lambda: training(place, 1), kept)
+    kept.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert kept.process.poll() is None
+    for run, number, status in ((kept, signal.SIGTERM, 143), (None, signal.SIGHUP, 129)):
+        run = run or Run(place, 'run', 'small.py')
+        until(lambda run=run: training(place, 1), run)
+        run.process.send_signal(number)
+        code, out = run.ended()
+        assert code == status, out
+        assert 'stopping: what is running goes back to waiting' in out
+        assert out.endswith(f'sweep.py: ended by {number.name}\n')
+        assert not cells(place, 'running')
 
 
 @pytest.mark.slow
