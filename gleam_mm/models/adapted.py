@@ -115,7 +115,7 @@ class Adapted:
             )
         own = self.state_dict()
         given = without_scales(state_dict, own)
-        _require_equal(given.keys() - self._frozen, own.keys(), 'keys')
+        _require_equal(given.keys() - self._frozen, own.keys())
         own.pop(FINGERPRINT)
         for key, tensor in own.items():
             other = given[key]
@@ -176,11 +176,11 @@ def _drop_frozen(model: Adapted, state_dict: dict, prefix: str, local_metadata: 
         state_dict.pop(prefix + name, None)
 
 
-def _require_equal(given: Iterable[str], expected: Iterable[str], what: str) -> None:
+def _require_equal(given: Iterable[str], expected: Iterable[str]) -> None:
     missing, unexpected = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unexpected:
         raise CheckpointError(
-            f'the {what} of the checkpoint and the model differ: use the config that the '
+            'the keys of the checkpoint and the model differ: use the config that the '
             f'checkpoint was trained with. Missing: {_shorten(missing)}. '
             f'Unexpected: {_shorten(unexpected)}'
         )

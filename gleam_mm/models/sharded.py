@@ -1,9 +1,7 @@
 """Frozen weights that processes share out: each keeps a part, and borrows the rest to compute."""
 
-from inspect import signature
 from typing import Any
 
-import torch
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.model import MMDistributedDataParallel
@@ -37,8 +35,7 @@ class ShardedDataParallel(MMDistributedDataParallel):
 
     Raises:
         ValueError: Nothing of the backbone is frozen, it is quantised, the processes have other
-            frozen weights, or the method computes from the whole backbone before the training. Or
-            PyTorch is too old.
+            frozen weights, or the method computes from the whole backbone before the training.
     """
 
     def __init__(self, module: nn.Module, broadcast_buffers: bool = False, **kwargs: Any) -> None:
@@ -60,11 +57,6 @@ def shard(model: Any) -> None:
     Raises:
         ValueError: As :class:`ShardedDataParallel`.
     """
-    if 'ignored_params' not in signature(fully_shard).parameters:
-        raise ValueError(
-            f'ShardedDataParallel needs a newer PyTorch than {torch.__version__}, whose '
-            'fully_shard leaves out what it is told to (ignored_params)'
-        )
     check_frozen_alike(model, 'ShardedDataParallel')
     # Scalars cannot be shared out.
     whole = {p for p in model.backbone.parameters() if p.requires_grad or p.dim() == 0}

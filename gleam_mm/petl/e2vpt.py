@@ -47,7 +47,6 @@ class E2VPT(VPT):
         ValueError: ``pieces`` divides no token width.
     """
 
-    obstacle = VPT.obstacle
     kept: Tensor
 
     def __init__(

@@ -8,6 +8,4 @@ def exporting() -> bool:
 
     What depends on numbers of images or on values has to be computed in another way then.
     """
-    # torch 2.6 does not tell an export from a compilation.
-    told = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
-    return torch.jit.is_tracing() or told()
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()

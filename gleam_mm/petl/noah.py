@@ -12,7 +12,7 @@ from gleam_mm.layouts import Site
 from gleam_mm.petl.adapter import Adapter
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
-from gleam_mm.petl.lora import LoRA, LowRankPair
+from gleam_mm.petl.lora import LoRA
 from gleam_mm.petl.lowrank import add_update, project
 from gleam_mm.petl.supernet import Genes, Genotype, Supernet
 from gleam_mm.petl.vpt import VPT
@@ -56,12 +56,9 @@ class SlicedLoRA(LoRA):
 
     def build(self, sites: list[Site]) -> None:
         """Creates one pair of matrices a block that has one."""
-        super().build(sites)  # refuses what is no Linear
-        self.local.clear()
         for site in sites:
             if rank := self.sizes[site.index]:
-                linear = site.module
-                self.local[site.key] = LowRankPair(linear.in_features, linear.out_features, rank)
+                self.local[site.key] = self.build_pair(site, rank)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the low-rank update, if the block has one."""

@@ -26,19 +26,17 @@ class SparseEntries(nn.Module):
         self._register_state_dict_hook(_compact)
         self._register_load_state_dict_pre_hook(self._check)
 
-    def add_to(self, weight: Tensor, offset: int, values: Tensor | None = None) -> Tensor:
+    def add_to(self, weight: Tensor, offset: int) -> Tensor:
         """A weight with its share of the values.
 
         Args:
             weight: The weight.
             offset: Where its entries begin among those of all weights.
-            values: What to add instead of the values, as many numbers.
         """
-        values = self.values if values is None else values
         place = self.positions - offset
         inside = (place >= 0) & (place < weight.numel())
         flat = weight.reshape(-1).scatter_add(
-            0, place.clamp(0, weight.numel() - 1), (values * inside).to(weight.dtype)
+            0, place.clamp(0, weight.numel() - 1), (self.values * inside).to(weight.dtype)
         )
         return flat.view_as(weight)
 

@@ -72,11 +72,7 @@ class SPT(WeightTuning):
         self.shared['pool'] = Pool(self.budget, total, len(sites))
 
     def changed(self, site: Site, weight: Tensor) -> Tensor:
-        """The weight with the single weights' updates and, of a LoRA, the product.
-
-        Raises:
-            MergeError: The structures are adapters.
-        """
+        """The weight with the single weights' updates and, of a LoRA, the product."""
         weight = self.shared['pool'].add_to(weight, self._offsets[site.key])
         if self.form == 'adapter':
             return weight

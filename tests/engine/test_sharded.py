@@ -1,7 +1,5 @@
 """Two processes that share out the frozen weights train as one that has all of them."""
 
-from inspect import signature
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -11,7 +9,6 @@ from test_two_processes import STILL
 from together import together
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from gleam_mm.checkpoint import read_adapter
@@ -20,10 +17,6 @@ from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.launch import check_strategy
 from gleam_mm.models import ShardedDataParallel
 from gleam_mm.registry import MODEL_WRAPPERS
-
-needs_fsdp2 = pytest.mark.skipif(
-    'ignored_params' not in signature(fully_shard).parameters, reason='PyTorch is too old'
-)
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9)
 METHODS = {
@@ -83,7 +76,6 @@ class Watch(Hook):
         self.whole = sum(p.numel() for p in frozen)
 
 
-@needs_fsdp2
 @pytest.mark.parametrize(
     'method',
     [
@@ -109,7 +101,6 @@ def test_two_that_share_are_as_one(method, make_runner, make_classifier, tmp_pat
     assert_ended_alike(tmp_path / 'one', tmp_path / 'two')
 
 
-@needs_fsdp2
 def test_goes_on_with_another_number_of_processes(make_runner, make_classifier, tmp_path):
     """Two processes begin, one goes on; the other way round; and one does it all."""
 
@@ -141,7 +132,6 @@ def test_goes_on_with_another_number_of_processes(make_runner, make_classifier, 
             torch.testing.assert_close(found[name], tensor, atol=1e-5, rtol=0)
 
 
-@needs_fsdp2
 def test_other_frozen_weights_in_a_process_are_refused(make_classifier, tmp_path):
     def share(rank):
         with pytest.raises(ValueError, match='processes have backbones of other weights'):
@@ -150,7 +140,6 @@ def test_other_frozen_weights_in_a_process_are_refused(make_classifier, tmp_path
     together(share, tmp_path / 'store')
 
 
-@needs_fsdp2
 @pytest.mark.parametrize(
     'model, message',
     [
@@ -163,12 +152,6 @@ def test_other_frozen_weights_in_a_process_are_refused(make_classifier, tmp_path
 def test_what_cannot_be_sharded_is_refused(model, message, make_classifier):
     with pytest.raises(ValueError, match=message):
         ShardedDataParallel(model(make_classifier))
-
-
-def test_an_old_pytorch_is_refused(make_classifier, monkeypatch):
-    monkeypatch.setattr('gleam_mm.models.sharded.fully_shard', lambda module, mesh=None: module)
-    with pytest.raises(ValueError, match=r'needs a newer PyTorch than .*ignored_params'):
-        ShardedDataParallel(make_classifier('LoRA'))
 
 
 def of_half_the_bits(model):
