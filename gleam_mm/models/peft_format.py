@@ -8,7 +8,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
 from gleam_mm.fileio import write_bytes
@@ -50,7 +52,8 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
     Raises:
         RuntimeError: The model has no method.
         TypeError: ``model`` is none.
-        ValueError: The method is another one, or acts where PEFT's does not, or a neck was trained.
+        ValueError: The method is another one, or has more than PEFT's, or acts where that does not;
+            or a neck was trained, or a head that timm does not have.
     """
     folder = Path(folder)
     petl, prefix, trained = _parts(model)
@@ -59,8 +62,13 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
             f'{petl.title} is no LoRA, which PEFT has a format for; merge() it, or let '
             'gleam-mm extract make a LoRA of it'
         )
+    if (beside := petl.beside_factors) is not None:
+        raise ValueError(
+            f'{petl.title} has {beside}, which PEFT has no place for; an adapter file of GLEAM-MM '
+            'has'
+        )
     pairs = {path.removeprefix(prefix): pair for path, pair in _of_modules(petl).items()}
-    (rank,) = {len(down) for down, _ in pairs.values()}  # one option says it for all
+    rank = len(next(iter(pairs.values()))[0])
     tensors = {}
     for name, (down, up) in pairs.items():
         tensors[f'{_PREFIX}{name}{_DOWN}'], tensors[f'{_PREFIX}{name}{_UP}'] = down, up
@@ -147,12 +155,21 @@ def _parts(model: nn.Module) -> tuple[PETLMethod, str, dict[str, Tensor]]:
         raise ValueError('the neck has parameters, which a model of timm has no place for')
     if not model.with_head:
         return model.petl, _TIMM, {}
+    if type(model.head) is not LinearClsHead:
+        raise ValueError(
+            f'model.head is a {type(model.head).__name__}, which a model of timm has no place for, '
+            'only for a LinearClsHead; an adapter file of GLEAM-MM has'
+        )
     name = inner.pretrained_cfg.get('classifier') or 'head'
     return model.petl, _TIMM, {f'{name}.{k}': t for k, t in model.head.fc.state_dict().items()}
 
 
 def _of_modules(petl: LoRA) -> dict[str, tuple[Tensor, Tensor]]:
-    """The pair of each module; those of queries and values alone are rows of a fused one's."""
+    """The pair of each module, all of one rank, since one option of PEFT says it.
+
+    Pairs of queries and values alone are rows of a fused module's, which has the ranks of both;
+    where others have a smaller one, zeros fill them up.
+    """
     downs: dict[str, list[Tensor]] = {}
     ups: dict[str, list[Tensor]] = {}
     for site in petl.sites.values():
@@ -168,7 +185,12 @@ def _of_modules(petl: LoRA) -> dict[str, tuple[Tensor, Tensor]]:
             up = whole
         downs.setdefault(site.path, []).append(down)
         ups.setdefault(site.path, []).append(up)
-    return {path: (torch.cat(downs[path]), torch.cat(ups[path], dim=1)) for path in downs}
+    pairs = {path: (torch.cat(downs[path]), torch.cat(ups[path], dim=1)) for path in downs}
+    most = max(len(down) for down, _ in pairs.values())
+    return {
+        path: (F.pad(down, (0, 0, 0, most - len(down))), F.pad(up, (0, most - len(down))))
+        for path, (down, up) in pairs.items()
+    }
 
 
 def _name_of(model: nn.Module) -> str | None:

@@ -95,6 +95,11 @@ class KAdaptation(LoRA):
         queries, values = torch.block_diag(*ups).split(site.width)
         return torch.cat(downs), torch.cat((queries, keys, values))
 
+    @property
+    def beside_factors(self) -> str | None:
+        """The bias."""
+        return 'a bias of the values'
+
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the update and the bias to queries and values."""
         return super().adapt(site, x, y) + self._shift(site)

@@ -61,6 +61,10 @@ class LowRankPair(Rounded):
         return torch.cat((self.down, self.first_down)), torch.cat((self.up, -self.first_up), dim=1)
 
 
+_WAYS = ('before', 'compute', 'adapt', 'end', 'adopted_parameters')
+"""The methods by which a :class:`PETLMethod` changes what a backbone computes."""
+
+
 @MODELS.register_module()
 class LoRA(PETLMethod):
     r"""Low-rank adaptation (Hu et al., ICLR 2022; GLEAM, equation 6).
@@ -165,6 +169,14 @@ class LoRA(PETLMethod):
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The matrices whose product is the update of a site's weight, but for the scale."""
         return self.local[site.key].factors()
+
+    @property
+    def beside_factors(self) -> str | None:
+        """What the update has beside :meth:`factors`, in words; None where they are all of it."""
+        if self.gate:
+            return 'a gate of tokens'
+        own = [way for way in _WAYS if getattr(type(self), way) is not getattr(LoRA, way)]
+        return f'its own {" and ".join(own)}' if own else None
 
     def begin(self) -> None:
         """Makes the matrices of all sites ready, those of one shape together, in training."""

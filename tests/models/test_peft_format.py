@@ -11,6 +11,7 @@ from torchvision.models import VisionTransformer
 
 import gleam_mm
 from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.petl import LoRA
 from gleam_mm.registry import MODELS
 
 peft = pytest.importorskip('peft')
@@ -53,8 +54,13 @@ def test_a_parameter_of_an_attention_of_pytorch_is_refused(tmp_path):
         dict(type='LoRA', rank=3, alpha=5.0),
         dict(type='LoRA', rank=2, sites=['proj', 'fc1', 'fc2'], blocks=[1]),
         dict(type='LoRA', rank=2, sites=['q', 'v']),
+        dict(type='LoRA', rank=2, alpha=3.0, sites=['q', 'v', 'proj']),
         dict(type='LoRA', rank=2, init='pissa'),
         dict(type='LoRA', rank=2, init='orthogonal', train_down=False),
+        dict(type='DyLoRA', rank=2),
+        dict(type='MLAE', rank=2),
+        dict(type='ABBA', rank=2),
+        dict(type='MSPLoRA', groups=2),
     ],
 )
 def test_peft_loads_what_we_write(method, tmp_path):
@@ -65,6 +71,9 @@ def test_peft_loads_what_we_write(method, tmp_path):
     theirs = peft.PeftModel.from_pretrained(tiny(), tmp_path)
     assert same(theirs, model)
     assert not same_as_pretrained(model)
+    ours = tiny()
+    gleam_mm.load_peft(ours, tmp_path)
+    assert same(ours, model)
 
 
 def same_as_pretrained(model):
@@ -72,20 +81,29 @@ def same_as_pretrained(model):
         return torch.allclose(model(IMAGES), tiny()(IMAGES))
 
 
-def test_a_classifier_on_a_backbone_of_timm(tmp_path):
+def classifier(head):
     torch.manual_seed(0)
     options = {k: v for k, v in TINY.items() if k != 'num_classes'}
     bare = dict(type='PooledTIMMBackbone', model_name='vit_tiny_patch16_224', **options)
-    model = MODELS.build(
+    return MODELS.build(
         dict(
             type='PETLClassifier',
             backbone=bare,
-            head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=3),
+            head=dict(type=head, in_channels=WIDTH, num_classes=3),
             petl=dict(type='LoRA', rank=2),
             allow_random_backbone=True,
         )
     ).eval()
-    changed(model)
+
+
+@pytest.mark.parametrize('head', ['CosineClsHead', 'RegressionHead', 'VisionTransformerClsHead'])
+def test_a_head_that_timm_does_not_have_is_refused(head, tmp_path):
+    with pytest.raises(ValueError, match=f'model.head is a {head}, which a model of timm'):
+        gleam_mm.save_peft(classifier(head), tmp_path)
+
+
+def test_a_classifier_on_a_backbone_of_timm(tmp_path):
+    model = changed(classifier('LinearClsHead'))
     gleam_mm.save_peft(model, tmp_path)
     whole = tiny()
     whole.load_state_dict(model.backbone.timm_model.state_dict(), strict=False)
@@ -198,6 +216,29 @@ def test_what_does_not_fit_leaves_the_model_alone(tmp_path):
         with pytest.raises(CheckpointError, match=told):
             gleam_mm.load_peft(other, tmp_path)
         assert not hasattr(other, 'petl')
+
+
+class ShiftedLoRA(LoRA):
+    """One of a user's, that adds something."""
+
+    def adapt(self, site, x, y):
+        return super().adapt(site, x, y) + 1
+
+
+@pytest.mark.parametrize(
+    ('method', 'told'),
+    [
+        (dict(type='LoRA', gate=True), 'LoRA has a gate of tokens'),
+        (dict(type='KAdaptation', number=4), 'KAdaptation has a bias of the values'),
+        (dict(type=ShiftedLoRA), 'ShiftedLoRA has its own adapt'),
+    ],
+)
+def test_what_peft_has_no_place_for_is_refused(method, told, tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, method)
+    with pytest.raises(ValueError, match=f'{told}, which PEFT has no place for'):
+        gleam_mm.save_peft(model, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_methods_are_refused(tmp_path):
