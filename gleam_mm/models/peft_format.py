@@ -110,7 +110,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
         RuntimeError: The model has a method already.
         TypeError: ``model`` is none.
     """
-    plain.require_model(model)
+    plain.require_free(model)
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
     tensors = {
@@ -124,18 +124,17 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
             raise CheckpointError(f'{folder}: the model has no site {name}, which the LoRA adapts')
     rest = _rest(tensors, model, folder)
     rank, scale = _size_of(pairs, config)
-    petl = plain.attach(model, _method_for([sites[name] for name in pairs], sites, rank, scale))
-    try:
-        with torch.no_grad():
-            for site in petl.sites.values():
-                down, up = pairs[site.name]
-                petl.local[site.key].down.copy_(down)
-                petl.local[site.key].up.copy_(up)
-            for name, tensor in rest.items():
-                model.get_parameter(name).copy_(tensor)
-    except (RuntimeError, KeyError) as error:
-        plain.detach(model)
-        raise CheckpointError(f'{folder}: does not fit the model: {error}') from error
+    method = _method_for([sites[name] for name in pairs], sites, rank, scale)
+    with plain.undone_by_errors(model, folder):
+        petl = plain.attach(model, method)
+        petl.load_state_dict(
+            {
+                f'local.{site.key}.{matrix}': tensor
+                for site in petl.sites.values()
+                for matrix, tensor in zip(('down', 'up'), pairs[site.name], strict=True)
+            }
+        )
+    model.load_state_dict(rest, strict=False)
     for name in rest:
         model.get_parameter(name).requires_grad_(True)
     return petl

@@ -1,7 +1,8 @@
 """Methods on models that are no :class:`~gleam_mm.models.PETLClassifier`, for any training loop."""
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +65,7 @@ def attach(
         >>> trained = [p for p in model.parameters() if p.requires_grad]
         >>> optimizer = torch.optim.AdamW(trained, lr=1e-3)
     """
-    require_model(model)
-    if hasattr(model, NAME):
-        raise RuntimeError(
-            f'this {type(model).__name__} has a method already: attach several in one call, as a '
-            'list, or call gleam_mm.detach(model) first'
-        )
+    require_free(model)
     config = _config_of(method, options)
     taken = library.read(adapters or {})
     if taken:
@@ -202,25 +198,42 @@ def load_parts(
             f'{path}: an adapter of a PETLClassifier, whose names are not those of other models; '
             'gleam_mm.Predictor and the tools take it'
         )
-    attached = hasattr(model, NAME)
-    try:
+    with undone_by_errors(model, path):
         config = checked_part('method', metadata.get('method'))
-        if not attached:
-            before = {name: p.requires_grad for name, p in model.named_parameters()}
+        if not hasattr(model, NAME):
             with Budget.for_weights(sum(tensor.numel() for tensor in tensors.values())):
                 attach(model, config)
         own = fitting(model, tensors, metadata, config)
         require_frozen(metadata, frozen_fingerprint(model, own))
         model.load_state_dict(own, strict=False)
-    except (CheckpointError, RuntimeError, ValueError) as error:
+    learning = {f'{NAME}.{name}' for name, _ in method_of(model).own_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in learning or (name in tensors and not _of_method(name)))
+
+
+@contextmanager
+def undone_by_errors(model: nn.Module, path: str | Path) -> Iterator[None]:
+    """Takes a method off again that was attached for a file, where the file does not fit.
+
+    Args:
+        model: The model; whatever else is done to it has to be all or nothing.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: It does not fit. The model is as it was, and what was to learn still is.
+    """
+    attached = hasattr(model, NAME)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    try:
+        yield
+    except Exception as error:
         if not attached and hasattr(model, NAME):
             detach(model)
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(before[name])
-        raise CheckpointError(f'{path}: {error}') from error
-    learning = {f'{NAME}.{name}' for name, _ in method_of(model).own_parameters()}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in learning or (name in tensors and not _of_method(name)))
+        if not isinstance(error, RuntimeError | ValueError):
+            raise
+        raise CheckpointError(f'{path}: {" ".join(str(error).split())}') from error
 
 
 def fitting(
@@ -237,6 +250,7 @@ def fitting(
     Raises:
         CheckpointError: The method has other options, or the model other names or shapes.
     """
+    method_of(model)  # or there is none
     ours = getattr(model, _CONFIG)
     if differing := description.differences({'method': config}, {'method': ours}):
         raise CheckpointError('; '.join(map(str, differing)))
@@ -328,12 +342,36 @@ def method_of(model: nn.Module) -> PETLMethod:
         TypeError: ``model`` is none.
     """
     require_model(model)
-    petl = getattr(model, NAME, None)
-    if not isinstance(petl, PETLMethod) or _CONFIG not in vars(model):
+    if not hasattr(model, NAME):
         raise RuntimeError(
             f'this {type(model).__name__} has no method: call gleam_mm.attach(model, ...) first'
         )
-    return petl
+    _require_ours(model)
+    return getattr(model, NAME)
+
+
+def require_free(model: nn.Module) -> None:
+    """Refuses a model that has a method already.
+
+    Raises:
+        RuntimeError: It has one.
+        TypeError: It is no model.
+    """
+    require_model(model)
+    if hasattr(model, NAME):
+        _require_ours(model)
+        raise RuntimeError(
+            f'this {type(model).__name__} has a method already: attach several in one call, as a '
+            'list, or call gleam_mm.detach(model) first'
+        )
+
+
+def _require_ours(model: nn.Module) -> None:
+    if _CONFIG not in vars(model):
+        raise RuntimeError(
+            f'this {type(model).__name__} has a {NAME} of its own, which gleam_mm.attach has not '
+            'attached: give a model without one'
+        )
 
 
 def _trained_names(model: nn.Module) -> set[str]:

@@ -208,14 +208,32 @@ def test_what_is_no_plain_lora_is_refused(change, told, tmp_path):
 def test_what_does_not_fit_leaves_the_model_alone(tmp_path):
     model = tiny()
     gleam_mm.attach(model, 'lora')
-    gleam_mm.save_peft(model, tmp_path)
-    for other, told in (
-        (tiny(depth=1), 'no site blocks.1.attn.qkv'),
-        (tiny(num_classes=5), r'head.bias has the shape \(3,\), but \(5,\)'),
+    gleam_mm.save_peft(model, tmp_path / 'whole')
+    model.head.requires_grad_(False)
+    gleam_mm.save_peft(model, tmp_path / 'headless')
+    for folder, other, told in (
+        ('whole', tiny(depth=1), 'no site blocks.1.attn.qkv'),
+        ('whole', tiny(num_classes=5), r'head.bias has the shape \(3,\), but \(5,\)'),
+        (
+            'headless',
+            tiny(embed_dim=16),
+            'headless: .* size mismatch for local.blocks/0/',
+        ),
     ):
+        other.patch_embed.requires_grad_(False)
+        state, learnt = copy.deepcopy(other.state_dict()), learning(other)
         with pytest.raises(CheckpointError, match=told):
-            gleam_mm.load_peft(other, tmp_path)
+            gleam_mm.load_peft(other, tmp_path / folder)
         assert not hasattr(other, 'petl')
+        assert learning(other) == learnt
+        assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
+    gleam_mm.attach(model := tiny(), 'lora')
+    with pytest.raises(RuntimeError, match='has a method already'):
+        gleam_mm.load_peft(model, tmp_path / 'whole')
+
+
+def learning(model):
+    return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
 class ShiftedLoRA(LoRA):

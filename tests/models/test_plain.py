@@ -177,6 +177,10 @@ def test_what_else_is_trained_is_saved(images, tmp_path):
     assert torch.equal(again(images), model(images))
 
 
+def learning(model):
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
 def test_load_refuses_and_leaves_the_model_as_it_was(images, tmp_path):
     model = vit()
     gleam_mm.attach(model, 'lora', rank=2)
@@ -188,12 +192,13 @@ def test_load_refuses_and_leaves_the_model_as_it_was(images, tmp_path):
         (vit(depth=3), 'the file lacks petl.local.blocks/2'),
         (swin(), 'the file lacks petl.local.layers/0'),
     ):
-        before = other.state_dict()
+        other.patch_embed.requires_grad_(False)
+        before, learnt = other.state_dict(), learning(other)
         with pytest.raises(CheckpointError, match=message):
             gleam_mm.load(other, path)
         assert not hasattr(other, 'petl')
         assert other.state_dict().keys() == before.keys()
-        assert all(p.requires_grad for p in other.parameters())
+        assert learning(other) == learnt
     other = vit()
     gleam_mm.attach(other, 'lora', rank=2, alpha=3)
     with pytest.raises(CheckpointError, match=r'model\.petl\.alpha is .* but 3 in the model'):
@@ -215,6 +220,16 @@ def test_files_of_other_kinds(make_classifier, tmp_path):
     gleam_mm.save(model, tmp_path / 'a.safetensors', options=OPTIONS)
     with pytest.raises(CheckpointError, match='of a model of another library'):
         gleam_mm.checkpoint.load_adapter(make_classifier(), tmp_path / 'a.safetensors')
+    told = r'this PETLClassifier has a petl of its own, which gleam_mm\.attach has not attached'
+    with pytest.raises(CheckpointError, match=rf'a\.safetensors: {told}'):
+        gleam_mm.load(make_classifier(), tmp_path / 'a.safetensors')
+    for call in (
+        lambda model: gleam_mm.attach(model, 'lora'),
+        lambda model: gleam_mm.save(model, tmp_path / 'b.safetensors'),
+        gleam_mm.detach,
+    ):
+        with pytest.raises(RuntimeError, match=told):
+            call(make_classifier())
 
 
 def test_save_refuses(tmp_path):
