@@ -41,8 +41,8 @@ class Arrow(Library):
         temperature: The temperature of the softmax.
 
     Raises:
-        ValueError: A method is no LoRA, they act at different sites, or there are fewer than
-            ``top_k``.
+        ValueError: A method is no LoRA, or has more than matrices, they act at different sites, or
+            there are fewer than ``top_k``.
     """
 
     obstacle = 'how much each LoRA adds depends on the token'
@@ -57,6 +57,11 @@ class Arrow(Library):
         for name, part in self.parts.items():
             if not isinstance(part, LoRA):
                 raise ValueError(f'methods of Arrow: {name!r} is a {type(part).__name__}, no LoRA')
+            if (beside := part.beside_factors) is not None:
+                raise ValueError(
+                    f'methods of Arrow: {name!r} has {beside}, and tokens are routed to pairs of '
+                    'matrices alone'
+                )
         if top_k > len(self.parts):
             raise ValueError(f'top_k={top_k}: there are {len(self.parts)} LoRAs to choose from')
         self.top_k = top_k

@@ -215,12 +215,14 @@ def test_what_does_not_fit_is_refused(build, file_of, tmp_path):
     lora, _ = file_of(LORA, 1)
     bitfit, _ = file_of(dict(type='BitFit'), 2)
     adapter, _ = file_of(dict(type='Adapter', bottleneck=2), 3)
+    gated, _ = file_of({**LORA, 'gate': True}, 4)
     fusion, arrow = dict(type='AdapterFusion'), dict(type='Arrow')
     for petl, adapters, told in (
         (fusion, dict(a=lora), 'give two at least'),
         (fusion, dict(a=lora, b=adapter), "'a' and 'b' act at different sites"),
         (fusion, dict(a=lora, b=bitfit), 'of the backbone itself'),
         (arrow, dict(a=adapter), "'a' is a Adapter, no LoRA"),
+        (arrow, dict(a=gated), "'a' has a gate of tokens"),
         ({**arrow, 'top_k': 2}, dict(a=lora), 'there are 1 LoRAs'),
         (dict(type='EigenLoRA', components=3), dict(a=lora), 'have 2 ranks together'),
         (dict(type='EigenLoRA', sites=['fc1']), dict(a=lora), "'a' has no LoRA at"),
