@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gleam_mm.models.description import with_defaults
+
 LORA = ('LoRA', 'DyLoRA', 'MLAE')
 """Methods whose update of a site is one product, which a plain LoRA can express."""
 
@@ -25,8 +27,9 @@ class Product(NamedTuple):
 
 
 def is_lora(config: Mapping[str, Any]) -> bool:
-    """Whether a method's update of a site is one product."""
-    return str(config['type']).rpartition('.')[2] in LORA
+    """Whether a method's update of a site is one product, which no gate weighs."""
+    told = _complete(config)
+    return told['type'] in LORA and not told.get('gate')
 
 
 def products(
@@ -57,9 +60,8 @@ def names_of(prefix: str, tensors: Mapping[str, Tensor]) -> set[str]:
 
 def plain_lora(config: Mapping[str, Any], rank: int) -> dict[str, Any]:
     """The config of the LoRA that holds products of some rank, whose update is not scaled."""
-    kept = {key: config[key] for key in ('drop_rate', 'sites', 'blocks') if key in config}
-    if str(config['type']).rpartition('.')[2] == 'MLAE' and 'sites' not in config:
-        kept['sites'] = ['qkv', 'proj', 'fc1', 'fc2']
+    told = _complete(config)  # by defaults that are not those of a LoRA
+    kept = {key: told[key] for key in ('drop_rate', 'sites', 'blocks')}
     return {'type': 'LoRA', 'rank': rank, 'alpha': float(rank), **kept}
 
 
@@ -114,10 +116,13 @@ def _from_svd(
     return Product(up, down), float(kept.square().sum()), float(values.square().sum())
 
 
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    return with_defaults({**config, 'type': str(config['type']).rpartition('.')[2]})
+
+
 def _scale(config: Mapping[str, Any]) -> float:
-    if str(config['type']).rpartition('.')[2] == 'MLAE':
-        return 1.0
-    return config.get('alpha', 8.0) / config.get('rank', 8)
+    told = _complete(config)
+    return told.get('alpha', told['rank']) / told['rank']  # without alpha nothing is scaled
 
 
 def _factors(

@@ -100,19 +100,19 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Diff
 def _complete(part: str, config: Any) -> Any:
     if part == 'data_preprocessor':
         config = {'type': 'ClsDataPreprocessor', **(config or {})}  # as in MMPretrain
-    config = _with_defaults(config)
+    config = with_defaults(config)
     if isinstance(config, dict):
         return {key: value for key, value in config.items() if key not in _NEUTRAL[part]}
     return config
 
 
-def _with_defaults(value: Any) -> Any:
+def with_defaults(value: Any) -> Any:
     """Fills in what the classes that a config names make of options that it leaves out."""
     if isinstance(value, list):
-        return [_with_defaults(item) for item in value]
+        return [with_defaults(item) for item in value]
     if not isinstance(value, dict):
         return value
-    filled = {key: _with_defaults(item) for key, item in value.items() if key != '_scope_'}
+    filled = {key: with_defaults(item) for key, item in value.items() if key != '_scope_'}
     if isinstance(name := filled.get('type'), str):
         filled['type'] = name.rpartition('.')[2]
         component = registered(MODELS, name)

@@ -81,6 +81,15 @@ def test_products_add_what_the_matrices_do(trained, out, init):
     assert made.energy == pytest.approx((kept / whole).item(), rel=1e-3)
 
 
+@pytest.mark.parametrize('kind', ['LoRA', 'DyLoRA', 'MLAE'])
+def test_products_of_what_says_no_option(trained, out, kind):
+    (a, first), (b, second) = trained(dict(type=kind)), trained(dict(type=kind), seed=2)
+    combine([a, b], out, 'product', weights=[1.0, 1.0])
+    got, ours, theirs = update(load_model(checkpoint=out)), update(first), update(second)
+    for name in got:
+        close(got[name], ours[name] + theirs[name])
+
+
 def test_ties_and_dare_of_low_rank_updates(trained, out):
     (a, first), (b, second) = trained(LORA), trained(LORA, seed=2)
     combine([a, b], out, 'ties', density=0.3, rank=32)
@@ -152,6 +161,8 @@ def test_what_does_not_go_together_is_refused(trained, out, config_for, tmp_path
         combine([a, trained(LORA, classes='vwxyz')[0]], out, 'product')
     with pytest.raises(CheckpointError, match='has no LoRA'):
         combine([trained(dict(type='SSF'), s)[0] for s in (0, 1)], out, 'product')
+    with pytest.raises(CheckpointError, match='has no LoRA'):
+        combine([trained({**LORA, 'gate': True}, s)[0] for s in (0, 1)], out, 'product')
     with pytest.raises(ValueError, match='sum to 1, not'):
         combine([a, a], out, weights=[1.0, 0.5])
     tensors, metadata = read_adapter(a)
