@@ -13,6 +13,7 @@ from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import Dataset
 
 from gleam_mm.checkpoint import CheckpointError, load_from_local
+from gleam_mm.config.datasets import datasets_in
 from gleam_mm.datasets import CustomDataset
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.registry import DATASETS, HOOKS, registered, scope_of
@@ -120,17 +121,6 @@ def _unnamed_folders(cfg: Config) -> Iterator[Any]:
             )
             if found is CustomDataset and not any(named) and dataset.get('with_label', True):
                 yield dataset
-
-
-def datasets_in(config: Any) -> Iterator[Any]:
-    """The configs of datasets in one, behind those that repeat, concatenate or select."""
-    if not isinstance(config, dict):
-        return
-    inner = [config.get('dataset'), *(config.get('datasets') or ())]
-    if not any(isinstance(part, dict) for part in inner):
-        yield config
-    for part in inner:
-        yield from datasets_in(part)
 
 
 @HOOKS.register_module()

@@ -13,6 +13,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 
 from gleam_mm.checkpoint import CheckpointError, shown
+from gleam_mm.config.datasets import datasets_in
 from gleam_mm.config.image_size import image_size
 from gleam_mm.registry import TRANSFORMS, scope_of
 
@@ -139,13 +140,10 @@ class Pipeline:
 
 
 def _pipeline(dataset: Any) -> Sequence[Mapping[str, Any]] | None:
-    """The pipeline of a dataset's config, behind those that repeat, concatenate or select."""
-    if not isinstance(dataset, Mapping):
-        return None
-    if (pipeline := dataset.get('pipeline')) is not None:
-        return pipeline if all(isinstance(step, Mapping) for step in pipeline) else None
-    inner = dataset.get('dataset') or (dataset.get('datasets') or [None])[0]
-    return _pipeline(inner)
+    """The pipeline of a dataset's config, or of the first one within that says one."""
+    told = (config.get('pipeline') for config in datasets_in(dataset))
+    pipeline = next((steps for steps in told if steps is not None), None)
+    return pipeline if all(isinstance(step, Mapping) for step in pipeline or ()) else None
 
 
 def _name(step: Mapping[str, Any]) -> str:

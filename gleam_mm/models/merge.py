@@ -2,7 +2,6 @@
 
 import copy
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch import Tensor
 
 from gleam_mm.checkpoint import load_from_local, read_adapter, resolve_path
+from gleam_mm.config.datasets import datasets_in
 from gleam_mm.fileio import write_bytes
 from gleam_mm.layouts import OwnClassifier
 from gleam_mm.models import PETLClassifier, load_model
@@ -88,18 +88,11 @@ def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Ten
         for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
             config[key] = copy.deepcopy(cfg.get(key)) or {}
         with scope_of(cfg):
-            needs_us = [_for_mmpretrain(part) for part in _datasets(config.test_dataloader.dataset)]
+            tested = datasets_in(config.test_dataloader.dataset)
+            needs_us = [_for_mmpretrain(dataset) for dataset in tested]
         if any(needs_us):  # for testing; who only predicts does without
             config.custom_imports = dict(imports=['gleam_mm'], allow_failed_imports=True)
     return config, state_dict
-
-
-def _datasets(config: Any) -> Iterator[Any]:
-    """The configs of datasets in one, behind those that repeat, concatenate or select."""
-    if isinstance(config, dict):
-        yield config
-        for inner in (config.get('dataset'), *(config.get('datasets') or ())):
-            yield from _datasets(inner)
 
 
 def _for_mmpretrain(dataset: Any) -> bool:
