@@ -2,6 +2,7 @@
 
 import copy
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from gleam_mm.checkpoint import load_from_local, read_adapter, resolve_path
 from gleam_mm.config.datasets import datasets_in
+from gleam_mm.datasets import CustomDataset, ImageList
+from gleam_mm.datasets.held_out import shares
+from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.fileio import write_bytes
 from gleam_mm.layouts import OwnClassifier
 from gleam_mm.models import PETLClassifier, load_model
@@ -22,6 +26,7 @@ _OUR_ARGUMENTS = (
     *('skip_unreadable', 'only_classes', 'part', 'held_out'),
     *('hold_out', 'take_held_out', 'hold_out_seed'),
 )
+"""Those of our datasets that MMPretrain's of the same names do not have."""
 
 
 def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tuple[Path, Path]:
@@ -98,6 +103,8 @@ def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Ten
 def _for_mmpretrain(dataset: Any) -> bool:
     """Says a dataset as MMPretrain knows it, if it can: a list of images is a ``CustomDataset``.
 
+    One whose images or labels would be others there stays what it is.
+
     Returns:
         Whether it cannot.
     """
@@ -105,29 +112,56 @@ def _for_mmpretrain(dataset: Any) -> bool:
     name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
     if registered(DATASETS, name) is None or name not in DATASETS.module_dict:
         return False
+    ours = DATASETS.module_dict[name]
+    of_folders, of_lists = (
+        isinstance(ours, type) and issubclass(ours, base) for base in (CustomDataset, ImageList)
+    )
+    is_part = dataset.get('part') or shares(dataset.get('hold_out') or 0)
+    if is_part or (of_folders and _names_folders(dataset)):
+        dataset.type = f'{SCOPE}.{name}'
+        return True
     if registered(MMPRETRAIN_DATASETS, name) is not None:
         dataset.type = name
         for argument in _OUR_ARGUMENTS:
             dataset.pop(argument, None)
+        if of_folders:
+            dataset.setdefault('extensions', list(SUFFIXES))  # theirs leave some out
         return False
-    try:
-        built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
-    except (OSError, TypeError, ValueError):  # its data are not here
-        built = None
-    if not hasattr(built, 'image_root'):
+    built = _list_of(dataset) if of_lists else None
+    if built is None:
         dataset.type = f'{SCOPE}.{name}'
         return True
-    pipeline, classes = dataset.pipeline, list(built.metainfo['classes'])
+    kept = {key: dataset[key] for key in ('pipeline', 'indices') if key in dataset}
+    classes = list(built.metainfo['classes'])
     dataset.clear()
     dataset.update(
         type='CustomDataset',
         ann_file=str(built.ann_file),
         data_prefix=str(built.image_root),
         metainfo=dict(classes=classes),
-        pipeline=pipeline,
         test_mode=True,
+        **kept,
     )
     return False
+
+
+def _list_of(dataset: Any) -> ImageList | None:
+    """The list of a dataset's images, and their folder; None where neither can be told."""
+    try:
+        built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
+        with suppress(FileNotFoundError):  # the usual folder, where its data are not here
+            built.load_data_list()
+    except (OSError, TypeError, ValueError):
+        return None
+    return built
+
+
+def _names_folders(dataset: Any) -> bool:
+    """Whether folders have labels by their names here, and in MMPretrain by their order, others."""
+    if dataset.get('ann_file'):
+        return False
+    names = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes') or ()
+    return isinstance(names, str) or list(names) != sorted(names, key=str)
 
 
 def _as_mmpretrain(cfg: Config, model: PETLClassifier) -> tuple[dict, dict[str, Tensor]]:

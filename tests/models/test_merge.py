@@ -21,7 +21,7 @@ from gleam_mm import compat
 from gleam_mm.checkpoint import CheckpointError, load_adapter, load_from_local, save_adapter
 from gleam_mm.models.merge import merge_checkpoint
 from gleam_mm.petl import MergeError
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import DATASETS, MODELS, own_scope
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -171,33 +171,67 @@ def test_a_merged_classifier_cannot_be_saved(make_classifier):
     assert 'petl.local.layers/0/attn/qkv.up' in classifier.state_dict()
 
 
-@pytest.mark.parametrize('dataset', ['list', 'folder', 'memory'])
-def test_mmpretrain_tests_it_with_its_own_config(dataset, trained, tmp_path, monkeypatch):
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(32, 32)),
+    dict(type='PackInputs'),
+]
+LIST = dict(type='VTAB1K', task='kitti', split='test')
+FOLDER = dict(type='CustomDataset', data_root='pictures')
+NAMES = [str(index) for index in range(7)]
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'theirs'),
+    [
+        (LIST, True),
+        (dict(LIST, indices=2), True),
+        (dict(LIST, hold_out=0.4, take_held_out=True), False),
+        (dict(type='FewShotFGVC', task='cars', split='test'), True),
+        (dict(FOLDER, skip_unreadable=1, hold_out=0), True),
+        (dict(FOLDER, classes=NAMES, only_classes=True), True),
+        (dict(FOLDER, classes=NAMES[::-1], only_classes=True), False),
+        (dict(FOLDER, hold_out=0.2, take_held_out=True), False),
+        (dict(FOLDER, part='select'), False),
+        (dict(FOLDER, part='validate'), False),
+        (dict(type='MiniVTAB', task='defects', split='test', indices=8), False),
+    ],
+)
+def test_mmpretrain_tests_it_with_its_own_config(dataset, theirs, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_vtab_tree(tmp_path / 'data' / 'vtab-1k', ['kitti'])
+    make_fgvc_tree(tmp_path / 'data' / 'fgvc')
+    for index in NAMES:
+        for name in ('a.png', 'b.webp'):
+            file = tmp_path / 'pictures' / index / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((32, 32), 99).convert('RGB').save(file)
     cfg, adapter, *_ = trained('vit', LORA)
-    resize = dict(type='Resize', scale=(32, 32))
-    pipeline = [dict(type='LoadImageFromFile'), resize, dict(type='PackInputs')]
-    data = cfg.test_dataloader.dataset
-    data.pipeline = pipeline
-    if dataset == 'folder':
-        for index in range(7):
-            Path(f'pictures/{index}').mkdir(parents=True)
-            Image.effect_noise((32, 32), 99).convert('RGB').save(f'pictures/{index}/a.png')
-        data = dict(type='CustomDataset', data_root='pictures', skip_unreadable=1)
-        cfg.test_dataloader.dataset = {**data, 'pipeline': pipeline}
-    elif dataset == 'memory':
-        cfg.test_dataloader.dataset = dict(
-            type='MiniVTAB', task='defects', split='test', indices=8, pipeline=pipeline[2:]
-        )
+    pipeline = PIPELINE[1 if dataset['type'] == 'MiniVTAB' else 0 :]
+    cfg.test_dataloader.dataset = {**dataset, 'pipeline': pipeline}
     out, config = merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')
-    theirs = Config.fromfile(config)
-    assert ('custom_imports' in theirs) == (dataset == 'memory')
-    theirs.merge_from_dict(dict(load_from=str(out), work_dir='work', log_level='ERROR'))
-    theirs.test_dataloader.collate_fn = dict(type='default_collate')  # as their tools/test.py does
-    runner = Runner.from_cfg(theirs)
-    assert type(runner.test_loop.dataloader.dataset).__module__.startswith(
-        'gleam_mm.minivtab' if dataset == 'memory' else 'mmpretrain.'
-    )
+    merged = Config.fromfile(config)
+    assert ('custom_imports' in merged) == (not theirs)
+    merged.merge_from_dict(dict(load_from=str(out), work_dir='work', log_level='ERROR'))
+    merged.test_dataloader.collate_fn = dict(type='default_collate')  # as their tools/test.py does
+    runner = Runner.from_cfg(merged)
+    tested = runner.test_loop.dataloader.dataset
+    assert type(tested).__module__.startswith('mmpretrain.' if theirs else 'gleam_mm.')
+    with own_scope():
+        ours = DATASETS.build({**dataset, 'pipeline': [], 'test_mode': True})
+    assert labels(tested) == labels(ours)
     assert 0 <= runner.test()['accuracy/top1'] <= 100
-    assert len(runner.test_dataloader.dataset) == {'list': 6, 'folder': 7, 'memory': 8}[dataset]
+
+
+def labels(dataset):
+    """Picture -> label; of pictures without a file, their labels."""
+    samples = [dataset.get_data_info(index) for index in range(len(dataset))]
+    return [(str(Path(s.get('img_path', ''))), s['gt_label']) for s in samples]
+
+
+def make_fgvc_tree(root):
+    """A tiny set of cars, whose pictures are not beside its lists."""
+    for name in ('stanford_cars/annotations', 'stanford_cars/images'):
+        (root / name).mkdir(parents=True)
+    Image.effect_noise((32, 32), 99).convert('RGB').save(root / 'stanford_cars/images/a.png')
+    (root / 'stanford_cars/annotations/test_meta.list').write_text('a.png 5\n')
