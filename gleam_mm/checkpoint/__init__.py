@@ -15,13 +15,20 @@ from gleam_mm.checkpoint.backbone import load_backbone
 from gleam_mm.checkpoint.files import SCHEME, CheckpointError, require_file, resolve_path, shown
 from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT
-from gleam_mm.checkpoint.reading import load_from_local, read_state_dict
+from gleam_mm.checkpoint.reading import (
+    classes_of,
+    classes_of_meta,
+    load_from_local,
+    read_state_dict,
+)
 
 __all__ = [
     'DESCRIBED',
     'FINGERPRINT',
     'SCHEME',
     'CheckpointError',
+    'classes_of',
+    'classes_of_meta',
     'describe',
     'fingerprint',
     'load_adapter',

@@ -43,13 +43,34 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged, holds something else, or may only be loaded unsafely.
     """
-    if '://' in str(path) and not str(path).startswith(SCHEME):
-        content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    else:
-        content = _load(resolve_path(path))
+    content = _read(path)
     state_dict = content.get('state_dict', content) if isinstance(content, Mapping) else content
     _check_state_dict(path, state_dict)
     return dict(state_dict)
+
+
+def classes_of(path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint or an adapter was trained with.
+
+    Args:
+        path: As of :func:`read_state_dict`.
+
+    Returns:
+        The names; None where the file does not say them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is damaged, or may only be loaded unsafely.
+    """
+    content = _read(path)
+    return classes_of_meta(content.get('meta')) if isinstance(content, Mapping) else None
+
+
+def classes_of_meta(meta: Any) -> tuple[str, ...] | None:
+    """The same of the ``meta`` of a checkpoint, whatever that is."""
+    told = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    names = told.get('classes') if isinstance(told, Mapping) else None
+    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -90,6 +111,13 @@ def _check_state_dict(path: str | Path, state_dict: Any) -> None:
             f'{path}: holds something else than weights: {names(other)}; expected a state dict, '
             "or {'state_dict': ...}"
         )
+
+
+def _read(path: str | Path) -> Any:
+    """A file of this machine, or one that MMEngine knows how to get."""
+    if '://' in str(path) and not str(path).startswith(SCHEME):
+        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    return _load(resolve_path(path))
 
 
 def _load(path: Path, map_location: Any = 'cpu') -> Any:

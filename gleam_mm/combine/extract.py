@@ -9,14 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from gleam_mm.checkpoint import (
-    FINGERPRINT,
-    CheckpointError,
-    load_from_local,
-    read_adapter,
-    read_state_dict,
-    resolve_path,
-)
+from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, classes_of, read_state_dict
 from gleam_mm.combine import lowrank
 from gleam_mm.inference.saving import save_classifier
 from gleam_mm.layouts import LINEAR_ROLES
@@ -145,7 +138,7 @@ def extract(
         for name, before in pretrained.items()
         if name not in kept_names and not torch.equal(weights[name], before)
     }
-    save_classifier(model, out, cfg, _classes(full))
+    save_classifier(model, out, cfg, classes_of(full))
     return Extracted(rank, energies, lost)
 
 
@@ -201,14 +194,3 @@ def _copy(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str | Pa
                 f'{tuple(own[name].shape)} in the model of the config'
             )
         own[name].copy_(tensor)
-
-
-def _classes(full: str | Path) -> list[str] | None:
-    if resolve_path(full).suffix == '.safetensors':
-        try:
-            return read_adapter(full)[1].get('classes')
-        except CheckpointError:  # weights alone
-            return None
-    meta = load_from_local(str(full)).get('meta') or {}
-    classes = (meta.get('dataset_meta') or {}).get('classes')
-    return list(classes) if classes else None

@@ -9,6 +9,7 @@ from torch import Tensor
 from gleam_mm.checkpoint import (
     FINGERPRINT,
     CheckpointError,
+    classes_of_meta,
     identity,
     load_from_local,
     read_adapter,
@@ -78,7 +79,7 @@ def _read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     if FINGERPRINT not in tensors:
         raise CheckpointError(f'{path}: no checkpoint of a PETLClassifier')
     fingerprint, described = identity.unpack(tensors.pop(FINGERPRINT))
-    classes = (content.get('meta', {}).get('dataset_meta') or {}).get('classes')
+    classes = classes_of_meta(content.get('meta'))
     known = {'backbone_fingerprint': fingerprint, 'classes': list(classes) if classes else None}
     return tensors, {**described, **known}
 

@@ -1,6 +1,6 @@
 """The classes of a model and of its datasets are the same: filled in, and compared by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import Dataset
 
-from gleam_mm.checkpoint import CheckpointError, load_from_local
+from gleam_mm.checkpoint import CheckpointError, classes_of
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.datasets import CustomDataset
 from gleam_mm.engine.dist import unwrapped
@@ -96,17 +96,9 @@ def class_names(cfg: Config) -> Names:
 def classes_in(checkpoint: str | None) -> Names | None:
     """The classes that a local checkpoint or adapter file was trained with, if it says so."""
     try:
-        content = load_from_local(str(checkpoint), map_location='cpu')
+        return classes_of(str(checkpoint))
     except (CheckpointError, OSError):  # told where it is loaded
         return None
-    return classes_of_meta(content.get('meta'))
-
-
-def classes_of_meta(meta: Any) -> Names | None:
-    """The class names in the ``meta`` of a checkpoint, if there are any."""
-    told = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
-    names = told.get('classes') if isinstance(told, Mapping) else None
-    return tuple(map(str, names)) if isinstance(names, list | tuple) and names else None
 
 
 def _unnamed_folders(cfg: Config) -> Iterator[Any]:

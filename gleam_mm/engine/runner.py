@@ -13,13 +13,13 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from gleam_mm import errors
-from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.checkpoint import CheckpointError, classes_of_meta
 from gleam_mm.config.scopes import with_scopes
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine import schedule
 from gleam_mm.engine.calibrate_hook import CalibrateHook
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
-from gleam_mm.engine.classes import CheckClassesHook, Names, classes_of_meta
+from gleam_mm.engine.classes import CheckClassesHook, Names
 from gleam_mm.engine.console_hook import ConsoleHook, route_log
 from gleam_mm.engine.dist import is_sharded, unwrapped
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from torch import Tensor
 
-from gleam_mm.checkpoint import load_from_local, read_adapter, resolve_path
+from gleam_mm.checkpoint import classes_of
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.datasets import CustomDataset, ImageList
 from gleam_mm.datasets.held_out import shares
@@ -68,11 +68,7 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
 
 def _meta(checkpoint: str | Path) -> dict[str, Any]:
     """What the merged checkpoint tells about itself."""
-    if resolve_path(checkpoint).suffix == '.safetensors':
-        _, dataset = read_adapter(checkpoint)
-    else:
-        dataset = load_from_local(str(checkpoint)).get('meta', {}).get('dataset_meta') or {}
-    classes = dataset.get('classes')
+    classes = classes_of(checkpoint)
     meta = {'dataset_meta': {'classes': classes}} if classes else {}
     return {**meta, 'merged_by': f'GLEAM-MM {__version__}'}
 

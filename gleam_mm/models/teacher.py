@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gleam_mm.arguments import Checked, NonNegative, Range
-from gleam_mm.checkpoint import read_adapter, resolve_path
+from gleam_mm.checkpoint import classes_of
 from gleam_mm.models.building import load_model
 from gleam_mm.registry import MODELS
 
@@ -41,7 +41,7 @@ class Teacher(Checked):
         label_weight: The weight :math:`w_l`; 0 ignores labels.
 
     Attributes:
-        classes (list | None): The names of the teacher's classes.
+        classes (tuple | None): The names of the teacher's classes.
 
     Raises:
         FileNotFoundError: The checkpoint, or the weights of its backbone, do not exist.
@@ -60,9 +60,7 @@ class Teacher(Checked):
         self.temperature = temperature
         self.weight = weight
         self.label_weight = label_weight
-        self.classes: list[str] | None = None
-        if resolve_path(checkpoint).suffix == '.safetensors':
-            self.classes = read_adapter(checkpoint)[1].get('classes')
+        self.classes = classes_of(checkpoint)
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         """The same teacher: averaged copies of a student need no other."""

@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from state_dicts import assert_equal
 from torch import nn
 
 import gleam_mm
 from gleam_mm.checkpoint import (
     CheckpointError,
+    classes_of,
     load_from_local,
     read_adapter,
     read_state_dict,
     resolve_path,
+    save_adapter,
 )
 
 
@@ -208,3 +210,32 @@ def test_meta_of_another_kind_is_told(tmp_path):
     torch.save({'state_dict': {'a': torch.ones(1)}, 'meta': [1]}, tmp_path / 'x.pth')
     with pytest.raises(CheckpointError, match=r"x\.pth: its 'meta' is a list, not a mapping"):
         load_from_local(str(tmp_path / 'x.pth'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'told'),
+    [
+        (dict(meta=dict(dataset_meta=dict(classes=('a', 'b')))), ('a', 'b')),
+        (dict(meta=dict(dataset_meta=dict(classes=[0, 1]))), ('0', '1')),
+        (dict(meta=dict(dataset_meta=dict(classes=()))), None),
+        (dict(meta=dict(dataset_meta=None)), None),
+        (dict(meta={}), None),
+        (dict(meta=[]), None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_the_classes_that_a_checkpoint_tells(content, told, tmp_path, monkeypatch):
+    torch.save(content, tmp_path / 'a.pth')
+    assert classes_of(tmp_path / 'a.pth') == told
+    monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', lambda *args, **kwargs: content)
+    assert classes_of('https://example.org/a.pth') == told
+
+
+def test_the_classes_that_an_adapter_tells(tmp_path):
+    file, weights = tmp_path / 'a.safetensors', {'x': torch.ones(1)}
+    for classes, told in ((['a', 'b'], ('a', 'b')), ([0], ('0',)), ([], None), (None, None)):
+        save_adapter(file, weights, {'classes': classes})
+        assert classes_of(file) == told
+    safetensors.torch.save_file(weights, file)
+    assert classes_of(file) is None
