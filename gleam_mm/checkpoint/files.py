@@ -29,15 +29,19 @@ def resolve_path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path, wanted: str = 'the path of a checkpoint file') -> None:
     """Refuses what is no ordinary file: a named pipe would be waited for.
+
+    Args:
+        path: Where it should be.
+        wanted: What to give, for the message.
 
     Raises:
         FileNotFoundError: It is none; the message has the path.
     """
     if not path.is_file():
         what = 'a directory' if path.is_dir() else 'no such file'
-        raise FileNotFoundError(f'{path}: {what}; give the path of a checkpoint file')
+        raise FileNotFoundError(f'{path}: {what}; give {wanted}')
 
 
 def names(keys: Sequence[Any]) -> str:

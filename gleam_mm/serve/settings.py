@@ -1,6 +1,5 @@
 """What a server is told by a YAML file."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import yaml
 
 from gleam_mm.bank import AdapterBank, check_name
-from gleam_mm.checkpoint import SCHEME
+from gleam_mm.checkpoint import SCHEME, require_file
 from gleam_mm.shapes import COUNT, MAPPING, NUMBER, TEXT, Shape, check, dict_of, optional
 
 _POSITIVE = Shape('a whole number, at least 1', lambda value: COUNT.fits(value) and value > 0)
@@ -107,9 +106,7 @@ def read(path: str | Path) -> Settings:
             neither an adapter nor a folder of them. The message names file and key.
     """
     path = Path(path)
-    if not path.exists() or path.is_dir():
-        what = 'a directory' if path.is_dir() else 'no such file'
-        raise FileNotFoundError(f'{path}: {what}; give a YAML file as in docs/bank.md')
+    require_file(path, 'a YAML file as in docs/bank.md')
     try:
         found = yaml.safe_load(path.read_text('utf-8'))
         told = check({} if found is None else found, _SHAPES, least=())
@@ -130,4 +127,4 @@ def read(path: str | Path) -> Settings:
 
 
 def _beside(folder: Path, name: str) -> Path | str:
-    return name if re.match(re.escape(SCHEME), name) else folder / Path(name).expanduser()
+    return name if name.startswith(SCHEME) else folder / Path(name).expanduser()
