@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import gleam_mm
-from gleam_mm.checkpoint import read_adapter
+from gleam_mm.checkpoint import ADAPTER, read_adapter
 from gleam_mm.minivtab.dataset import MiniVTAB
 
 TASKS = ('digits', 'letters', 'textures', 'land', 'defects')
@@ -30,7 +30,7 @@ BATCH, ROUNDS = 32, 5
 def train(task: str, epochs: int, folder: Path) -> Path:
     """The adapter of a training, by the command that anybody would give."""
     work_dir = folder / task
-    path = work_dir / 'adapter.safetensors'
+    path = work_dir / ADAPTER
     if not path.exists() or read_adapter(path)[1]['epoch'] < epochs:
         print(f'training {task} ...', flush=True)
         command = [sys.executable, '-m', 'gleam_mm_cli', 'train', f'vit-mini_gleam-l_mini-{task}']

@@ -14,9 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gleam_mm.checkpoint import read_adapter
+from gleam_mm.checkpoint import ADAPTER, read_adapter
 from gleam_mm.config import recipes
-from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.launch import build_training
 from gleam_mm.models import params
 from gleam_mm.models.building import load_model

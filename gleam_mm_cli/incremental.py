@@ -26,6 +26,7 @@ def main(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from gleam_mm import errors, fileio
+    from gleam_mm.checkpoint import ADAPTER
     from gleam_mm.config import recipes
     from gleam_mm.engine import fill_num_classes, launch
     from gleam_mm.incremental import SSIAT
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     folder = Path(cfg.work_dir)
     told = dict(accuracies=found, A_last=last, A_mean=mean)
     fileio.write_bytes(folder / 'incremental.json', f'{json.dumps(told, indent=2)}\n'.encode())
-    save_classifier(learner.model, folder / 'adapter.safetensors', cfg, learner.sessions.names)
+    save_classifier(learner.model, folder / ADAPTER, cfg, learner.sessions.names)
 
 
 def _tell(session: Any, accuracy: float) -> None:

@@ -5,6 +5,7 @@ pretrained weights (:mod:`.pretrained`) are tools on top, imported by name.
 """
 
 from gleam_mm.checkpoint.adapter import (
+    ADAPTER,
     describe,
     load_adapter,
     read_adapter,
@@ -23,6 +24,7 @@ from gleam_mm.checkpoint.reading import (
 )
 
 __all__ = [
+    'ADAPTER',
     'DESCRIBED',
     'FINGERPRINT',
     'SCHEME',

@@ -23,6 +23,9 @@ from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT, pack
 from gleam_mm.fileio import write_bytes
 
+ADAPTER = 'adapter.safetensors'
+"""What an adapter file is called in its training's work directory, and in its repository."""
+
 _METADATA, DIGEST = 'gleam_mm', 'gleam_mm_sha256'  # keys in the header of an adapter file
 
 

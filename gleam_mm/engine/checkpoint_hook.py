@@ -29,8 +29,6 @@ from gleam_mm.interrupts import uninterrupted
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import HOOKS
 
-ADAPTER = 'adapter.safetensors'
-
 # What the message hub remembers for this hook. MMEngine logs what begins with "val".
 _VALIDATED = 'last_validated'
 _BEST_BEFORE = 'best_ckpts_before'
@@ -127,7 +125,7 @@ class AdapterCheckpointHook(CheckpointHook):
         }
         metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
         metadata |= progress | {'metrics': self._metrics}
-        checkpoints.save_adapter(Path(runner.work_dir) / ADAPTER, tensors, metadata)
+        checkpoints.save_adapter(Path(runner.work_dir) / checkpoints.ADAPTER, tensors, metadata)
         self._exported = progress['iter']
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -188,7 +186,7 @@ class AdapterCheckpointHook(CheckpointHook):
             metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
             metadata |= {name: content['meta'][name] for name in ('epoch', 'iter')}
             metadata['metrics'] = {'val': plain_metrics({key: score})}
-            checkpoints.save_adapter(Path(runner.work_dir) / ADAPTER, tensors, metadata)
+            checkpoints.save_adapter(Path(runner.work_dir) / checkpoints.ADAPTER, tensors, metadata)
         return path
 
     def _keep(self, runner: Runner, metrics: dict[str, Any]) -> None:
@@ -218,7 +216,7 @@ class AdapterCheckpointHook(CheckpointHook):
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Adds the metrics of a test that follows the training to the adapter."""
-        path = Path(runner.work_dir) / ADAPTER
+        path = Path(runner.work_dir) / checkpoints.ADAPTER
         if self._trains and is_main_process() and path.is_file():
             tensors, metadata = checkpoints.read_adapter(path)
             metadata['metrics']['test'] = plain_metrics(metrics or {})

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gleam_mm import errors
+from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config import recipes
 from gleam_mm.datasets.sources import HELD_OUT, source_of
 from gleam_mm.engine import launch
-from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.classes import fill_classes, names_of
 from gleam_mm.registry import DATASETS, scope_of
 

@@ -11,8 +11,8 @@ from mmengine.dist import get_rank
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner
 
+from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config import recipes
-from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.console_hook import headline
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.metrics import plain_metrics

@@ -6,14 +6,11 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData
 
-from gleam_mm.checkpoint import read_adapter
+from gleam_mm.checkpoint import ADAPTER, read_adapter
 from gleam_mm.models import timm_models
 from gleam_mm.output import tables
 from gleam_mm.output.escape import markdown, markdown_code
 from gleam_mm.version import __version__
-
-FILE = 'adapter.safetensors'
-"""What an adapter is called in its repository."""
 
 _MOST_CLASSES = 30  # that a card names
 
@@ -44,7 +41,7 @@ def push_to_hub(
         CheckpointError: It is damaged or no adapter file.
     """
     api = api or HfApi()
-    files = [(FILE, str(adapter)), ('README.md', card(adapter, repository).encode())]
+    files = [(ADAPTER, str(adapter)), ('README.md', card(adapter, repository).encode())]
     api.create_repo(repository, private=private, exist_ok=True)
     commit = api.create_commit(
         repository,
@@ -68,7 +65,7 @@ def from_hub(repository: str, revision: str | None = None, api: HfApi | None = N
     Raises:
         CheckpointError: It is damaged or no adapter file.
     """
-    path = Path((api or HfApi()).hf_hub_download(repository, FILE, revision=revision))
+    path = Path((api or HfApi()).hf_hub_download(repository, ADAPTER, revision=revision))
     read_adapter(path)  # what is wrong with it is told now
     return path
 

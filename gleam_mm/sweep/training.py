@@ -17,10 +17,9 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from gleam_mm.checkpoint import fingerprint
+from gleam_mm.checkpoint import ADAPTER, fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import launch
-from gleam_mm.engine.checkpoint_hook import ADAPTER
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.resume import LAST
 from gleam_mm.fileio import write_bytes
