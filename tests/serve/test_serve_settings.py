@@ -1,5 +1,7 @@
 """The YAML file of a server."""
 
+import os
+
 import pytest
 
 from gleam_mm.serve import settings
@@ -28,6 +30,9 @@ def test_what_is_no_file_is_told(tmp_path):
         settings.read(tmp_path)
     with pytest.raises(FileNotFoundError, match=r'lost\.yaml: no such file; give a YAML file'):
         settings.read(tmp_path / 'lost.yaml')
+    os.mkfifo(tmp_path / 'pipe.yaml')  # which would be waited for
+    with pytest.raises(FileNotFoundError, match=r'pipe\.yaml: no such file; give a YAML file'):
+        settings.read(tmp_path / 'pipe.yaml')
 
 
 @pytest.mark.parametrize(
