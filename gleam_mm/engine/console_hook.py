@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgres
 from rich.text import Text
 
 from gleam_mm.engine.metrics import numbers_of
+from gleam_mm.output.tables import clock
 from gleam_mm.registry import HOOKS
 
 # How MMEngine begins the messages that fill pages. They are in the log file.
@@ -83,8 +84,8 @@ class _TimeColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if task.finished:
-            return Text(f'in {_clock(task.finished_time)}', style='progress.elapsed')
-        return Text(f'ETA {_clock(task.time_remaining)}', style='progress.remaining')
+            return Text(f'in {clock(task.finished_time)}', style='progress.elapsed')
+        return Text(f'ETA {clock(task.time_remaining)}', style='progress.remaining')
 
 
 @HOOKS.register_module()
@@ -252,11 +253,3 @@ def _position(runner: Runner, loop: BaseLoop) -> str:
         width = len(str(loop.max_epochs))
         return f'epoch {min(runner.epoch + 1, loop.max_epochs):>{width}}/{loop.max_epochs}'
     return f'iteration {min(runner.iter + 1, loop.max_iters)}/{loop.max_iters}'
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return '-:--'
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'

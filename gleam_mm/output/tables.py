@@ -144,6 +144,15 @@ def size(value: float) -> str:
     return f'{value / 1e6:.1f} MB' if value >= 1e6 else f'{value / 1e3:.1f} KB'
 
 
+def clock(seconds: float | None) -> str:
+    """A time as ``1:02:03`` or ``2:03``; ``-:--`` where it is not known yet."""
+    if seconds is None:
+        return '-:--'
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
 def text(head: Sequence[str], body: Iterable[Sequence[str]], left: Sequence[str] = ()) -> str:
     """A table for a terminal, as wide as it needs to be.
 

@@ -21,6 +21,7 @@ from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
+from gleam_mm.output.tables import clock
 from gleam_mm.petl import Supernet
 from gleam_mm.search.evolution import (
     Candidate,
@@ -223,7 +224,7 @@ def generation_text(generation: Generation, settings: Settings) -> str:
     scores = [candidate.score for candidate in generation.candidates]
     number, width = generation.index + 1, len(str(settings.generations))
     left = settings.generations - number
-    eta = '' if generation.seconds is None else f'  ETA {_clock(left * generation.seconds)}'
+    eta = '' if generation.seconds is None else f'  ETA {clock(left * generation.seconds)}'
     return (
         f'generation {number:>{width}}/{settings.generations}  '
         f'best {generation.best.score:.2f} % with {generation.best.params:,} parameters  '
@@ -258,9 +259,3 @@ def _evaluated(cfg: Config, checkpoint: str) -> tuple[Config, tuple[str, ...]]:
 def _print(line: str) -> None:
     if is_main_process():
         print(line, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'

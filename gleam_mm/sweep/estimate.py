@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from gleam_mm.engine import fill_num_classes, launch
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.errors import SETUP_ERRORS, UserError, describe
+from gleam_mm.output.tables import clock
 from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.plan import SELECT, Job, Sweep
-from gleam_mm.sweep.status import clock
 from gleam_mm.sweep.supervise import threads
 
 _WARM_UP = 2  # batches that are not timed: the first ones allocate memory, and fill caches

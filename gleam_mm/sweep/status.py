@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gleam_mm.output.escape import rich_markup, terminal
+from gleam_mm.output.tables import clock
 from gleam_mm.sweep.cells import COMPLETE, RUNNING, WAITING, Cell
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
@@ -50,13 +51,6 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
             seconds -= (datetime.datetime.now() - cell.trial.start).total_seconds()
         total += max(0.0, seconds)
     return total / max(running, workers)
-
-
-def clock(seconds: float) -> str:
-    """A time as ``1:02:03`` or ``2:03``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 def status(cells: Sequence[Cell]) -> RenderableType:

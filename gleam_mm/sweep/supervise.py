@@ -19,9 +19,10 @@ from rich.text import Text
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.errors import UserError
 from gleam_mm.output.escape import rich_markup, terminal
+from gleam_mm.output.tables import clock
 from gleam_mm.sweep.cells import Cell
 from gleam_mm.sweep.plan import SELECT
-from gleam_mm.sweep.status import clock, counts, failure, remaining_seconds
+from gleam_mm.sweep.status import counts, failure, remaining_seconds
 from gleam_mm.sweep.study import SweepStudy
 from gleam_mm.sweep.worker import identity
 
@@ -262,13 +263,11 @@ class _View(contextlib.AbstractContextManager):
         head.add_column()
         head.add_column(ratio=1)
         head.add_column()
-        seconds = remaining_seconds(cells, self._workers)
-        eta = 'ETA -:--' if seconds is None else f'ETA {clock(seconds)}'
         failed = f', {number["failed"]} failed' if number['failed'] else ''
         head.add_row(
             f'{done}/{len(cells)} trainings{failed}',
             ProgressBar(total=len(cells), completed=done),
-            eta,
+            f'ETA {clock(remaining_seconds(cells, self._workers))}',
         )
         running = Table.grid(padding=(0, 2))
         now = [cell for cell in cells if cell.state == 'running']

@@ -149,3 +149,7 @@ def test_sizes():
         '1.0 MB',
         '343.2 MB',
     ]
+
+
+def test_times():
+    assert [tables.clock(s) for s in (9.6, 123, 3723, None)] == ['0:10', '2:03', '1:02:03', '-:--']
