@@ -11,8 +11,9 @@ from typing import Any
 
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
+from gleam_mm.sweep.cells import COMPLETE, FAILED, WAITING
 from gleam_mm.sweep.plan import FINAL, options_text
-from gleam_mm.sweep.record import COMPLETE, CSV, FAILED, STUDIES, WAITING, Record, read
+from gleam_mm.sweep.record import CSV, STUDIES, Record, read
 from gleam_mm.sweep.results import Result
 
 __all__ = [

@@ -13,6 +13,7 @@ from gleam_mm.report import figures, page, paper, tables
 from gleam_mm.report.ablation import ablation_table
 from gleam_mm.report.suites import Suite, suites_of, validating
 from gleam_mm.report.trials import Row, Study, open_study, rows
+from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING
 from gleam_mm.sweep.places import SWEEPS, is_url
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
 
@@ -267,8 +268,8 @@ def facts(studies: Sequence[Study]) -> list[tuple[str, str]]:
     for phase, name in ((FINAL, 'final trainings'), (SELECT, 'selection trainings')):
         states = [result.state for result in results if result.phase == phase]
         if states:
-            found.append((name, f'{states.count("complete")} of {len(states)}'))
-    for state in ('running', 'waiting', 'failed'):
+            found.append((name, f'{states.count(COMPLETE)} of {len(states)}'))
+    for state in (RUNNING, WAITING, FAILED):
         count = sum(result.state == state for result in results)
         if count:
             found.append((state, str(count)))

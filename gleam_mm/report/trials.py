@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Group, Suite
+from gleam_mm.sweep.cells import RUNNING, WAITING
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, SELECT, Variant, option_key
 from gleam_mm.sweep.results import Result
@@ -52,7 +53,7 @@ class Study:
     @property
     def chooses(self) -> bool:
         """Whether trainings that choose options are still to be run."""
-        return any(r.phase == SELECT and r.state in ('waiting', 'running') for r in self.results)
+        return any(r.phase == SELECT and r.state in (WAITING, RUNNING) for r in self.results)
 
     @property
     def finals(self) -> list[Result]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from gleam_mm.errors import UserError
 
 CSV, STUDIES = 'results.csv', 'studies.json'
-COMPLETE, FAILED, WAITING = 'complete', 'failed', 'waiting'
 
 
 @dataclass(frozen=True)

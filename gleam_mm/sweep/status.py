@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gleam_mm.output.escape import rich_markup, terminal
 from gleam_mm.output.tables import clock
-from gleam_mm.sweep.cells import COMPLETE, RUNNING, WAITING, Cell
+from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
 
@@ -37,7 +37,7 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
             seconds = (cell.trial.end - cell.trial.start).total_seconds()
             for key in ((), (cell.job.phase,), (cell.job.phase, cell.job.method)):
                 taken.setdefault(key, []).append(seconds)
-    running = sum(cell.state == 'running' for cell in cells)
+    running = sum(cell.state == RUNNING for cell in cells)
     if not taken or not max(running, workers):
         return None
     total = 0.0
@@ -79,10 +79,10 @@ def status(cells: Sequence[Cell]) -> RenderableType:
     failed = [
         Text(f'FAILED {terminal(cell.job)}: {failure(cell)}')
         for cell in cells
-        if cell.state == 'failed'
+        if cell.state == FAILED
     ]
     number = counts(cells)
-    parts = [f'{number[state]} {state}' for state in ('complete', 'running', 'waiting', 'failed')]
+    parts = [f'{number[state]} {state}' for state in (COMPLETE, RUNNING, WAITING, FAILED)]
     seconds = remaining_seconds(cells)
     eta = '' if seconds is None else f'; ETA {clock(seconds)}'
     total = Text(f'{len(cells)} trainings: {", ".join(parts)}{eta}')
@@ -99,10 +99,10 @@ def _progress(cells: Sequence[Cell]) -> str:
     if not cells:
         return '-'
     number = counts(cells)
-    text = f'{number["complete"]}/{len(cells)}'
-    for state, sign in (('running', ' running'), ('failed', ' failed')):
+    text = f'{number[COMPLETE]}/{len(cells)}'
+    for state in (RUNNING, FAILED):
         if number[state]:
-            text += f', {number[state]}{sign}'
+            text += f', {number[state]} {state}'
     return text
 
 

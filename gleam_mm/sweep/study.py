@@ -120,12 +120,12 @@ class SweepStudy:
 
         patiently(end_silent)
         for cell in self.cells():
-            if cell.state == 'waiting' and cell.ready and cell.trial is None:
+            if cell.state == WAITING and cell.ready and cell.trial is None:
                 self._add(cell.job)
 
     def retry_failed(self) -> int:
         """Makes waiting trials of all failed trainings; returns how many."""
-        failed = [cell.job for cell in self.cells() if cell.state == 'failed']
+        failed = [cell.job for cell in self.cells() if cell.state == FAILED]
         for job in failed:
             self._add(job)
         return len(failed)
@@ -137,7 +137,7 @@ class SweepStudy:
             worker: What to tell of the worker: ``host`` and ``pid``.
         """
         for cell in sorted(self.cells(), key=lambda cell: self.sweep.turn(cell.job)):
-            if cell.state == 'waiting' and cell.trial is not None:
+            if cell.state == WAITING and cell.trial is not None:
                 claim = Claim(self.storage, self._trial_id(cell.trial), cell.job)
                 if claim.take(worker):
                     return claim
@@ -147,7 +147,7 @@ class SweepStudy:
         """Ends the running trials of workers that are known to be dead, before they are missed."""
         dead = list(workers)
         for cell in self.cells():
-            if cell.state == 'running' and cell.attribute('worker') in dead:
+            if cell.state == RUNNING and cell.attribute('worker') in dead:
                 trial_id = self._trial_id(cell.trial)
                 with contextlib.suppress(UpdateFinishedTrialError):
                     patiently(

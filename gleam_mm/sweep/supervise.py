@@ -20,7 +20,7 @@ from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.errors import UserError
 from gleam_mm.output.escape import rich_markup, terminal
 from gleam_mm.output.tables import clock
-from gleam_mm.sweep.cells import Cell
+from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell
 from gleam_mm.sweep.plan import SELECT
 from gleam_mm.sweep.status import counts, failure, remaining_seconds
 from gleam_mm.sweep.study import SweepStudy
@@ -86,7 +86,7 @@ def run(
             raise
         cells = study.cells()
         view.update(cells)
-    left = [cell for cell in cells if cell.ready and cell.state in ('waiting', 'running')]
+    left = [cell for cell in cells if cell.ready and cell.state in (WAITING, RUNNING)]
     if left and all(process.broken for process in processes):
         raise UserError(f'all workers have ended too early; see {processes[0].log}')
     return cells
@@ -219,10 +219,10 @@ class _View(contextlib.AbstractContextManager):
         self._console = Console(highlight=False)
         self._live = Live(console=self._console, auto_refresh=False) if on_terminal() else None
         cells = study.cells()
-        self._told = {cell.job.key for cell in cells if cell.state in ('complete', 'failed')}
+        self._told = {cell.job.key for cell in cells if cell.state in (COMPLETE, FAILED)}
         number = counts(cells)
-        before = f', {number["complete"]} of them are done' if number['complete'] else ''
-        failed = f', {number["failed"]} have failed' if number['failed'] else ''
+        before = f', {number[COMPLETE]} of them are done' if number[COMPLETE] else ''
+        failed = f', {number[FAILED]} have failed' if number[FAILED] else ''
         self.say(f'{terminal(study.name)}: {len(cells)} trainings{before}{failed}; in {study.url}')
 
     def __enter__(self) -> '_View':
@@ -241,14 +241,14 @@ class _View(contextlib.AbstractContextManager):
     def update(self, cells: Sequence[Cell]) -> None:
         """Tells what is new."""
         for cell in cells:
-            if cell.state in ('complete', 'failed') and cell.job.key not in self._told:
+            if cell.state in (COMPLETE, FAILED) and cell.job.key not in self._told:
                 self._told.add(cell.job.key)
                 self.say(f'[{len(self._told)}/{len(cells)}] {self._line(cell)}')
         if self._live is not None:
             self._live.update(self._picture(cells), refresh=True)
 
     def _line(self, cell: Cell) -> str:
-        if cell.state == 'failed':
+        if cell.state == FAILED:
             return f'{terminal(cell.job)}  FAILED: {failure(cell)}'
         split = 'val' if cell.job.phase == SELECT else 'test'
         host = (cell.attribute('worker') or {}).get('host')
@@ -258,19 +258,19 @@ class _View(contextlib.AbstractContextManager):
 
     def _picture(self, cells: Sequence[Cell]) -> Group:
         number = counts(cells)
-        done = number['complete'] + number['failed']
+        done = number[COMPLETE] + number[FAILED]
         head = Table.grid(padding=(0, 1), expand=True)
         head.add_column()
         head.add_column(ratio=1)
         head.add_column()
-        failed = f', {number["failed"]} failed' if number['failed'] else ''
+        failed = f', {number[FAILED]} failed' if number[FAILED] else ''
         head.add_row(
             f'{done}/{len(cells)} trainings{failed}',
             ProgressBar(total=len(cells), completed=done),
             f'ETA {clock(remaining_seconds(cells, self._workers))}',
         )
         running = Table.grid(padding=(0, 2))
-        now = [cell for cell in cells if cell.state == 'running']
+        now = [cell for cell in cells if cell.state == RUNNING]
         for cell in now[:_MOST_SHOWN]:
             epochs = cell.attribute('progress')
             running.add_row(
