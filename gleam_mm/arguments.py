@@ -5,16 +5,17 @@
 empty, and names nothing twice.
 """
 
-import difflib
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from gleam_mm.messages import hint_at
 
 __all__ = [
     'ArgumentError',
@@ -27,7 +28,6 @@ __all__ = [
     'arguments_of',
     'check',
     'check_call',
-    'hint_at',
 ]
 
 _Init = TypeVar('_Init', bound=Callable[..., None])
@@ -166,12 +166,6 @@ def check(value: Any, hint: Any, name: str) -> None:
         choices = [str(choice) for choice in _choices(hint)]
         near = hint_at(value, choices) if choices else _as_list(value, hint)
     raise ArgumentError(f'{name}={_short(value)}: choose {_words(hint)}{near}')
-
-
-def hint_at(name: str, known: Iterable[str]) -> str:
-    """``: did you mean 'rank'?`` for a name that is nearly a known one, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f', did you mean {near[0]!r}?' if near else ''
 
 
 @cache

@@ -74,7 +74,7 @@ def test_values_fit_annotations(hint, good, bad):
         (lambda: LoRA(drop_rate=2), 'drop_rate=2: choose a number of at least 0 and below 1'),
         (lambda: GLEAM(moe='no'), "GLEAM: moe='no': choose True or False"),
         (lambda: GLEAM(top_k=1.5), 'GLEAM: top_k=1.5: choose a whole number of at least 1'),
-        (lambda: GLEAM(gate='imgae'), "choose 'image' or 'token', did you mean 'image'?"),
+        (lambda: GLEAM(gate='imgae'), "choose 'image' or 'token' (did you mean 'image'?)"),
         (lambda: Adapter(sites=[]), 'sites=[]: choose a list of names, at least one and none'),
         (lambda: Adapter(sites=['fc2', 'fc2']), "sites=['fc2', 'fc2']: choose a list of names"),
         (lambda: Adapter(blocks=[]), 'Adapter: blocks=[]: name at least one'),
@@ -83,7 +83,7 @@ def test_values_fit_annotations(hint, good, bad):
             lambda: VPT([1, 0.5]),
             'choose a whole number of at least 1 or a list of whole numbers of at least 0',
         ),
-        (lambda: LoRA(rnak=1), "LoRA has no argument 'rnak', did you mean 'rank'?; it has rank, "),
+        (lambda: LoRA(rnak=1), "LoRA has no argument 'rnak' (did you mean 'rank'?); it has rank, "),
     ],
 )
 def test_methods_tell_in_one_line(make, message):

@@ -11,6 +11,7 @@ import gleam_mm
 
 ROOT = Path(gleam_mm.__file__).parent
 FLOORS = (  # from the lowest; the folders and loose files of one floor do not import each other
+    ('messages',),
     (
         'version',
         'errors',

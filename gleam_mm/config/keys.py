@@ -1,12 +1,13 @@
 """Misspelt keys and values of no use, found where a config enters, before anything is built."""
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+
+from gleam_mm.messages import hint_at
 
 # What something reads of a config: MMEngine's runner, and beside it the tools and ourselves. A
 # config may have names of its own as well, such as a pipeline that it uses twice.
@@ -39,10 +40,9 @@ def check_option(cfg: Config, key: str) -> None:
     Raises:
         ValueError: There is no such key; the message names the nearest.
     """
-    first, _, rest = key.partition('.')
+    first = key.partition('.')[0]
     if first not in cfg and first not in KNOWN:
-        near = next(iter(difflib.get_close_matches(first, {*KNOWN, *cfg}, n=1)), None)
-        hint = f'; did you mean {".".join([near, *([rest] if rest else [])])!r}?' if near else ''
+        hint = hint_at(first, {*KNOWN, *cfg})
         raise ValueError(f'option {key!r}: the config has no {first!r}{hint}')
 
 

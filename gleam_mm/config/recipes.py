@@ -10,7 +10,6 @@ is what comes before the first hyphen (``mini`` of ``mini-digits``).
 16
 """
 
-import difflib
 import os
 import shutil
 import textwrap
@@ -25,6 +24,7 @@ from gleam_mm.config.image_size import fill_image_size
 from gleam_mm.config.scopes import without_scopes
 from gleam_mm.config.settings import check_settings
 from gleam_mm.fileio import write_bytes
+from gleam_mm.messages import hint_at
 
 FAMILIES = ('backbones', 'methods', 'datasets')
 SCHEDULE = 'petl_100e'
@@ -116,11 +116,11 @@ def parse(name: str) -> Recipe:
     if len(parts) < 3:
         raise RecipeError(
             f'unknown recipe {name!r}: a recipe is <backbone>_<method>_<dataset>, such as '
-            f'vit-b_gleam-l_vtab-cifar{_closest(name, _file_names())}. '
+            f'vit-b_gleam-l_vtab-cifar{hint_at(name, _file_names(), 3)}. '
             f'{LIST_COMMAND!r} lists all names'
         )
     unknown = [
-        f'unknown {family.removesuffix("s")} {part!r}{_closest(part, known[family])}'
+        f'unknown {family.removesuffix("s")} {part!r}{hint_at(part, known[family], 3)}'
         for family, part in zip(FAMILIES, parts, strict=True)
         if part not in known[family]
     ]
@@ -288,8 +288,8 @@ def _preset(family: str, name: str) -> Config:
     presets, kind = families()[family], family.removesuffix('s')
     if name not in presets:
         raise RecipeError(
-            f'{kind}={name}: unknown {kind}{_closest(str(name), presets)}; {LIST_COMMAND!r} lists '
-            'all names'
+            f'{kind}={name}: unknown {kind}{hint_at(str(name), presets, 3)}; '
+            f'{LIST_COMMAND!r} lists all names'
         )
     return _read(presets[name])
 
@@ -437,8 +437,3 @@ def _name_normalization(cfg: Config, config: str | Path) -> None:
             f'{", ".join(NORMALIZATIONS)}; for other numbers set data_preprocessor.mean and .std'
         )
     preprocessor.update(NORMALIZATIONS[name])
-
-
-def _closest(name: str, names: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(names), n=3, cutoff=0.4)
-    return f' (closest: {", ".join(matches)})' if matches else ''

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from mmpretrain.datasets import BaseDataset
 
-from gleam_mm.arguments import hint_at
 from gleam_mm.datasets.image_files import ImageFiles
 from gleam_mm.datasets.lists import ImageListError, check_path, raw_lines
+from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS
 
 __all__ = ['CSVDataset']

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from gleam_mm.arguments import hint_at
 from gleam_mm.datasets.in_rows import PicturesInRows
+from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS
 
 __all__ = ['HuggingFaceDataset']

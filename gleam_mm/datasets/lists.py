@@ -1,7 +1,6 @@
 """Lists of images: text files of lines ``<image> <label>``."""
 
 import codecs
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -9,6 +8,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mmengine import fileio
+
+from gleam_mm.messages import hint_at
 
 __all__ = [
     'ImageListError',
@@ -96,11 +97,9 @@ def parse_line(
         image = text.rsplit(maxsplit=len(words) - start)[0]
         check_path(image, number, file, absolute)
         return Line(number, image, label)
-    close = difflib.get_close_matches(words[-1], names, n=1)
-    hint = f' (closest class: {close[0]!r})' if close else ''
     raise ImageListError(
         f'{file}, line {number}: expected `<image path> <label>`, the label a number or the name '
-        f'of a class, found {text!r}{hint}'
+        f'of a class, found {text!r}{hint_at(words[-1], names)}'
     )
 
 

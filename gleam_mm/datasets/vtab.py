@@ -1,11 +1,11 @@
 """VTAB-1K, as the community lays it out on disk."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gleam_mm.datasets.image_list import DATA_VARIABLE, ImageList, data_folder
+from gleam_mm.messages import closest
 from gleam_mm.registry import DATASETS
 
 __all__ = ['SPLITS', 'VTAB1K', 'VTAB_TASKS', 'VTABTask', 'resolve_task']
@@ -135,7 +135,7 @@ def resolve_task(name: str, tasks: Mapping[str, Any], what: str) -> str:
     }
     if (plain := _plain(name)) in known:
         return known[plain]
-    close = dict.fromkeys(known[match] for match in difflib.get_close_matches(plain, known, 3, 0.4))
+    close = dict.fromkeys(known[match] for match in closest(plain, known, 3))
     raise ValueError(f'unknown {what} {name!r}; did you mean: {", ".join(close or tasks)}?')
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from gleam_mm.arguments import hint_at
 from gleam_mm.doctor.findings import Findings
+from gleam_mm.messages import hint_at
 from gleam_mm.registry import HOOKS, LOOPS, scope_of
 
 

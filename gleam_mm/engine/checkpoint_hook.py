@@ -17,7 +17,6 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
-from gleam_mm.arguments import hint_at
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.metrics import is_number, plain_metrics
 from gleam_mm.engine.resume import LAST
@@ -26,6 +25,7 @@ from gleam_mm.errors import UserError
 from gleam_mm.fileio import remove_unfinished, write_bytes
 from gleam_mm.inference.saving import metadata_of
 from gleam_mm.interrupts import uninterrupted
+from gleam_mm.messages import hint_at
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import HOOKS
 

@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from gleam_mm.arguments import hint_at
 from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.datasets.sources import Source
@@ -23,6 +22,7 @@ from gleam_mm.engine.classes import check_test_data, classes_in, fill_classes
 from gleam_mm.engine.dist import init_dist, is_sharded
 from gleam_mm.engine.resume import LAST, find_resumable
 from gleam_mm.engine.runner import PETLRunner
+from gleam_mm.messages import hint_at
 from gleam_mm.registry import (
     DATASETS,
     HOOKS,

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gleam_mm.arguments import hint_at
 from gleam_mm.checkpoint import CheckpointError, read_adapter
 from gleam_mm.checkpoint.schema import is_count, is_sha256
 from gleam_mm.config import recipes
@@ -20,6 +19,7 @@ from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.inference import hub
 from gleam_mm.inference.predictor import Predictor
+from gleam_mm.messages import hint_at
 from gleam_mm.shapes import Shape
 
 FOLDER = Path(__file__).parents[1] / '.mim' / 'zoo'

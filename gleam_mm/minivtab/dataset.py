@@ -1,12 +1,11 @@
 """MiniVTAB: small transfer tasks that need no download, split the way VTAB-1K splits its own."""
 
-from difflib import get_close_matches
-
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from gleam_mm.datasets.choose import stratified
 from gleam_mm.datasets.vtab import SPLITS
+from gleam_mm.messages import hint_at
 from gleam_mm.minivtab.tasks import MINI_TASKS, load
 from gleam_mm.registry import DATASETS
 
@@ -61,9 +60,8 @@ class MiniVTAB(BaseDataset):
 def _check(argument: str, value: str, known: tuple[str, ...]) -> None:
     """Raises a ValueError that names the closest of the known values."""
     if value not in known:
-        close = get_close_matches(str(value), known, n=3, cutoff=0.4)
-        hint = f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
-        raise ValueError(f'MiniVTAB has no {argument} {value!r}.{hint} It has: {", ".join(known)}.')
+        hint = hint_at(str(value), known, 3)
+        raise ValueError(f'MiniVTAB has no {argument} {value!r}{hint}; it has {", ".join(known)}')
 
 
 def _split(labels: np.ndarray) -> dict[str, list[int]]:

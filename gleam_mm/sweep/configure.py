@@ -1,7 +1,6 @@
 """From a sweep's file and the command line's flags to the settings of a sweep, checked."""
 
 import contextlib
-import difflib
 import inspect
 import os
 import re
@@ -18,6 +17,7 @@ from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes, launch
 from gleam_mm.errors import UserError
+from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS, MODELS, scope_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
@@ -222,11 +222,9 @@ def _variants(settings: Any, methods: Sequence[str]) -> dict[str, Variant]:
         options = dict(options)
         method = options.pop('method', name)
         if method not in methods:
-            close = difflib.get_close_matches(str(method), methods, n=3, cutoff=0.4)
-            hint = f' (closest: {", ".join(close)})' if close else ''
             raise UserError(
-                f"variants.{name}: unknown method {method!r}{hint}; 'method' says which one it is "
-                'a variant of'
+                f'variants.{name}: unknown method {method!r}{hint_at(str(method), methods, 3)}; '
+                "'method' says which one it is a variant of"
             )
         if name in methods and name != method:
             raise UserError(

@@ -1,11 +1,11 @@
 """Groups of datasets: what ``vtab-natural`` means, and how groups are averaged."""
 
-import difflib
 import fnmatch
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from gleam_mm.datasets.vtab import VTAB_TASKS
+from gleam_mm.messages import hint_at
 
 # As the files in configs/_base_/datasets are called, in the order of the papers' tables.
 GROUPS = {
@@ -45,8 +45,7 @@ def expand(names: Iterable[str], known: Sequence[str], what: str) -> list[str]:
             members = fnmatch.filter(known, name)
         members = [member for member in members if member in known]
         if not members:
-            close = difflib.get_close_matches(name, [*known, 'vtab', *GROUPS], n=3, cutoff=0.4)
-            hint = f' (closest: {", ".join(close)})' if close else ''
+            hint = hint_at(name, [*known, 'vtab', *GROUPS], 3)
             raise ValueError(f"unknown {what} {name!r}{hint}; 'gleam-mm recipes' lists all")
         found.update(dict.fromkeys(members))
     return list(found)

@@ -287,7 +287,7 @@ def test_a_backbone_by_name():
     bank = gleam_mm.AdapterBank('vit-mini', device='cpu')
     tensors = load_file(gleam_mm.checkpoint.resolve_path(config['init_cfg']['checkpoint']))
     assert bank.memory.backbone == sum(t.numel() * 4 for t in tensors.values())
-    with pytest.raises(recipes.RecipeError, match=r'backbone=vit-mimi: .*closest: vit-mini'):
+    with pytest.raises(recipes.RecipeError, match=r'backbone=vit-mimi: .*did you mean .vit-mini'):
         gleam_mm.AdapterBank('vit-mimi')
 
 

@@ -239,7 +239,7 @@ def test_misspelt_keys_are_named(elsewhere, key, near):
     (elsewhere / 'own.py').write_text(f"model = dict(type='M')\n{key} = dict(max_epochs=3)\n")
     with pytest.raises(RecipeError, match=rf"own\.py: unknown key '{key}': did you mean '{near}'"):
         recipes.load('own.py')
-    told = rf"option '{key}\.x\.y': the config has no '{key}'; did you mean '{near}\.x\.y'"
+    told = rf"option '{key}\.x\.y': the config has no '{key}' \(did you mean '{near}'\?\)"
     with pytest.raises(RecipeError, match=told):
         recipes.load('vit-b_lora_vtab-cifar', {f'{key}.x.y': 3})
 

@@ -53,7 +53,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_path(tmp_path):
         (b'a\\..\\b.jpg 0', 'leads out of the folder'),
         (b'/etc/b.jpg 0', 'leads out of the folder'),
         (b'C:\\b.jpg 0', 'leads out of the folder'),
-        (b'b.jpg ants', "found 'b.jpg ants' (closest class: 'ant')"),
+        (b'b.jpg ants', "found 'b.jpg ants' (did you mean 'ant'?)"),
         (b'b.jpg 1.5', 'expected `<image path> <label>`'),
         (b'b.jpg', 'expected `<image path> <label>`'),
         ('ü.jpg 1'.encode('latin-1'), 'not UTF-8'),

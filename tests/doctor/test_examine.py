@@ -138,11 +138,11 @@ def test_keys_that_loops_and_hooks_do_not_know():
     assert [(finding.topic, finding.text) for finding in findings] == [
         (
             'default_hooks.checkpoint',
-            "default_hooks.checkpoint has no 'save_bests', did you mean 'save_best'?",
+            "default_hooks.checkpoint has no 'save_bests' (did you mean 'save_best'?)",
         ),
         ('custom_hooks.0', "type='Nope': there is no such component"),
-        ('train_cfg', "train_cfg has no 'max_epoch', did you mean 'max_epochs'?"),
-        ('val_cfg', "val_cfg has no 'fp', did you mean 'fp16'?"),
+        ('train_cfg', "train_cfg has no 'max_epoch' (did you mean 'max_epochs'?)"),
+        ('val_cfg', "val_cfg has no 'fp' (did you mean 'fp16'?)"),
     ]
 
 

@@ -74,7 +74,7 @@ def test_best_of_several_metrics(make_runner, tmp_path):
 
 def test_unknown_metric_is_named_with_those_there_are(make_runner):
     runner = make_runner(script=(1.0, 2.0), checkpoint=dict(save_best='accuracy/top7'))
-    message = "save_best='accuracy/top7': the evaluators give accuracy/top1, did you mean"
+    message = r"save_best='accuracy/top7': the evaluators give accuracy/top1 \(did you mean"
     with pytest.raises(UserError, match=message):
         runner.train()
 
@@ -312,7 +312,7 @@ def test_a_metric_that_nothing_gives_is_told_before_training(make_runner):
         val_evaluator=dict(type='Accuracy', topk=(1, 5)),
         hooks=[Count()],
     )
-    told = "save_best='accuracy/top7': the evaluators give accuracy/top1, accuracy/top5, did you"
+    told = r"save_best='accuracy/top7': the evaluators give accuracy/top1, accuracy/top5 \(did you"
     with pytest.raises(UserError, match=told):
         runner.train()
     assert not note

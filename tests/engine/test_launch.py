@@ -79,7 +79,7 @@ def test_a_random_backbone_that_is_meant_is_the_same_in_every_run():
     [
         (
             {'optim_wrapper.optimizer.type': 'AdamX'},
-            r"optimizer.type='AdamX': there is no such optimizer, did you mean 'Adam\w*'\?",
+            r"optimizer.type='AdamX': there is no such optimizer \(did you mean 'Adam\w*'\?",
         ),
         ({'model.head': None}, 'model.head is missing: add dict'),
     ],

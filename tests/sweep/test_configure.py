@@ -106,7 +106,7 @@ def test_the_grid_wins_over_variants():
             r"noisy\.noise: gleam-l has no option 'noise'",
         ),
         ({'mine': {}}, r"variants\.mine: unknown method 'mine'.*; 'method' says"),
-        ({'mine': {'method': 'gleam-k'}}, r"unknown method 'gleam-k' \(closest: gleam-"),
+        ({'mine': {'method': 'gleam-k'}}, r"unknown method 'gleam-k' \(did you mean 'gleam-"),
         ({'lora': {'method': 'gleam-l'}}, r'variants\.lora: lora is a method itself'),
         ({'lora_5': {'method': 'lora'}}, "'lora_5' cannot be a name"),
         ({'../lora': {'method': 'lora'}}, 'cannot be a name'),
@@ -151,7 +151,7 @@ def test_a_selection_alone():
     ('changes', 'message'),
     [
         (dict(methods=None), '--methods: give it'),
-        (dict(backbone='vit-x'), "unknown backbone 'vit-x'.*closest: vit-"),
+        (dict(backbone='vit-x'), "unknown backbone 'vit-x'.*did you mean 'vit-"),
         (dict(datasets='vtab-cifer'), "unknown dataset 'vtab-cifer'.*vtab-cifar"),
         (dict(grid={'alhpa': [1]}), "none of gleam-t, lora has an option 'alhpa'"),
         (dict(grid={'alpha': 1}), r'grid\.alpha: expected a list'),

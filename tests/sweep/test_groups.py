@@ -56,5 +56,5 @@ def test_expand():
     assert len(expand(['vtab-kitti', 'vtab-structured'], known, 'dataset')) == 8
     assert set(expand(['mini'], known, 'dataset')) >= {'mini-digits'}
     assert expand(['vtab-clevr-*'], known, 'dataset') == ['vtab-clevr-count', 'vtab-clevr-dist']
-    with pytest.raises(ValueError, match=r"unknown dataset 'vtab-cifa'.*closest: vtab-cifar"):
+    with pytest.raises(ValueError, match=r"unknown dataset 'vtab-cifa'.*did you mean 'vtab-cifar"):
         expand(['vtab-cifa'], known, 'dataset')
