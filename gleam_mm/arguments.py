@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from gleam_mm.messages import hint_at
+from gleam_mm.messages import hint_at, shown
 
 __all__ = [
     'ArgumentError',
@@ -165,7 +165,7 @@ def check(value: Any, hint: Any, name: str) -> None:
     if isinstance(value, str):
         choices = [str(choice) for choice in _choices(hint)]
         near = hint_at(value, choices) if choices else _as_list(value, hint)
-    raise ArgumentError(f'{name}={_short(value)}: choose {_words(hint)}{near}')
+    raise ArgumentError(f'{name}={shown(value)}: choose {_words(hint)}{near}')
 
 
 @cache
@@ -243,8 +243,3 @@ def _choices(hint: Any) -> list[Any]:
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [choice for one in get_args(hint) if get_origin(hint) for choice in _choices(one)]
-
-
-def _short(value: Any) -> str:
-    text = ' '.join(repr(value).split())
-    return text if len(text) <= 80 else f'{text[:77]}...'

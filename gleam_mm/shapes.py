@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from gleam_mm.messages import shown
+
 
 class Shape(NamedTuple):
     """What a value has to be.
@@ -78,21 +80,16 @@ def check(found: Any, shapes: Mapping[str, Shape], least: Collection[str] | None
         ValueError: It has another shape. The message names the key.
     """
     if not isinstance(found, dict):
-        raise ValueError(f'expected a mapping with {", ".join(shapes)}, found {_short(found)}')
+        raise ValueError(f'expected a mapping with {", ".join(shapes)}, found {shown(found)}')
     for key in shapes if least is None else least:
         if key not in found:
             raise ValueError(f'{key} is missing')
     for key, value in found.items():
         if key not in shapes:
-            raise ValueError(f'{_short(key)} is no key of it')
+            raise ValueError(f'{shown(key)} is no key of it')
         if not shapes[key].fits(value):
-            raise ValueError(f'{key} is {_short(value)}, expected {shapes[key].what}')
+            raise ValueError(f'{key} is {shown(value)}, expected {shapes[key].what}')
     return found
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def _is_number(value: Any) -> bool:

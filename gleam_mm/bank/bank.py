@@ -18,6 +18,7 @@ from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference.pictures import Picture, Preparation, best_classes
+from gleam_mm.messages import listed
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, own_scope
 
@@ -384,7 +385,7 @@ class AdapterBank:
         if name is None:
             raise UnknownTaskError('no task is active: give tasks=, or call active(task) first')
         if name not in tasks:
-            raise UnknownTaskError(f'no task {name!r}; there are: {_listed(list(tasks))}')
+            raise UnknownTaskError(f'no task {name!r}; there are: {listed(list(tasks), 10)}')
         return tasks[name]
 
     def _require_free(self, name: str) -> None:
@@ -412,10 +413,3 @@ def _grouped(keys: Any) -> dict[Any, list[int]]:
     for index, key in enumerate(keys):
         groups.setdefault(key, []).append(index)
     return groups
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    if not names:
-        return 'none'
-    rest = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + rest

@@ -13,7 +13,7 @@ from gleam_mm.checkpoint.adapter import (
     save_adapter,
 )
 from gleam_mm.checkpoint.backbone import load_backbone
-from gleam_mm.checkpoint.files import SCHEME, CheckpointError, require_file, resolve_path, shown
+from gleam_mm.checkpoint.files import SCHEME, CheckpointError, require_file, resolve_path
 from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT
 from gleam_mm.checkpoint.reading import (
@@ -42,5 +42,4 @@ __all__ = [
     'require_file',
     'resolve_path',
     'save_adapter',
-    'shown',
 ]

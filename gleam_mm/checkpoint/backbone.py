@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint.files import CheckpointError, names
+from gleam_mm.checkpoint.files import CheckpointError
 from gleam_mm.checkpoint.reading import read_state_dict
+from gleam_mm.messages import listed
 
 _WINDOW_INDEX = 'relative_position_index'  # a buffer of attention in windows
 
@@ -40,7 +41,7 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = '') -> No
     own = _under(prefix, tensors)
     if not own:
         raise CheckpointError(
-            f"{path}: no key begins with '{prefix}'; it has {names(sorted(tensors))}. Set "
+            f"{path}: no key begins with '{prefix}'; it has {listed(sorted(tensors))}. Set "
             '`prefix` of init_cfg to what the keys of the backbone begin with'
         )
     # Of another size of windows, MMPretrain takes the index out, which follows from the size.
@@ -58,7 +59,7 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = '') -> No
     if missing or unexpected:
         raise CheckpointError(
             f'{path}: its keys are not those of {type(backbone).__name__}. Missing in the file: '
-            f'{names(missing)}. Not in the backbone: {names(unexpected)}.'
+            f'{listed(missing)}. Not in the backbone: {listed(unexpected)}.'
             f'{_prefix_hint(tensors, backbone, prefix)}'
         )
 

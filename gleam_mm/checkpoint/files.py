@@ -1,12 +1,9 @@
 """Where files of weights are, and the error that tells what is wrong with one."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 SCHEME = 'gleam_mm://'  # a file inside the installed package
-
-_MOST_NAMES = 5
 
 
 class CheckpointError(RuntimeError):
@@ -42,20 +39,6 @@ def require_file(path: Path, wanted: str = 'the path of a checkpoint file') -> N
     if not path.is_file():
         what = 'a directory' if path.is_dir() else 'no such file'
         raise FileNotFoundError(f'{path}: {what}; give {wanted}')
-
-
-def names(keys: Sequence[Any]) -> str:
-    """The first few of many keys, for a message."""
-    if not keys:
-        return 'none'
-    rest = len(keys) - _MOST_NAMES
-    return ', '.join(map(str, keys[:_MOST_NAMES])) + (f' and {rest} more' if rest > 0 else '')
-
-
-def shown(value: Any, most: int = 80) -> str:
-    """A value out of a file, as Python writes it and not longer than a message can be."""
-    text = repr(value)
-    return text if len(text) <= most else f'{text[: most - 3]}...'
 
 
 def kind(value: Any) -> str:

@@ -21,10 +21,10 @@ from gleam_mm.checkpoint.files import (
     SCHEME,
     CheckpointError,
     kind,
-    names,
     require_file,
     resolve_path,
 )
+from gleam_mm.messages import listed
 
 _ZIP, _PICKLE = b'PK', b'\x80'  # how torch.save's files begin, and since torch 1.6, and before
 
@@ -108,7 +108,7 @@ def _check_state_dict(path: str | Path, state_dict: Any) -> None:
     other = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
     if other:
         raise CheckpointError(
-            f'{path}: holds something else than weights: {names(other)}; expected a state dict, '
+            f'{path}: holds something else than weights: {listed(other)}; expected a state dict, '
             "or {'state_dict': ...}"
         )
 

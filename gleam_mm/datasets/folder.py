@@ -15,6 +15,7 @@ from mmpretrain.datasets import Places205 as _Places205
 from gleam_mm.datasets.image_files import ImageFiles, warn
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.lists import ImageListError, Line, check_path, raw_lines, read_list, text_of
+from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS
 
 __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k', 'Places205', 'is_hidden']
@@ -166,11 +167,11 @@ class CustomDataset(ImageFiles, _CustomDataset):
         if not self.only_classes and len(others) == len(folders) == len(names):
             pairs = [f'{folder} is {n!r}' for folder, n in zip(folders, names, strict=True)]
             if tuple(names) != tuple(self.METAINFO.get('classes', ())):
-                warn(f'{self._folder}: `classes` name its folders in their order: {_some(pairs)}')
+                warn(f'{self._folder}: `classes` name its folders in their order: {listed(pairs)}')
             return {folder: label for label, folder in enumerate(folders)}
         raise ValueError(
             f'{self._folder}: of its {len(folders)} folders of classes these are none of the '
-            f'{len(names)} `classes`: {_some(others)} (there are {_some(names)})'
+            f'{len(names)} `classes`: {listed(others)} (there are {listed(names)})'
         )
 
     def _tell_ignored(
@@ -184,10 +185,10 @@ class CustomDataset(ImageFiles, _CustomDataset):
             PurePath(f).suffix.lower() or 'none' for f in left if not self.is_valid_file(f)
         )
         loose = len(left) - endings.total()
-        told = [f'hidden folders ({_some(sorted(hidden))})'] if hidden else []
+        told = [f'hidden folders ({listed(sorted(hidden))})'] if hidden else []
         if endings:
             counts = [f'{ending} {number:,}' for ending, number in endings.most_common()]
-            told.append(f'{endings.total():,} files by their ending ({_some(counts)})')
+            told.append(f'{endings.total():,} files by their ending ({listed(counts)})')
         if loose:
             told.append(f'{loose:,} pictures in no folder of a class')
         if told:
@@ -196,10 +197,10 @@ class CustomDataset(ImageFiles, _CustomDataset):
     def _tell_few(self, folders: Sequence[str], counts: Mapping[str, int]) -> None:
         empty = [folder for folder in folders if not counts[folder]]
         if empty:
-            warn(f'{self._folder}: classes without pictures: {_some(empty)}')
+            warn(f'{self._folder}: classes without pictures: {listed(empty)}')
         single = [folder for folder in folders if counts[folder] == 1]
         if single and not self.test_mode:
-            warn(f'{self._folder}: classes with one picture only: {_some(single)}')
+            warn(f'{self._folder}: classes with one picture only: {listed(single)}')
 
     def _sample(self, file: str, label: int | None = None) -> dict:
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
@@ -235,8 +236,3 @@ def _hidden_part(folder: str) -> str:
         ),
         '',
     )
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    more = [f'and {len(names) - most:,} more'] if len(names) > most else []
-    return ', '.join([*names[:most], *more])

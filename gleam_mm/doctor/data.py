@@ -21,8 +21,8 @@ from gleam_mm.engine.classes import (
     fill_classes,
     names_of,
     parts_of,
-    some_of,
 )
+from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS, scope_of
 
 SPLITS = ('train', 'val', 'test')
@@ -119,7 +119,7 @@ def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
     if lacking and split == 'train':
         findings.warning(
             split,
-            f'{len(lacking)} of {len(names)} classes have no image: {some_of(lacking)}',
+            f'{len(lacking)} of {len(names)} classes have no image: {listed(lacking)}',
             'add images of them, or take them out of `classes`',
         )
     if split == 'train' and many > _UNEVEN * few:

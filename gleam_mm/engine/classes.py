@@ -16,6 +16,7 @@ from gleam_mm.checkpoint import CheckpointError, classes_of
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.datasets import CustomDataset
 from gleam_mm.engine.dist import unwrapped
+from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS, HOOKS, registered, scope_of
 
 Names = tuple[str, ...]
@@ -161,11 +162,6 @@ class CheckClassesHook(Hook):
         self._labels_fit = dataset, outputs
 
 
-def some_of(names: Sequence[str], most: int = 5) -> str:
-    """The first of some names, for messages."""
-    return ', '.join([*names[:most], *(['...'] if len(names) > most else [])])
-
-
 def outputs_of(model: Any) -> int | None:
     """How many classes the head of a model tells, if it tells classes."""
     return getattr(getattr(model, 'head', None), 'num_classes', None)
@@ -195,7 +191,7 @@ def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = 
         )
         raise ValueError(
             f'model.head.num_classes is {outputs}, but the dataset of {where} has '
-            f'{len(classes)} classes ({some_of(classes)}): {advice}'
+            f'{len(classes)} classes ({listed(classes)}): {advice}'
         )
     number = outputs or len(classes or ())
     if number and labels:

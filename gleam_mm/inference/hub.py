@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi, ModelCardData
 
 from gleam_mm.checkpoint import ADAPTER, read_adapter
+from gleam_mm.messages import listed
 from gleam_mm.models import timm_models
 from gleam_mm.output import tables
 from gleam_mm.output.escape import markdown, markdown_code
@@ -124,7 +125,8 @@ def card(adapter: str | Path, repository: str, source: str | None = None) -> str
         lines += ['', f'| metric ({split}) | value |', '| --- | ---: |']
         lines += [f'| {markdown(key)} | {value:.4g} |' for key, value in numbers.items()]
     if classes := metadata.get('classes'):
-        lines += ['', f'{len(classes)} classes: {_some(classes)}']
+        named = listed([markdown(name) for name in classes], _MOST_CLASSES)
+        lines += ['', f'{len(classes)} classes: {named}']
     lines += ['', f'Fingerprint of the backbone: {markdown_code(metadata["backbone_fingerprint"])}']
     return f'---\n{data.to_yaml()}\n---\n\n' + '\n'.join(lines) + '\n'
 
@@ -143,9 +145,3 @@ def _backbone(metadata: Mapping[str, Any]) -> tuple[str, str | None]:
     if name is None:
         return str(config.get('type', 'a model')), None
     return name, timm_models.hub_name(name)
-
-
-def _some(classes: Sequence[Any]) -> str:
-    named = ', '.join(markdown(name) for name in classes[:_MOST_CLASSES])
-    rest = len(classes) - _MOST_CLASSES
-    return f'{named} and {rest} more' if rest > 0 else named

@@ -12,9 +12,10 @@ from typing import Any
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
-from gleam_mm.checkpoint import CheckpointError, shown
+from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.config.image_size import image_size
+from gleam_mm.messages import shown
 from gleam_mm.registry import TRANSFORMS, scope_of
 
 LOADER = 'LoadImageFromFile'

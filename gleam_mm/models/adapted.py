@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.checkpoint.packing import without_scales
+from gleam_mm.messages import listed
 from gleam_mm.models import description
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
@@ -181,12 +182,6 @@ def _require_equal(given: Iterable[str], expected: Iterable[str]) -> None:
     if missing or unexpected:
         raise CheckpointError(
             'the keys of the checkpoint and the model differ: use the config that the '
-            f'checkpoint was trained with. Missing: {_shorten(missing)}. '
-            f'Unexpected: {_shorten(unexpected)}'
+            f'checkpoint was trained with. Missing: {listed(missing)}. '
+            f'Unexpected: {listed(unexpected)}'
         )
-
-
-def _shorten(keys: list[str], most: int = 5) -> str:
-    if not keys:
-        return 'none'
-    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '')

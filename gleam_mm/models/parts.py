@@ -16,7 +16,8 @@ from mmengine.registry import Registry
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import nn
 
-from gleam_mm.checkpoint import SCHEME, CheckpointError, shown
+from gleam_mm.checkpoint import SCHEME, CheckpointError
+from gleam_mm.messages import shown
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import BATCH_AUGMENTS, MODELS, WEIGHT_INITIALIZERS, registered
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter, shown
+from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
+from gleam_mm.messages import shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.parts import checked_part

@@ -11,7 +11,8 @@ from huggingface_hub import try_to_load_from_cache
 from timm.data import resolve_data_config
 from torch import nn
 
-from gleam_mm.checkpoint import CheckpointError, read_state_dict, shown
+from gleam_mm.checkpoint import CheckpointError, read_state_dict
+from gleam_mm.messages import shown
 from gleam_mm.models.budget import Budget
 
 LIBRARY = 'timm'

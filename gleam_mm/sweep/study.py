@@ -23,6 +23,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from gleam_mm.errors import UserError
+from gleam_mm.messages import shown
 from gleam_mm.output.escape import terminal
 from gleam_mm.sweep import schema
 from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell, Trial, cells_of
@@ -273,7 +274,7 @@ def begin_study(storage: str, name: str, sweep: Sweep) -> SweepStudy:
         found = _settings(rdb, name, url)
         theirs = _stored(found)
         differing = [
-            f'{setting} is {_short(theirs[setting])} there and {_short(ours[setting])} here'
+            f'{setting} is {_told(theirs[setting])} there and {_told(ours[setting])} here'
             for setting in sorted(ours)
             if theirs[setting] != ours[setting]
         ]
@@ -347,8 +348,7 @@ def _stored(sweep: Sweep) -> dict[str, Any]:
     return json.loads(json.dumps(sweep.to_dict()))
 
 
-def _short(value: Any) -> str:
+def _told(value: Any) -> str:
     if isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values()):
         value = {name: options_text(inner) for name, inner in value.items()}
-    text = json.dumps(value)
-    return text if len(text) <= 160 else f'{text[:157]}...'
+    return shown(value, 160)
