@@ -5,6 +5,7 @@ of each, before anything is done with it.
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,11 @@ class Shape(NamedTuple):
 def optional(shape: Shape) -> Shape:
     """The shape, or None."""
     return Shape(f'{shape.what} or null', lambda value: value is None or shape.fits(value))
+
+
+def matching(what: str, pattern: str) -> Shape:
+    """A text that a regular expression matches as a whole."""
+    return Shape(what, lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value)))
 
 
 def list_of(shape: Shape) -> Shape:
@@ -100,7 +106,9 @@ COUNT = Shape(
     'a whole number, at least 0',
     lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0,
 )
+POSITIVE = Shape('a whole number, at least 1', lambda value: COUNT.fits(value) and value > 0)
 NUMBER = Shape('a finite number', _is_number)
 TEXT = Shape('a text', lambda value: isinstance(value, str))
 TRUTH = Shape('true or false', lambda value: isinstance(value, bool))
 MAPPING = Shape('a mapping', lambda value: isinstance(value, dict))
+SHA256 = matching('a SHA-256 in hexadecimal', '[0-9a-f]{64}')

@@ -4,12 +4,11 @@ The metadata are data. They may come from anywhere, so that their shape is check
 is done with them; what is built from their configs is decided by :mod:`gleam_mm.models.building`.
 """
 
-import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from gleam_mm.checkpoint.files import CheckpointError, kind
 from gleam_mm.checkpoint.packing import BITS
+from gleam_mm.shapes import COUNT, MAPPING, SHA256, TEXT, Shape, dict_of, fields, list_of, optional
 
 VERSION = 2
 """The version that is written.
@@ -35,64 +34,29 @@ def check(metadata: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise CheckpointError(f'its metadata are {kind(metadata)} instead of a mapping')
     version = metadata.get('schema', 0)
-    if not is_count(version):
+    if not COUNT.fits(version):
         raise CheckpointError(f"its metadata's schema is {version!r} instead of a number")
     if version > VERSION:
         raise CheckpointError(
             f'its metadata have the schema {version}, and this release knows up to {VERSION}: '
             'update GLEAM-MM'
         )
-    for key, (what, fits) in FIELDS.items():
-        if key in metadata and not fits(metadata[key]):
-            raise CheckpointError(f"its metadata's {key} is not {what}")
+    for key, shape in FIELDS.items():
+        if key in metadata and not shape.fits(metadata[key]):
+            raise CheckpointError(f"its metadata's {key} is not {shape.what}")
     return metadata
 
 
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number from 0 on."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_config(value: Any) -> bool:
-    return value is None or isinstance(value, dict)
-
-
 def _is_method(value: Any) -> bool:
-    several = isinstance(value, list) and value and all(isinstance(part, dict) for part in value)
-    return isinstance(value, dict) or bool(several)
+    return MAPPING.fits(value) or (list_of(MAPPING).fits(value) and len(value) > 0)
 
 
-def _is_pipeline(value: Any) -> bool:
-    steps = value is None or isinstance(value, list)
-    return steps and all(
-        isinstance(step, dict) and isinstance(step.get('type'), str) for step in value or ()
+def _is_packed(value: Any) -> bool:
+    return (
+        MAPPING.fits(value)
+        and list_of(COUNT).fits(value.get('shape'))
+        and value.get('bits') in BITS
     )
-
-
-def _is_model(value: Any) -> bool:
-    if value is None:
-        return True
-    keys = isinstance(value, dict) and value.keys() == {'library', 'name', 'options'}
-    return keys and isinstance(value['name'], str) and isinstance(value['options'], dict)
-
-
-def is_sha256(value: Any) -> bool:
-    """Whether a value is a SHA-256 in hexadecimal."""
-    return isinstance(value, str) and re.fullmatch('[0-9a-f]{64}', value) is not None
-
-
-def _is_classes(value: Any) -> bool:
-    names = value is None or isinstance(value, list)
-    return names and all(isinstance(name, str | int | float) for name in value or ())
-
-
-def _is_mapping_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, Mapping) and all(map(fits, value.values()))
-
-
-def _is_form(value: Any) -> bool:
-    shape = value.get('shape') if isinstance(value, Mapping) else None
-    return isinstance(shape, list) and all(map(is_count, shape)) and value.get('bits') in BITS
 
 
 def _is_metric(value: Any) -> bool:
@@ -101,27 +65,33 @@ def _is_metric(value: Any) -> bool:
     return value is None or isinstance(value, int | float)
 
 
-_CONFIG = ('a config, which is a mapping, or null', _is_config)
-FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    'method': ('the config of a method, or a list of them', _is_method),
+_CONFIG = Shape('a config, which is a mapping, or null', optional(MAPPING).fits)
+_CLASS = Shape('a name', lambda value: isinstance(value, str | int | float))
+_STEP = Shape('a transform', lambda value: MAPPING.fits(value) and TEXT.fits(value.get('type')))
+_MODEL = fields({'library': TEXT, 'name': TEXT, 'options': MAPPING})
+_PACKED = Shape('the bits and the shape of a matrix', _is_packed)
+_METRIC = Shape('a number', _is_metric)
+
+FIELDS = {
+    'method': Shape('the config of a method, or a list of them', _is_method),
     'backbone': _CONFIG,
     'neck': _CONFIG,
     'head': _CONFIG,
     'data_preprocessor': _CONFIG,
-    'pipeline': ('a list of transforms, each with its type, or null', _is_pipeline),
-    'model': ("a mapping with the library, the model's name there and its options", _is_model),
-    'backbone_fingerprint': ('a SHA-256 in hexadecimal', is_sha256),
-    'classes': ('a list of names, or null', _is_classes),
-    'packed': ('a mapping of matrices to their bits and shapes', _is_mapping_of(_is_form)),
-    'epoch': ('a number of epochs', is_count),
-    'iter': ('a number of iterations', is_count),
-    'metrics': (
-        'a mapping of splits to mappings of names to numbers',
-        _is_mapping_of(_is_mapping_of(_is_metric)),
+    'pipeline': Shape(
+        'a list of transforms, each with its type, or null', optional(list_of(_STEP)).fits
     ),
-    'versions': (
-        'a mapping of packages to versions',
-        _is_mapping_of(lambda value: isinstance(value, str)),
+    'model': Shape(
+        "a mapping with the library, the model's name there and its options", optional(_MODEL).fits
     ),
+    'backbone_fingerprint': SHA256,
+    'classes': Shape('a list of names, or null', optional(list_of(_CLASS)).fits),
+    'packed': Shape('a mapping of matrices to their bits and shapes', dict_of(_PACKED).fits),
+    'epoch': Shape('a number of epochs', COUNT.fits),
+    'iter': Shape('a number of iterations', COUNT.fits),
+    'metrics': Shape(
+        'a mapping of splits to mappings of names to numbers', dict_of(dict_of(_METRIC)).fits
+    ),
+    'versions': Shape('a mapping of packages to versions', dict_of(TEXT).fits),
 }
-"""Key -> what messages call its value, and whether a value is one."""
+"""Key -> the shape of its value."""

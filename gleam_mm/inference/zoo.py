@@ -6,21 +6,19 @@ and the config of its training, and ``index.json``, which :func:`index_of` makes
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gleam_mm.checkpoint import CheckpointError, read_adapter
-from gleam_mm.checkpoint.schema import is_count, is_sha256
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.inference import hub
 from gleam_mm.inference.predictor import Predictor
 from gleam_mm.messages import hint_at
-from gleam_mm.shapes import Shape
+from gleam_mm.shapes import COUNT, MAPPING, SHA256, Shape, check, list_of, matching
 
 FOLDER = Path(__file__).parents[1] / '.mim' / 'zoo'
 INDEX = 'index.json'
@@ -246,10 +244,6 @@ def _bytes_of(file: Path, sha256: str) -> bytes:
     return data
 
 
-def _text(what: str, pattern: str) -> Shape:
-    return Shape(what, lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value)))
-
-
 def _is_metrics(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
@@ -259,9 +253,12 @@ def _is_metrics(value: Any) -> bool:
     )
 
 
-_NAME = _text('a name', r'[a-z0-9]+([._-][a-z0-9]+)*')
-_SHA256 = Shape('a SHA-256 in hexadecimal', is_sha256)
-_PARAMETERS = Shape('a number of parameters', is_count)
+_NAME = matching('a name', r'[a-z0-9]+([._-][a-z0-9]+)*')
+_PARAMETERS = Shape('a number of parameters', COUNT.fits)
+_INDEX = {
+    'schema': Shape(f'{VERSION}, which this release reads', lambda value: value == VERSION),
+    'adapters': list_of(MAPPING),
+}
 _FIELDS = {
     'name': _NAME,
     'backbone': _NAME,
@@ -269,15 +266,15 @@ _FIELDS = {
     'dataset': _NAME,
     'parameters': _PARAMETERS,
     'head': _PARAMETERS,
-    'epochs': Shape('a number of epochs', is_count),
+    'epochs': Shape('a number of epochs', COUNT.fits),
     'metrics': Shape(f'val and test, each with {HEADLINE} and other metrics', _is_metrics),
-    'backbone_fingerprint': _SHA256,
-    'gleam_mm': _text('a version', r'[\w.+-]+'),
-    'size': Shape('a number of bytes', is_count),
-    'sha256': _SHA256,
-    'config_sha256': _SHA256,
+    'backbone_fingerprint': SHA256,
+    'gleam_mm': matching('a version', r'[\w.+-]+'),
+    'size': Shape('a number of bytes', COUNT.fits),
+    'sha256': SHA256,
+    'config_sha256': SHA256,
 }
-"""Key -> the shape of its value. There are no others."""
+"""What the index says of an adapter: key -> the shape of its value. There are no others."""
 
 
 def _read(document: Any) -> dict[str, Entry]:
@@ -286,19 +283,12 @@ def _read(document: Any) -> dict[str, Entry]:
     Raises:
         ValueError: It has another form; the message names the key.
     """
-    if not isinstance(document, dict) or document.keys() != {'schema', 'adapters'}:
-        raise ValueError('an index has the keys schema and adapters, and no others')
-    if document['schema'] != VERSION:
-        raise ValueError(f'schema is {document["schema"]!r}; this release reads {VERSION}')
-    if not isinstance(document['adapters'], list):
-        raise ValueError('adapters is not a list')
     found: dict[str, Entry] = {}
-    for number, told in enumerate(document['adapters']):
-        if not isinstance(told, dict) or told.keys() != _FIELDS.keys():
-            raise ValueError(f'adapters.{number}: its keys are not {", ".join(_FIELDS)}')
-        for key, shape in _FIELDS.items():
-            if not shape.fits(told[key]):
-                raise ValueError(f'adapters.{number}.{key} is not {shape.what}')
+    for number, told in enumerate(check(document, _INDEX)['adapters']):
+        try:
+            check(told, _FIELDS)
+        except ValueError as error:
+            raise ValueError(f'adapters.{number}: {error}') from None
         if told['name'] in found:
             raise ValueError(f'adapters.{number}.name: {told["name"]} is there twice')
         found[told['name']] = Entry(**told)

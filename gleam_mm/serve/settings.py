@@ -9,9 +9,8 @@ import yaml
 
 from gleam_mm.bank import AdapterBank, check_name
 from gleam_mm.checkpoint import SCHEME, require_file
-from gleam_mm.shapes import COUNT, MAPPING, NUMBER, TEXT, Shape, check, dict_of, optional
+from gleam_mm.shapes import COUNT, MAPPING, NUMBER, POSITIVE, TEXT, Shape, check, dict_of, optional
 
-_POSITIVE = Shape('a whole number, at least 1', lambda value: COUNT.fits(value) and value > 0)
 _SHAPES = {
     'backbone': optional(Shape('a name or a mapping', lambda v: TEXT.fits(v) or MAPPING.fits(v))),
     'weights': optional(TEXT),
@@ -22,12 +21,12 @@ _SHAPES = {
     'host_bytes': optional(COUNT),
     'host': TEXT,
     'port': Shape('a number from 0 to 65535', lambda v: COUNT.fits(v) and v < 2**16),
-    'max_bytes': _POSITIVE,
-    'max_pixels': _POSITIVE,
-    'max_adapter_bytes': _POSITIVE,
-    'max_batch': _POSITIVE,
+    'max_bytes': POSITIVE,
+    'max_pixels': POSITIVE,
+    'max_adapter_bytes': POSITIVE,
+    'max_batch': POSITIVE,
     'max_wait_ms': Shape('a number, at least 0', lambda v: NUMBER.fits(v) and v >= 0),
-    'max_waiting': _POSITIVE,
+    'max_waiting': POSITIVE,
 }
 
 

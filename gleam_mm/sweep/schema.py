@@ -14,6 +14,7 @@ from gleam_mm.shapes import (
     COUNT,
     MAPPING,
     NUMBER,
+    POSITIVE,
     TEXT,
     TRUTH,
     Shape,
@@ -21,14 +22,12 @@ from gleam_mm.shapes import (
     dict_of,
     fields,
     list_of,
+    matching,
     optional,
 )
 from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep
 
-_NAME = Shape(
-    'a name of letters, digits, _, -, . and =',
-    lambda value: isinstance(value, str) and re.fullmatch(r'\w[\w.=-]*', value) is not None,
-)
+_NAME = matching('a name of letters, digits, _, -, . and =', r'\w[\w.=-]*')
 _OPTIONS = Shape(
     'a mapping of keys of the config',
     lambda value: (
@@ -36,7 +35,6 @@ _OPTIONS = Shape(
         and all(isinstance(key, str) and re.fullmatch(r'\w[\w.-]*', key) for key in value)
     ),
 )
-_POSITIVE = Shape('a whole number, at least 1', lambda value: COUNT.fits(value) and value > 0)
 _VALUES = Shape('a list of values', lambda value: isinstance(value, list) and len(value) > 0)
 
 _SWEEP = {
@@ -48,7 +46,7 @@ _SWEEP = {
     'options': _OPTIONS,
     'variants': dict_of(fields({'method': _NAME, 'options': _OPTIONS})),
     'final': TRUTH,
-    'heartbeat': _POSITIVE,
+    'heartbeat': POSITIVE,
 }
 _OLDEST = ('backbone', 'methods', 'datasets', 'seeds')  # other settings have defaults
 _JOB = {

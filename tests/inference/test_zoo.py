@@ -127,15 +127,15 @@ def changed(**values):
     ('change', 'message'),
     [
         (lambda d: d.update(schema=2), 'schema is 2'),
-        (lambda d: d.update(more=1), 'the keys schema and adapters'),
-        (lambda d: d.update(adapters={}), 'adapters is not a list'),
+        (lambda d: d.update(more=1), "'more' is no key of it"),
+        (lambda d: d.update(adapters={}), 'adapters is {}, expected a list'),
         (lambda d: d['adapters'].append(d['adapters'][0]), 'is there twice'),
-        (lambda d: d['adapters'][0].pop('size'), 'its keys are not'),
-        (changed(url='https://elsewhere'), 'its keys are not'),
-        (changed(name='../../secret'), 'adapters.0.name is not a name'),
-        (changed(sha256='0' * 63), 'adapters.0.sha256 is not a SHA-256'),
-        (changed(size=True), 'adapters.0.size is not a number'),
-        (changed(metrics={'test': {}}), 'adapters.0.metrics is not val and test'),
+        (lambda d: d['adapters'][0].pop('size'), 'adapters.0: size is missing'),
+        (changed(url='https://elsewhere'), "adapters.0: 'url' is no key of it"),
+        (changed(name='../../secret'), "adapters.0: name is '../../secret', expected a name"),
+        (changed(sha256='0' * 63), r'adapters.0: sha256 is .0+., expected a SHA-256'),
+        (changed(size=True), 'adapters.0: size is True, expected a number'),
+        (changed(metrics={'test': {}}), 'adapters.0: metrics is .*, expected val and test'),
     ],
 )
 def test_the_schema_is_closed(folder, change, message):
