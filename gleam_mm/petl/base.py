@@ -319,10 +319,10 @@ class PETLMethod(Checked, BaseModule):
             self._prepare(attachments)
             if probe and not attachments.occupied:
                 on_grid = {
-                    name
+                    site.name
                     for member in self.members()
                     if member.reads_grid
-                    for name in (site.name for site in member.sites.values())
+                    for site in member.sites.values()
                 }
                 prove(attachments.layout, self._touched(), on_grid)
             attachments.add(self)
@@ -517,6 +517,7 @@ class PETLMethod(Checked, BaseModule):
                 self.local.update(given)
                 raise
             self._built = True
+            self.train(self.training)  # what was built is in training mode, whatever this one is in
         for name, part in self.parts.items():
             part._place = f' ({name} of {self.title})'
             part._prepare(attachments)
