@@ -22,11 +22,11 @@ PAGE = Path(__file__).parent / 'SPEED.md'
 
 _HEAD = """# Speed
 
-`make speed` measures all of this and writes this page; what is in `benchmarks/speed` already is
-not measured again. On a CPU there are ratios alone, of CPU time of turns that contenders take one
-after the other, so that a change in the machine's speed meets all of them alike; other programs
-may have run beside it. Memory is that of tensors, at the peak of a turn, the model and the
-optimizer's state included.
+`python benchmarks/speed.py` writes this page of what is in `benchmarks/speed`; the last table has
+the command of each measurement. `make speed` measures what is missing there for ViT-S and Swin-T.
+On a CPU there are ratios alone, of CPU time of turns that contenders take one after the other, so
+that a change in the machine's speed meets all of them alike; other programs may have run beside it.
+Memory is that of tensors, at the peak of a turn, the model and the optimizer's state included.
 """
 
 _STEPS = """## Steps

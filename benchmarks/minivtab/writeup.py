@@ -272,11 +272,14 @@ def state(
     complete = sum(row.accuracy is not None for row in trainings)
     missing = [study for study in studies if study not in recorded]
     if missing or complete < len(trainings):
-        done = f'{complete} of {len(trainings)} planned trainings are complete'
-        nothing = f', and nothing is recorded of {_names(missing)}' if missing else ''
+        lacks = []
+        if complete < len(trainings):
+            lacks.append(f'{complete} of {len(trainings)} planned trainings are complete')
+        if missing:
+            lacks.append(f'nothing is recorded of {_names(missing)}')
         parts.append(
-            f'**The benchmark is not complete: {done}{nothing}.** Means are over what is there, '
-            'and each comparison says how many pairs it has.'
+            f'**The benchmark is not complete: {", and ".join(lacks)}.** Means are over what is '
+            'there, and each comparison says how many pairs it has.'
         )
     return '\n\n'.join(parts)
 

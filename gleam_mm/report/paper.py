@@ -1,7 +1,7 @@
 """The paper's numbers, to stand beside measured ones; they are never mixed up with them.
 
-Source: "GLEAM: Global Share Local Transform MoE for Downstream Transferring With Enhanced
-Parameter Efficiency" (ECAI 2025), Table 1 (VTAB-1K, ViT-B/16 pre-trained on ImageNet-21k) and, for
+Source: "GLEAM: Parameter-Efficient Transfer Learning via Global Share Local Transform
+Mixture-of-Experts" (ECAI 2025), Table 1 (VTAB-1K, ViT-B/16 pre-trained on ImageNet-21k) and, for
 the parameters of Swin-B, Table 4. Top-1 accuracy in %. Rows by task are here for the paper's own
 methods and for full tuning and the linear probe; of other methods the average alone.
 """

@@ -1,7 +1,7 @@
 # The recipe that most public PETL codes share: AdamW, learning rate 1e-3, weight decay 1e-4, 100
 # epochs of which 10 warm up, cosine. The GLEAM paper names AdamW, cosine and warm-up, no numbers.
-# Gradients are clipped, which those codes do not do: since then no training of GLEAM has ended at
-# chance on MiniVTAB (docs/gleam.md). `optim_wrapper.clip_grad=None` does without.
+# Gradients are clipped, which those codes do not do: clipped, none of GLEAM's trainings at 1e-2 has
+# ended at chance on MiniVTAB (docs/gleam.md). `optim_wrapper.clip_grad=None` does without.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
