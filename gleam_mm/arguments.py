@@ -25,6 +25,7 @@ __all__ = [
     'Positive',
     'Probability',
     'Range',
+    'argument_names',
     'arguments_of',
     'check',
     'check_call',
@@ -71,6 +72,8 @@ _SIMPLE = {
 }
 
 
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 _PLURAL = {
     int: 'whole numbers',
     float: 'finite numbers',
@@ -96,6 +99,21 @@ class Checked:
         """Checks the arguments; copies and pickles come without any."""
         check_call(cls, args, kwargs)
         return super().__new__(cls)
+
+
+def argument_names(cls: type) -> set[str]:
+    """What a class is built with: its arguments, and those of its bases where it hands on to them.
+
+    It hands on to the next base as long as its ``__init__`` takes ``**kwargs``.
+    """
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if '__init__' in vars(base):
+            _, *parameters = inspect.signature(base.__init__).parameters.values()  # without self
+            names |= {p.name for p in parameters if p.kind not in _VARIADIC}
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return names
 
 
 def arguments_of(other: type, *without: str) -> Callable[[_Init], _Init]:
@@ -176,8 +194,7 @@ def _signature(cls: type) -> tuple[Mapping[str, inspect.Parameter], Mapping[str,
         hints = typing.get_type_hints(cls.__init__, include_extras=True)
     except NameError:  # something that is imported for type checkers only
         hints = {}
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = {name for name, p in parameters.items() if p.kind not in variadic}
+    named = {name for name, p in parameters.items() if p.kind not in _VARIADIC}
     return parameters, {name: hint for name, hint in hints.items() if name in named}
 
 

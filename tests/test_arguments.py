@@ -15,6 +15,7 @@ from gleam_mm.arguments import (
     NonNegative,
     Positive,
     Probability,
+    argument_names,
     check,
 )
 from gleam_mm.petl import GLEAM, VPT, Adapter, LoRA, PETLMethod
@@ -130,3 +131,21 @@ def test_every_argument_of_every_method_is_annotated(method):
         if p.name in ('rank', 'bottleneck'):
             with pytest.raises(ValueError, match=f'{p.name}=0: choose a whole number'):
                 method(**{p.name: 0})
+
+
+def test_the_names_of_arguments_end_where_none_are_handed_on():
+    class Base:
+        def __init__(self, depth, *args):
+            pass
+
+    class Fixed(Base):
+        def __init__(self, width, **kwargs):
+            pass
+
+    class Shut(Fixed):
+        def __init__(self, height):
+            pass
+
+    assert argument_names(Base) == {'depth'}
+    assert argument_names(Fixed) == {'width', 'depth'}
+    assert argument_names(Shut) == {'height'}

@@ -1,11 +1,11 @@
 """Loops and hooks: whether they know what the config tells them."""
 
-from inspect import Parameter, signature
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from gleam_mm.arguments import argument_names
 from gleam_mm.doctor.findings import Findings
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import HOOKS, LOOPS, scope_of
@@ -45,18 +45,6 @@ def _check(registry: Registry, config: Any, name: str, findings: Findings) -> No
         found = registry.get(kind) if isinstance(kind, str) else kind
         if found is None:
             raise ValueError(f'type={kind!r}: there is no such component')
-        known = _arguments(found)
+        known = argument_names(found)
         for key in (key for key in given if key not in known):
             raise ValueError(f'{name} has no {key!r}{hint_at(key, known)}')
-
-
-def _arguments(kind: type) -> set[str]:
-    """What a class is built with, and those of its bases that it hands arguments on to."""
-    names: set[str] = set()
-    for base in kind.__mro__:
-        if '__init__' in vars(base):
-            parameters = signature(vars(base)['__init__']).parameters.values()
-            names |= {parameter.name for parameter in parameters}
-            if all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in parameters):
-                break
-    return names

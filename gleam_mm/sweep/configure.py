@@ -1,7 +1,6 @@
 """From a sweep's file and the command line's flags to the settings of a sweep, checked."""
 
 import contextlib
-import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from gleam_mm.arguments import argument_names
 from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import fill_num_classes, launch
@@ -268,18 +268,7 @@ def _grids(sweep: Sweep, grid: Mapping[str, Sequence]) -> dict[str, dict[str, li
 def _method_options(sweep: Sweep, method: str) -> set[str]:
     """Names of the options that a method has: those of its recipe, and those of its class."""
     petl = recipes.load(sweep.recipe(method, sweep.datasets[0])).model.petl
-    return {*petl, *_arguments(MODELS.get(petl.type))}
-
-
-def _arguments(method: type) -> set[str]:
-    """Names of the arguments of a class and the classes that it is made of."""
-    return {
-        name
-        for base in inspect.getmro(method)
-        if '__init__' in vars(base)
-        for name, parameter in inspect.signature(base.__init__).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    } - {'self'}
+    return {*petl, *argument_names(MODELS.get(petl.type))}
 
 
 def _names(value: str | Iterable[str]) -> list[str]:
