@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 from mmpretrain.datasets import BaseDataset
 
+from gleam_mm.arguments import check
 from gleam_mm.datasets.image_files import ImageFiles
 from gleam_mm.datasets.lists import ImageListError, check_path, raw_lines
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS
 
 __all__ = ['CSVDataset']
+
+Target = Literal['class', 'classes', 'number']
 
 SEPARATOR = ';'
 """Between several classes of an image."""
@@ -42,6 +45,7 @@ class CSVDataset(ImageFiles, BaseDataset):
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``BaseDataset``.
 
     Raises:
+        ArgumentError: ``target`` is something else.
         FileNotFoundError: There is no such file.
         ImageListError: A column is missing, or a line malformed; the message has its number.
     """
@@ -52,14 +56,13 @@ class CSVDataset(ImageFiles, BaseDataset):
         data_root: str | None = None,
         image_column: str = 'image',
         label_column: str | Sequence[str] = 'label',
-        target: Literal['class', 'classes', 'number'] = 'class',
+        target: Target = 'class',
         split: str | None = None,
         split_column: str = 'split',
         delimiter: str = ',',
         **kwargs: Any,
     ) -> None:
-        if target not in ('class', 'classes', 'number'):
-            raise ValueError(f"target={target!r}: choose 'class', 'classes' or 'number'")
+        check(target, Target, 'target')
         self.image_column, self.split, self.split_column = image_column, split, split_column
         self.label_columns = [label_column] if isinstance(label_column, str) else [*label_column]
         if len(self.label_columns) != 1 and target != 'number':

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from gleam_mm.arguments import Natural, check
 from gleam_mm.datasets.held_out import HeldOut
 from gleam_mm.datasets.images import LoadImageFromFile, UnreadableImageError
 from gleam_mm.registry import TRANSFORMS
@@ -35,17 +36,14 @@ class ImageFiles(HeldOut):
         **kwargs: Further arguments of :class:`HeldOut` and the dataset.
 
     Raises:
-        ValueError: ``skip_unreadable`` is no number of images.
+        ArgumentError: ``skip_unreadable`` is no number of images.
         UnreadableImageError: More images than that cannot be read.
     """
 
     def __init__(
-        self, *args: Any, skip_unreadable: int = 0, pipeline: Sequence = (), **kwargs: Any
+        self, *args: Any, skip_unreadable: Natural = 0, pipeline: Sequence = (), **kwargs: Any
     ) -> None:
-        if type(skip_unreadable) is not int or skip_unreadable < 0:
-            raise ValueError(
-                f'skip_unreadable={skip_unreadable!r}: a number of images is expected, such as 10'
-            )
+        check(skip_unreadable, Natural, 'skip_unreadable')
         self.skip_unreadable = skip_unreadable
         transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
         super().__init__(*args, pipeline=transforms, **kwargs)

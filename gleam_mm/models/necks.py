@@ -1,26 +1,27 @@
 """Necks that make one feature vector an image of the tokens that a backbone returns."""
 
+from typing import Literal
+
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from gleam_mm.arguments import Checked
 from gleam_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class TokenPool(BaseModule):
+class TokenPool(Checked, BaseModule):
     """Pools tokens whose channels come last, with or without the axes of a grid.
 
     Args:
         mode: ``'cls'`` takes the first token; ``'mean'`` averages all of them.
 
     Raises:
-        ValueError: ``mode`` is something else.
+        ArgumentError: ``mode`` is something else.
     """
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: Literal['cls', 'mean']) -> None:
         super().__init__()
-        if mode not in ('cls', 'mean'):
-            raise ValueError(f"mode={mode!r}: choose 'cls', the first token, or 'mean'")
         self.mode = mode
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

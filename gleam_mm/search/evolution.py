@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gleam_mm.arguments import Checked, Positive
 from gleam_mm.fileio import write_bytes
 from gleam_mm.shapes import (
     COUNT,
@@ -63,7 +64,7 @@ class Space(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """The settings of a search; the defaults are those of NOAH's and GLoRA's code.
 
     Attributes:
@@ -75,20 +76,18 @@ class Settings:
         seed: Seed of everything random.
 
     Raises:
-        ValueError: A setting is out of range.
+        ArgumentError: A setting is of another type or out of range.
+        ValueError: ``mutation`` is no probability above 0.
     """
 
-    generations: int = 20
-    population: int = 50
-    parents: int = 10
+    generations: Positive = 20
+    population: Positive = 50
+    parents: Positive = 10
     mutation: float = 0.2
     max_params: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ('generations', 'population', 'parents'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name}={getattr(self, name)}: choose at least 1')
         if not 0 < self.mutation <= 1:
             raise ValueError(f'mutation={self.mutation}: choose a probability above 0')
 
