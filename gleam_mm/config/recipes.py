@@ -25,12 +25,12 @@ from gleam_mm.config.scopes import without_scopes
 from gleam_mm.config.settings import check_settings
 from gleam_mm.fileio import write_bytes
 from gleam_mm.messages import hint_at
+from gleam_mm.shell import command
 
 FAMILIES = ('backbones', 'methods', 'datasets')
 SCHEDULE = 'petl_100e'
 _CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 ROOT_VARIABLE = 'GLEAM_CONFIGS'
-LIST_COMMAND = 'gleam-mm recipes'
 
 # What `data_preprocessor.normalize` stands for; public PETL codes differ.
 NORMALIZATIONS = {
@@ -117,14 +117,16 @@ def parse(name: str) -> Recipe:
         raise RecipeError(
             f'unknown recipe {name!r}: a recipe is <backbone>_<method>_<dataset>, such as '
             f'vit-b_gleam-l_vtab-cifar{hint_at(name, _file_names(), 3)}. '
-            f'{LIST_COMMAND!r} lists all names'
+            f'{command("recipes")!r} lists all names'
         )
     unknown = [
         f'unknown {family.removesuffix("s")} {part!r}{hint_at(part, known[family], 3)}'
         for family, part in zip(FAMILIES, parts, strict=True)
         if part not in known[family]
     ]
-    raise RecipeError(f'recipe {name!r}: {"; ".join(unknown)}. {LIST_COMMAND!r} lists all names')
+    raise RecipeError(
+        f'recipe {name!r}: {"; ".join(unknown)}. {command("recipes")!r} lists all names'
+    )
 
 
 def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -289,7 +291,7 @@ def _preset(family: str, name: str) -> Config:
     if name not in presets:
         raise RecipeError(
             f'{kind}={name}: unknown {kind}{hint_at(str(name), presets, 3)}; '
-            f'{LIST_COMMAND!r} lists all names'
+            f'{command("recipes")!r} lists all names'
         )
     return _read(presets[name])
 

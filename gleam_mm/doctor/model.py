@@ -15,6 +15,7 @@ from gleam_mm.doctor.findings import Findings
 from gleam_mm.engine import launch
 from gleam_mm.models import PETLClassifier, build_model, params
 from gleam_mm.models.parts import is_pretrained
+from gleam_mm.shell import command
 
 _CLASSES = 100
 """Of a head whose number of classes the data do not tell, so that the rest can be examined."""
@@ -95,7 +96,7 @@ def _fetch(cfg: Config) -> str:
         backbone = recipes.parse(recipes.name_of(cfg)).backbone
     except recipes.RecipeError:
         return ''
-    return f'gleam-mm fetch-weights {backbone}' if backbone in SOURCES else ''
+    return command('fetch-weights', backbone) if backbone in SOURCES else ''
 
 
 def _check_statistics(cfg: Config, findings: Findings) -> None:

@@ -103,7 +103,8 @@ class PETLRunner(Runner):
             return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args=dict(module=model))
         if sharded:
             self.logger.warning(
-                'There is one process, so that nothing is sharded: tools/dist_train.sh starts more'
+                'There is one process, so that nothing is sharded: tools/dist_train.sh or torchrun '
+                'starts more'
             )
         return super().wrap_model(model_wrapper_cfg, model)
 

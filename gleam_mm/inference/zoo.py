@@ -19,6 +19,7 @@ from gleam_mm.inference import hub
 from gleam_mm.inference.predictor import Predictor
 from gleam_mm.messages import hint_at
 from gleam_mm.shapes import COUNT, MAPPING, SHA256, Shape, check, list_of, matching
+from gleam_mm.shell import command
 
 FOLDER = Path(__file__).parents[1] / '.mim' / 'zoo'
 INDEX = 'index.json'
@@ -27,8 +28,6 @@ VERSION = 1
 
 HEADLINE = 'accuracy/top1'
 """The metric that lists show."""
-
-_LIST_COMMAND = 'gleam-mm zoo list'
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,8 @@ def entry(name: str, folder: Path = FOLDER) -> Entry:
     known = entries(folder)
     if name not in known:
         raise UserError(
-            f'{name!r} is not in the zoo{hint_at(name, known)}; {_LIST_COMMAND!r} lists what is'
+            f'{name!r} is not in the zoo{hint_at(name, known)}; '
+            f'{command("zoo", "list")!r} lists what is'
         )
     return known[name]
 

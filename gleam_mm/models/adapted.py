@@ -14,6 +14,7 @@ from gleam_mm.messages import listed
 from gleam_mm.models import description
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
+from gleam_mm.shell import command
 
 
 class Adapted:
@@ -55,7 +56,7 @@ class Adapted:
         if self.petl.merged:
             raise RuntimeError(
                 'the method is merged into the backbone: call petl.unmerge() before saving or '
-                'loading, or write the merged model with tools/merge.py'
+                f'loading, or write the merged model with {command("merge")!r}'
             )
         if self._pinned is not None:
             return self._pinned

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.lowrank import add_update, project
-from gleam_mm.petl.supernet import SUPERNET, Genes, Genotype, Supernet
+from gleam_mm.petl.supernet import Genes, Genotype, Supernet
 from gleam_mm.registry import MODELS
+from gleam_mm.shell import command
 
 LOW_RANK, VECTOR, SCALAR, NONE = 'low-rank', 'vector', 'scalar', 'none'
 
@@ -220,7 +221,10 @@ class GLoRA(Supernet):
             MergeError: This is a supernet.
         """
         if self.is_supernet:
-            raise self.refusal(SUPERNET)
+            raise self.refusal(
+                'it is a supernet, many models in one. Choose a subnet with '
+                f'{command("search")!r}, and merge that'
+            )
         return self._folded(site, weight, bias)
 
     def _folded(

@@ -11,14 +11,10 @@ import torch
 from torch import Tensor
 
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.shell import command
 
 Genes = dict[str, tuple]
 """The name of each choice -> its options, from the one with most parameters to the least."""
-
-SUPERNET = (
-    'it is a supernet, many models in one. Choose a subnet with tools/search.py, and merge that'
-)
-"""Why a supernet cannot be merged."""
 
 Genotype = Mapping[str, Any]
 """The name of each choice -> the chosen option."""
@@ -182,7 +178,9 @@ def read_subnet(subnet: Mapping | str | Path | None) -> dict | None:
         return subnet if subnet is None else _plain(subnet)
     path = Path(subnet).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f'subnet={str(subnet)!r}: no such file; tools/search.py writes one')
+        raise FileNotFoundError(
+            f'subnet={str(subnet)!r}: no such file; {command("search")!r} writes one'
+        )
     try:
         content = json.loads(path.read_text())
     except ValueError as error:

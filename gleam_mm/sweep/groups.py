@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gleam_mm.datasets.vtab import VTAB_TASKS
 from gleam_mm.messages import hint_at
+from gleam_mm.shell import command
 
 # As the files in configs/_base_/datasets are called, in the order of the papers' tables.
 GROUPS = {
@@ -46,7 +47,7 @@ def expand(names: Iterable[str], known: Sequence[str], what: str) -> list[str]:
         members = [member for member in members if member in known]
         if not members:
             hint = hint_at(name, [*known, 'vtab', *GROUPS], 3)
-            raise ValueError(f"unknown {what} {name!r}{hint}; 'gleam-mm recipes' lists all")
+            raise ValueError(f'unknown {what} {name!r}{hint}; {command("recipes")!r} lists all')
         found.update(dict.fromkeys(members))
     return list(found)
 

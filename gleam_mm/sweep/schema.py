@@ -25,6 +25,7 @@ from gleam_mm.shapes import (
     matching,
     optional,
 )
+from gleam_mm.shell import command
 from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep
 
 _NAME = matching('a name of letters, digits, _, -, . and =', r'\w[\w.=-]*')
@@ -127,7 +128,7 @@ def check_options(sweep: Sweep) -> None:
             if (looked_up and not known) or set(words) & set(_REFUSED):
                 raise ValueError(
                     f'{where}: {path} is {value!r}, which is for your own files and flags alone: '
-                    "use 'sweep.py run' with the file or flags of this sweep"
+                    f'use {command("sweep", "run")!r} with the file or flags of this sweep'
                 )
 
 

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gleam_mm.errors import UserError
 from gleam_mm.messages import shown
 from gleam_mm.output.escape import terminal
+from gleam_mm.shell import command
 from gleam_mm.sweep import schema
 from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell, Trial, cells_of
 from gleam_mm.sweep.claim import Claim
@@ -281,7 +282,8 @@ def begin_study(storage: str, name: str, sweep: Sweep) -> SweepStudy:
         if differing:
             raise UserError(
                 f'{url}: study {name!r} has other settings: {"; ".join(differing)}. Give another '
-                "--name for a new study; 'sweep.py resume' takes the settings from the study"
+                f'--name for a new study; {command("sweep", "resume")!r} takes the settings from '
+                'the study'
             )
         return SweepStudy(rdb, url, name, found)
 
