@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from mmengine.config import Config
+from mmpretrain.models.heads import MultiTaskHead
 from torch import Tensor, nn
 
 from gleam_mm.bank.kind import Kind, Row, sharing
@@ -73,7 +74,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def scores(self, head: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
-        """What a head makes of pooled features: scores (B, classes) from 0 to 1."""
+        """What a head makes of pooled features (B, classes): scores from 0 to 1, or numbers."""
 
     @abstractmethod
     def _take(
@@ -268,5 +269,10 @@ def _head(config: dict[str, Any], tensors: Mapping[str, Tensor], width: int) -> 
         raise CheckpointError(f'head.in_channels={reads}: the model gives {width} numbers an image')
     with own_scope():
         head = MODELS.build(config)
+    if isinstance(head, MultiTaskHead):
+        raise CheckpointError(
+            f'head.type={config["type"]}: a bank tells one task by each file; gleam_mm.Predictor '
+            'tells several'
+        )
     head.load_state_dict(state)
     return head

@@ -17,7 +17,7 @@ from gleam_mm.bank.store import Loaded, Store
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.inference import preprocessing
-from gleam_mm.inference.pictures import Picture, Preparation, best_classes
+from gleam_mm.inference.pictures import Picture, Preparation, tells_numbers, told
 from gleam_mm.messages import listed
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, own_scope
@@ -44,6 +44,7 @@ class _Task:
         classes: Names of the classes; None where the adapter has none.
         kind: What runs it.
         preparation: What is done to its pictures.
+        numbers: Whether its head predicts numbers, of which the classes are the names.
     """
 
     name: str
@@ -53,6 +54,7 @@ class _Task:
     classes: list[str | int] | None
     kind: Kind
     preparation: Preparation
+    numbers: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +65,14 @@ class Prepared:
     data: dict[str, Any]
 
     @property
-    def classes(self) -> list[str | int] | None:
-        """The names of the task's classes; None where its adapter has none."""
-        return self.task.classes
+    def numbers(self) -> bool:
+        """Whether the task's scores are numbers of a ``RegressionHead``."""
+        return self.task.numbers
+
+    def told(self, scores: Tensor, top_k: int | None = None) -> Any:
+        """What the picture's scores, of :meth:`AdapterBank.scores`, tell of it."""
+        (found,) = told(scores[None], self.task.classes, top_k, self.numbers)
+        return found
 
 
 class Memory(NamedTuple):
@@ -175,7 +182,8 @@ class AdapterBank:
 
         Raises:
             FileNotFoundError: There is no such file.
-            CheckpointError: The adapter does not belong to the bank's backbone, or is damaged.
+            CheckpointError: The adapter does not belong to the bank's backbone, has a head of
+                several tasks, or is damaged.
             ValueError: The name does not fit, or is taken.
         """
         check_name(name)
@@ -192,6 +200,7 @@ class AdapterBank:
                 classes=metadata.get('classes'),
                 kind=kind,
                 preparation=self._preparation(metadata, path),
+                numbers=tells_numbers(head),
             )
             with self._changing:
                 self._backbone = backbone
@@ -256,8 +265,9 @@ class AdapterBank:
             top_k: How many classes to tell of each image. By default the best one alone.
 
         Returns:
-            A :class:`~gleam_mm.inference.Prediction`; with ``top_k`` a list of them, the best
-            first. Of a list of images, a list of that.
+            As of :class:`gleam_mm.Predictor`: a :class:`~gleam_mm.inference.Prediction`; with
+            ``top_k`` a list of them, the best first; of a task of several numbers, a list of all.
+            Of a list of images, a list of that.
 
         Raises:
             UnknownTaskError: There is no such task, or none is active.
@@ -277,8 +287,8 @@ class AdapterBank:
                 pictures, [self._task(name, named) for name in tasks], strict=True
             )
         ]
-        told = self.predict(prepared, top_k)
-        return told if several else told[0]
+        found = self.predict(prepared, top_k)
+        return found if several else found[0]
 
     def prepare(self, picture: Picture, task: str | None = None) -> Prepared:
         """Prepares a picture for :meth:`predict`, so that one thread reads what another computes.
@@ -296,14 +306,12 @@ class AdapterBank:
 
     def predict(self, prepared: Sequence[Prepared], top_k: int | None = None) -> list[Any]:
         """Tells the classes of prepared pictures, of any tasks; see :meth:`__call__`."""
-        told = []
-        for item, scores in zip(prepared, self.scores(prepared), strict=True):
-            told += best_classes(scores[None], item.classes, top_k)
-        return told
+        each = zip(prepared, self.scores(prepared), strict=True)
+        return [item.told(scores, top_k) for item, scores in each]
 
     @torch.no_grad()
     def scores(self, prepared: Sequence[Prepared]) -> list[Tensor]:
-        """The scores of prepared pictures, from 0 to 1.
+        """The scores of prepared pictures, from 0 to 1, or what a ``RegressionHead`` predicts.
 
         Returns:
             For each picture a vector on the CPU, with a number for each class of its task.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gleam_mm.datasets.images import SUFFIXES, eight_bits, load_image
 from gleam_mm.inference.preprocessing import Pipeline
+from gleam_mm.models.heads import RegressionHead
 
 Picture = str | Path | bytes | np.ndarray | Image.Image | Tensor
 """A file, what is in one, or pixels."""
@@ -133,42 +134,49 @@ def as_rgb(picture: Picture) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
-def best_classes(
-    scores: Tensor, classes: Sequence[str | int] | None, top_k: int | None = None
+def tells_numbers(head: Any) -> bool:
+    """Whether what a head predicts is numbers, and no scores of classes."""
+    return isinstance(head, RegressionHead)
+
+
+def told(
+    scores: Tensor,
+    names: Sequence[str | int] | None,
+    top_k: int | None = None,
+    numbers: bool = False,
 ) -> list[Any]:
-    """The classes with the highest scores.
+    """What is told of pictures: the classes with the highest scores, or all numbers.
 
     Args:
-        scores: Of shape (B, classes), from 0 to 1.
-        classes: Their names; None for their numbers.
-        top_k: How many to tell of each picture.
+        scores: Of shape (B, classes), from 0 to 1; or numbers (B, targets).
+        names: Names of the classes, or the targets; None for their indices.
+        top_k: How many classes to tell of each picture.
+        numbers: Whether they are numbers, see :func:`tells_numbers`.
 
     Returns:
-        For each picture a list of :class:`Prediction`, the best first; without ``top_k`` the best
-        alone.
+        For each picture a list of :class:`Prediction`, of classes the best first; without ``top_k``
+        the best class, or where there is one number that, alone.
     """
+    tell = _numbers if numbers else _best_classes
+    return tell(scores, names, top_k)
+
+
+def _best_classes(
+    scores: Tensor, classes: Sequence[str | int] | None, top_k: int | None
+) -> list[Any]:
     found = scores.topk(min(top_k or 1, scores.shape[-1]))
-    told = [
+    best = [
         [
             Prediction(index if classes is None else classes[index], score)
             for score, index in zip(*pair, strict=True)
         ]
         for pair in zip(found.values.tolist(), found.indices.tolist(), strict=True)
     ]
-    return [predictions[0] for predictions in told] if top_k is None else told
+    return [predictions[0] for predictions in best] if top_k is None else best
 
 
-def predicted_numbers(
-    numbers: Tensor, names: Sequence[str | int] | None, top_k: int | None = None
-) -> list[Any]:
-    """What a ``RegressionHead`` predicts, in the form of :func:`best_classes`.
-
-    Args:
-        numbers: Of shape (B, targets).
-        names: Names of the targets.
-        top_k: None for the :class:`Prediction` alone, where there is one target.
-    """
-    told = [
+def _numbers(numbers: Tensor, names: Sequence[str | int] | None, top_k: int | None) -> list[Any]:
+    each = [
         [
             Prediction(index if names is None else names[index], number)
             for index, number in enumerate(row)
@@ -176,4 +184,4 @@ def predicted_numbers(
         for row in numbers.tolist()
     ]
     alone = top_k is None and numbers.shape[1] == 1
-    return [predictions[0] for predictions in told] if alone else told
+    return [predictions[0] for predictions in each] if alone else each

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmpretrain.structures import MultiTaskDataSample
+from mmpretrain.models.heads import MultiTaskHead
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, read_adapter
@@ -14,15 +14,8 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets.images import UnreadableImageError
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference import weights as backbone_weights
-from gleam_mm.inference.pictures import (
-    Picture,
-    Preparation,
-    best_classes,
-    pictures_in,
-    predicted_numbers,
-)
+from gleam_mm.inference.pictures import Picture, Preparation, pictures_in, tells_numbers, told
 from gleam_mm.models import load_model, plain, timm_models
-from gleam_mm.models.heads import RegressionHead
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, scope_of
 
@@ -147,24 +140,22 @@ class Predictor:
     def _told(self, prepared: list[dict[str, Any]], top_k: int | None) -> list[Any]:
         inputs = self.preparation.batch(prepared)['inputs']
         if self._is_plain:
-            return best_classes(self.model(inputs).float().softmax(-1), self.classes, top_k)
-        samples = self.model.predict(inputs)
-        if isinstance(samples[0], MultiTaskDataSample):
-            tasks = {
-                task: best_classes(_scores(sample.get(task) for sample in samples), None, top_k)
-                for task in samples[0].tasks
-            }
-            return [
-                dict(zip(tasks, told, strict=True)) for told in zip(*tasks.values(), strict=True)
-            ]
-        scores = _scores(samples)
-        if isinstance(self.model.head, RegressionHead):  # type: ignore[union-attr]
-            return predicted_numbers(scores, self.classes, top_k)
-        return best_classes(scores, self.classes, top_k)
+            return told(self.model(inputs).float().softmax(-1), self.classes, top_k)
+        return _told_by(self.model.head, self.model.predict(inputs), self.classes, top_k)
 
 
-def _scores(samples: Iterable[Any]) -> Tensor:
-    return torch.stack([sample.pred_score for sample in samples]).float()
+def _told_by(
+    head: Any, samples: Sequence[Any], classes: Sequence[str | int] | None, top_k: int | None
+) -> list[Any]:
+    """What a head tells by its samples; one of several tasks, by each of its heads."""
+    if isinstance(head, MultiTaskHead):
+        tasks = {
+            task: _told_by(part, [sample.get(task) for sample in samples], None, top_k)
+            for task, part in head.task_heads.items()
+        }
+        return [dict(zip(tasks, each, strict=True)) for each in zip(*tasks.values(), strict=True)]
+    scores = torch.stack([sample.pred_score for sample in samples]).float()
+    return told(scores, classes, top_k, tells_numbers(head))
 
 
 def _classifier(

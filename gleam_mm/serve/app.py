@@ -19,7 +19,6 @@ from gleam_mm.bank import AdapterBank, Prepared, UnknownTaskError, check_name
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.fileio import write_bytes
-from gleam_mm.inference.pictures import best_classes
 from gleam_mm.serve import pictures
 from gleam_mm.serve.batcher import Batcher, BusyError
 from gleam_mm.serve.metrics import Metrics
@@ -98,7 +97,7 @@ def _add_predictions(
     async def predict(
         task: str, request: Request, top_k: Annotated[int, Query(ge=1, le=1000)] = 5
     ) -> dict[str, Any]:
-        """The classes of a picture: the body, the file of a form, or base64 in JSON."""
+        """The classes of a picture, or numbers: the body, the file of a form, or base64 in JSON."""
         bank.describe(task)  # before anything is read
         picture = await pictures.content(request, settings.max_bytes)
         prepared = await run_in_threadpool(prepare, picture, task)
@@ -107,8 +106,8 @@ def _add_predictions(
         except (CheckpointError, FileNotFoundError) as error:  # its file went, or changed
             raise HTTPException(503, f'task {task!r} has changed: ask again') from error
         metrics.prediction(task)
-        (best,) = best_classes(scores[None], prepared.classes, top_k)
-        return {'task': task, 'predictions': [found._asdict() for found in best]}
+        predictions = [found._asdict() for found in prepared.told(scores, top_k)]
+        return {'task': task, 'numbers': prepared.numbers, 'predictions': predictions}
 
 
 def _add_tasks(app: FastAPI, bank: AdapterBank, settings: Settings, token: str | None) -> None:

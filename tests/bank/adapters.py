@@ -24,13 +24,14 @@ PIPELINE = [
 ]
 
 
-def build(petl, kind='vit', classes=3, seed=0, preprocessor=PREPROCESSOR, **backbone):
+def build(petl, kind='vit', classes=3, seed=0, preprocessor=PREPROCESSOR, head=None, **backbone):
     """A trained classifier: all that is trained is off its start."""
+    head = head or dict(type='LinearClsHead', num_classes=classes)
     config = dict(
         type='PETLClassifier',
         backbone={**CONFIGS[kind], **ANY_SIZE[kind], **backbone},
         neck=NECKS[kind],
-        head=dict(type='LinearClsHead', in_channels=WIDTH, num_classes=classes),
+        head={**head, 'in_channels': WIDTH},
         petl=petl,
         data_preprocessor=preprocessor,
         allow_random_backbone=True,

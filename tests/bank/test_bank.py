@@ -54,6 +54,37 @@ def bank(files):
     return gleam_mm.AdapterBank(adapters=files, device='cpu')
 
 
+@pytest.mark.parametrize('names', [['weight', 'height'], ['age'], None])
+def test_numbers_are_what_a_predictor_tells(bank, files, names, tmp_path):
+    mean = [50.0, -2.0][: len(names or 'xy')]
+    head = dict(type='RegressionHead', num_classes=len(mean), mean=mean, std=3.0)
+    path = write(build(GLEAM, seed=5, head=head), tmp_path / 'numbers.safetensors', names)
+    bank.add('sizes', path)
+    alone = gleam_mm.Predictor(path, device='cpu')
+    images = pictures(4)
+    for top_k in (None, 1, 5):
+        found, expected = bank(images, 'sizes', top_k=top_k), alone(images, top_k=top_k)
+        assert found == expected
+        if top_k is None and len(mean) == 1:
+            assert [one.label for one in found] == ['age'] * 4
+        else:
+            assert [[one.label for one in each] for each in found] == [names or [0, 1]] * 4
+    mixed = bank(images, ['pets', 'sizes', 'cars', 'sizes'], top_k=2)
+    for picture, told in zip(images[1::2], mixed[1::2], strict=True):
+        expected = alone(picture, top_k=2)
+        assert [number for _, number in told] == pytest.approx([n for _, n in expected], abs=1e-4)
+
+
+def test_a_head_of_several_tasks_is_refused(bank, tmp_path):
+    heads = {task: dict(type='LinearClsHead', num_classes=2) for task in ('kind', 'colour')}
+    head = dict(type='MultiTaskHead', task_heads=heads)
+    path = write(build(GLEAM, head=head), tmp_path / 'several.safetensors')
+    gleam_mm.Predictor(path, device='cpu')
+    with pytest.raises(CheckpointError, match=r'several\.safetensors: head\.type=MultiTaskHead: a'):
+        bank.add('several', path)
+    assert 'several' not in bank.tasks
+
+
 def test_a_mixed_batch_is_what_predictors_tell(bank, files):
     images = pictures(9)
     order = ['pets', 'cars', 'birds', 'moles', 'pets', 'birds', 'cars', 'pets', 'moles']

@@ -24,10 +24,14 @@ def of_label(label):
     return DataSample().set_gt_label(label)
 
 
-def of_tasks(labels):
+def of_numbers(*numbers):
+    return DataSample().set_gt_score(torch.tensor(numbers))
+
+
+def of_tasks(**tasks):
     sample = MultiTaskDataSample()
-    for task, label in labels.items():
-        sample.set_field(of_label(label), task)
+    for task, own in tasks.items():
+        sample.set_field(own, task)
     return sample
 
 
@@ -40,10 +44,19 @@ HEADS = {
     'several tasks': (
         dict(
             type='MultiTaskHead',
-            task_heads=dict(kind=dict(LINEAR, num_classes=2), colour=dict(LINEAR, num_classes=3)),
+            task_heads=dict(
+                kind=dict(LINEAR, num_classes=2),
+                colour=dict(LINEAR, num_classes=3),
+                size=dict(type='RegressionHead', num_classes=2, mean=[-9.0, 0.0]),
+            ),
             in_channels=WIDTH,
         ),
-        [of_tasks(dict(kind=i % 2, colour=i % 3)) for i in range(4)],
+        [
+            of_tasks(
+                kind=of_label(i % 2), colour=of_label(i % 3), size=of_numbers(i - 9.0, float(i))
+            )
+            for i in range(4)
+        ],
     ),
     'ArcFace': (
         dict(type='ArcFaceClsHead', in_channels=WIDTH, num_classes=3),
@@ -51,7 +64,7 @@ HEADS = {
     ),
     'numbers': (
         dict(type='RegressionHead', in_channels=WIDTH, num_classes=2, mean=[5.0, 0.0], std=2.0),
-        [DataSample().set_gt_score(torch.tensor([5.0 + i, -float(i)])) for i in range(4)],
+        [of_numbers(5.0 + i, -float(i)) for i in range(4)],
     ),
 }
 
@@ -103,7 +116,10 @@ def test_training_and_predicting(name, tmp_path):
     with torch.no_grad():
         (expected,) = model.predict(batch['inputs'][:1])
     if name == 'several tasks':
-        assert told.keys() == {'kind', 'colour'}
+        assert told.keys() == {'kind', 'colour', 'size'}
+        sizes = expected.size.pred_score.tolist()
+        assert [label for label, _ in told['size']] == [0, 1]
+        assert [number for _, number in told.pop('size')] == pytest.approx(sizes, abs=1e-5)
         for task, best in told.items():
             scores = expected.get(task).pred_score
             assert [s for _, s in best] == pytest.approx(scores.topk(2).values.tolist())

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from adapters import build, write
 from prometheus_client.parser import text_string_to_metric_families
 from running import CLASSES, TOKEN, png
 from starlette.testclient import TestClient
@@ -24,7 +25,8 @@ def test_a_picture_as_it_is_in_a_form_and_in_base64(client, bank, files_of_pictu
     for task in CLASSES:
         for picture in files_of_pictures[:2]:
             text = base64.b64encode(picture).decode()
-            expected = {'task': task, 'predictions': told(bank, picture, task)}
+            best = told(bank, picture, task)
+            expected = {'task': task, 'numbers': False, 'predictions': best}
             for sent in (
                 dict(content=picture, headers=IMAGE),
                 dict(files={'file': ('x.png', picture)}),
@@ -36,6 +38,16 @@ def test_a_picture_as_it_is_in_a_form_and_in_base64(client, bank, files_of_pictu
                 assert answer.json() == expected
     answer = client.post('/predict/birds?top_k=1', content=files_of_pictures[0], headers=IMAGE)
     assert answer.json()['predictions'] == told(bank, files_of_pictures[0], 'birds', 1)
+
+
+def test_numbers_are_told_in_their_order(client, bank, files_of_pictures, tmp_path):
+    head = dict(type='RegressionHead', num_classes=2, mean=[-7.0, 90.0])
+    model = build(dict(type='GLEAM', rank=4, alpha=0.5), head=head)
+    bank.add('sizes', write(model, tmp_path / 'a.safetensors', ['height', 'weight']))
+    answer = client.post('/predict/sizes?top_k=1', content=files_of_pictures[0], headers=IMAGE)
+    expected = told(bank, files_of_pictures[0], 'sizes')
+    assert answer.json() == {'task': 'sizes', 'numbers': True, 'predictions': expected}
+    assert [found['label'] for found in expected] == ['height', 'weight']
 
 
 @pytest.mark.parametrize(

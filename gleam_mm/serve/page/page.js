@@ -20,10 +20,14 @@ async function listTasks() {
   if (!Object.keys(tasks).length) tell('This server has no tasks yet.');
 }
 
-function show(predictions) {
+function show(predictions, numbers) {
   element('classes').replaceChildren(
     ...predictions.map(({ label, score }) => {
       const line = document.createElement('li');
+      if (numbers) {
+        line.append(`${label} ${Number(score.toPrecision(6))}`);
+        return line;
+      }
       const meter = document.createElement('meter');
       meter.value = score;
       line.append(`${label} ${(100 * score).toFixed(1)} %`, meter);
@@ -51,7 +55,7 @@ async function ask() {
   }
   if (mine !== asked) return; // another picture was dropped meanwhile
   tell(body.error ?? task);
-  show(body.predictions ?? []);
+  show(body.predictions ?? [], body.numbers);
 }
 
 function take(files) {
