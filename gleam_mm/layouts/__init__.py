@@ -10,6 +10,7 @@ from gleam_mm.layouts.base import Layout, OwnClassifier, find_layout
 from gleam_mm.layouts.called import InProjection
 from gleam_mm.layouts.family_layout import FamilyLayout
 from gleam_mm.layouts.pass_state import PassState
+from gleam_mm.layouts.replacement import ForwardReplacement, Handle
 from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
 from gleam_mm.layouts.timm import TIMMSwinLayout, TIMMViTLayout
@@ -25,7 +26,9 @@ __all__ = [
     'Attention',
     'Block',
     'FamilyLayout',
+    'ForwardReplacement',
     'Grid',
+    'Handle',
     'InProjection',
     'Layout',
     'OwnClassifier',

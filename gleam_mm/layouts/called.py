@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gleam_mm.layouts.attention import TorchAttention
+from gleam_mm.layouts.replacement import ForwardReplacement
 
 
 class _Weight:
@@ -61,7 +62,7 @@ class _StandIn:
         return getattr(self.module, name)
 
 
-class CalledByName:
+def called_by_name(module: nn.Module, names: Sequence[str]) -> ForwardReplacement:
     """Lets a module call its Linears, of which it would only take the weights, until removed.
 
     The module keeps its class, its parameters and its children: its forward method runs on a
@@ -74,16 +75,7 @@ class CalledByName:
     Raises:
         RuntimeError: The forward method of the module is replaced already.
     """
-
-    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
-        if 'forward' in vars(module):
-            raise RuntimeError(f'the forward of this {type(module).__name__} is replaced already')
-        self._module = module
-        module.forward = partial(_forward, module, tuple(names))
-
-    def remove(self) -> None:
-        """Gives the module its own forward method back."""
-        vars(self._module).pop('forward', None)
+    return ForwardReplacement(module, partial(_forward, module, tuple(names)))
 
 
 def _forward(module: nn.Module, names: Sequence[str], *args: Any, **kwargs: Any) -> Any:
@@ -140,7 +132,9 @@ class InProjection(nn.Linear):
         vars(self)['_parameters'] = _Renamed(attention._parameters, names)
 
 
-class AttendedBySteps:
+def attended_by_steps(
+    module: nn.MultiheadAttention, projection: InProjection
+) -> ForwardReplacement:
     """Lets an ``nn.MultiheadAttention`` call its projections, until removed.
 
     Args:
@@ -150,16 +144,7 @@ class AttendedBySteps:
     Raises:
         RuntimeError: The forward method of the module is replaced already.
     """
-
-    def __init__(self, module: nn.MultiheadAttention, projection: InProjection) -> None:
-        if 'forward' in vars(module):
-            raise RuntimeError(f'the forward of this {type(module).__name__} is replaced already')
-        self._module = module
-        vars(module)['forward'] = partial(_attend, module, projection)
-
-    def remove(self) -> None:
-        """Gives the module its own forward method back."""
-        vars(self._module).pop('forward', None)
+    return ForwardReplacement(module, partial(_attend, module, projection))
 
 
 def _attend(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gleam_mm.layouts.attention import Attention
 from gleam_mm.layouts.base import Layout, OwnClassifier, masking
-from gleam_mm.layouts.called import AttendedBySteps, CalledByName, InProjection
+from gleam_mm.layouts.called import InProjection, attended_by_steps, called_by_name
 from gleam_mm.layouts.families import (
     PARTS_OF_NAME,
     POSITIONS,
@@ -205,10 +205,10 @@ class FamilyLayout(Layout):
                 if self._has(name := f'{site.name}.{path}'):
                     children.setdefault(_parent(name), []).append(path.rpartition('.')[2])
             for parent, names in children.items():
-                handles.append(CalledByName(self.backbone.get_submodule(parent), names))
+                handles.append(called_by_name(self.backbone.get_submodule(parent), names))
         for name, projection in self._projections.items():
             attention = self.backbone.get_submodule(_parent(name))
-            handles.append(AttendedBySteps(attention, projection))
+            handles.append(attended_by_steps(attention, projection))
         return handles
 
     def forget(self) -> None:

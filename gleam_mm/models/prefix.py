@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from gleam_mm.petl import ForwardReplacement, PETLMethod
+from gleam_mm.layouts import ForwardReplacement
+from gleam_mm.petl import PETLMethod
 
 
 class _Reached(Exception):

@@ -11,7 +11,6 @@ from gleam_mm.petl.arc import ARC
 from gleam_mm.petl.arrow import Arrow
 from gleam_mm.petl.attachments import MergeError
 from gleam_mm.petl.base import (
-    ForwardReplacement,
     LossOfBatch,
     PETLMethod,
     TrainedAdapter,
@@ -99,7 +98,6 @@ __all__ = [
     'ETHERPlus',
     'EigenLoRA',
     'FacT',
-    'ForwardReplacement',
     'FullTuning',
     'GLoRA',
     'HFPeft',

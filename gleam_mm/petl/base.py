@@ -3,13 +3,13 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gleam_mm.arguments import Checked
-from gleam_mm.layouts import LINEAR_ROLES, Layout, Site
+from gleam_mm.layouts import LINEAR_ROLES, ForwardReplacement, Handle, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 from gleam_mm.petl.constants import Folding
 from gleam_mm.petl.probe import probe as prove
@@ -29,47 +29,6 @@ class TrainedAdapter(NamedTuple):
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
-
-
-class Handle(Protocol):
-    """What undoes one hook, such as PyTorch's ``RemovableHandle``."""
-
-    def remove(self) -> None:
-        """Undoes the hook."""
-
-
-class ForwardReplacement:
-    """Replaces the forward method of one module until :meth:`remove` is called.
-
-    For a method that must act *inside* a module, where hooks on its input and output do not reach.
-    The module stays in its place with its class, its parameters and its hooks.
-
-    Args:
-        module: The module.
-        forward: What to call instead of its ``forward``: a bound method or a partial of one, which
-            ``copy.deepcopy`` and ``pickle`` take along.
-
-    Raises:
-        RuntimeError: The forward method of the module is replaced already.
-    """
-
-    def __init__(self, module: nn.Module, forward: Callable[..., object]) -> None:
-        if (other := vars(module).get('forward')) is not None:
-            raise RuntimeError(
-                f'the forward of this {type(module).__name__} is replaced already, by '
-                f'{_owner(other)}; {_owner(forward)} computes it as well, and only one can'
-            )
-        self._module = module
-        module.forward = forward
-
-    def remove(self) -> None:
-        """Gives the module its own forward method back."""
-        vars(self._module).pop('forward', None)
-
-
-def _owner(forward: Callable) -> str:
-    owner = getattr(forward.func if isinstance(forward, partial) else forward, '__self__', forward)
-    return owner.title if isinstance(owner, PETLMethod) else type(owner).__name__
 
 
 class PETLMethod(Checked, BaseModule):

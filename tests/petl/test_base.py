@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from gleam_mm.petl import ForwardReplacement, FullTuning, LoRA, MergeError, PETLMethod
+from gleam_mm.layouts import ForwardReplacement
+from gleam_mm.petl import FullTuning, LoRA, MergeError, PETLMethod
 
 
 def test_sites_must_be_a_list():
