@@ -1,6 +1,5 @@
 """DyLoRA: a LoRA that is trained at all ranks at once."""
 
-import random
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.lora import LoRA
+from gleam_mm.petl.step_draws import next_step
 from gleam_mm.registry import MODELS
 
 
@@ -62,10 +62,7 @@ class DyLoRA(LoRA):
     def begin(self) -> None:
         """Draws the rank of a training step, before matrices of that rank are made ready."""
         if self.training:
-            # Text, for Python hashes what it seeds with alike everywhere only if it is that.
-            generator = random.Random(f'{self.seed} {self.step.item()}')
-            self._drawn = generator.randint(1, self.rank)
-            self.step += 1
+            self._drawn = next_step(self.seed, self.step).randint(1, self.rank)
         super().begin()
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:

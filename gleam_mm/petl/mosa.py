@@ -1,6 +1,5 @@
 """MoSA: the parts of an adapter are trained one at a time, and work together."""
 
-import random
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.bottleneck import Bottleneck
+from gleam_mm.petl.step_draws import next_step
 from gleam_mm.registry import MODELS
 
 
@@ -70,10 +70,8 @@ class MoSA(AdaptFormer):
     def begin(self) -> None:
         """Draws the parts of a training step."""
         if self.training:
-            # Text, for Python hashes what it seeds with alike everywhere only if it is that.
-            generator = random.Random(f'{self.seed} {self.step.item()}')
+            generator = next_step(self.seed, self.step)
             self._drawn = generator.randrange(self.experts), generator.randrange(self.experts)
-            self.step += 1
 
     def bypass(self, own: Bottleneck, x: Tensor) -> Tensor:
         """What the bottleneck makes of the residual stream; its drawn parts have gradients."""

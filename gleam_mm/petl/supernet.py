@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gleam_mm.petl.base import PETLMethod
+from gleam_mm.petl.step_draws import next_step
 from gleam_mm.shell import command
 
 Genes = dict[str, tuple]
@@ -140,9 +141,7 @@ class Supernet(PETLMethod):
         if not self.is_supernet:
             return
         if self.training:
-            # Text, for Python hashes what it seeds with alike everywhere only if it is that.
-            self.switch(self.draw(random.Random(f'{self.seed} {self.step.item()}')))
-            self.step += 1
+            self.switch(self.draw(next_step(self.seed, self.step)))
         elif self._active is None:
             self.activate(None)
         else:
