@@ -7,9 +7,10 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint
+from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, fingerprint, load_backbone
 from gleam_mm.checkpoint.identity import pack, unpack
 from gleam_mm.checkpoint.packing import without_scales
+from gleam_mm.layouts import fit_positions
 from gleam_mm.messages import listed
 from gleam_mm.models import description
 from gleam_mm.petl import PETLMethod
@@ -33,6 +34,26 @@ class Adapted:
     state_dict: Callable[[], dict[str, Tensor]]
     _register_state_dict_hook: Callable[[Callable], Any]
     _register_load_state_dict_pre_hook: Callable[[Callable], Any]
+
+    def adopt(self, probe: bool = True, recompute: bool = True) -> None:
+        """Freezes the backbone, attaches the method, and lets what the method trains be trained.
+
+        Args:
+            probe: As in :meth:`gleam_mm.petl.PETLMethod.attach`, and so is ``recompute``.
+            recompute: See there.
+
+        Raises:
+            ValueError: ``petl`` is no method, or does not fit the backbone.
+        """
+        if not isinstance(self.petl, PETLMethod):
+            raise ValueError(
+                f'petl of {type(self).__name__} is a {type(self.petl).__name__}; it takes a PETL '
+                "method such as dict(type='GLEAM')"
+            )
+        self.backbone.requires_grad_(False)
+        self.petl.attach(self.backbone, probe=probe, recompute=recompute)
+        for _, parameter in self.petl.trainable_parameters():
+            parameter.requires_grad_(True)
 
     def keep_slim(self) -> None:
         """Leaves what is frozen by now out of state dicts."""
@@ -159,6 +180,12 @@ def draw_backbone(config: dict) -> nn.Module:
         if isinstance(backbone, BaseModule):
             backbone.init_weights()
     return backbone
+
+
+def load_pretrained(backbone: nn.Module, pretrained: Mapping[str, Any]) -> None:
+    """Loads the weights that a ``dict(type='Pretrained')`` names into a backbone, strictly."""
+    fit_positions(backbone)
+    load_backbone(backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
 
 
 def split_pretrained(backbone: dict) -> tuple[dict, dict | None]:

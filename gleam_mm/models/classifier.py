@@ -9,10 +9,9 @@ from mmpretrain.models.heads import ClsHead, CSRAClsHead
 from torch import Tensor, nn
 
 from gleam_mm.arguments import Checked
-from gleam_mm.checkpoint import fingerprint, load_backbone
-from gleam_mm.layouts import fit_positions
+from gleam_mm.checkpoint import fingerprint
 from gleam_mm.models import description, library
-from gleam_mm.models.adapted import Adapted, draw_backbone, split_pretrained
+from gleam_mm.models.adapted import Adapted, draw_backbone, load_pretrained, split_pretrained
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
 from gleam_mm.models.prefix import Cached
@@ -115,26 +114,17 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
                 init_cfg=init_cfg,
             )
         if pretrained is not None:
-            fit_positions(self.backbone)
-            load_backbone(self.backbone, pretrained['checkpoint'], pretrained.get('prefix') or '')
+            load_pretrained(self.backbone, pretrained)
             self.backbone.is_init = True  # so that init_weights() leaves it alone
         with own_scope():
             self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
-        if not isinstance(self.petl, PETLMethod):
-            raise ValueError(
-                f'model.petl is a {type(self.petl).__name__}; it takes a PETL method such as '
-                "dict(type='GLEAM')"
-            )
-        self.backbone.requires_grad_(False)
         with library.budget(taken, self.backbone):
-            self.petl.attach(self.backbone, probe=probe, recompute=recompute)
+            self.adopt(probe, recompute)
         if taken:
             library.hand_over(taken, self.petl, fingerprint(self.backbone.state_dict()))
         self._check_class_token()
         self._check_width()
         self.teacher: Any = None if teacher is None else self._teacher_of(teacher)
-        for _, parameter in self.petl.trainable_parameters():
-            parameter.requires_grad_(True)
         self.keep_slim()
 
     def _check_width(self) -> None:

@@ -7,11 +7,9 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from gleam_mm.arguments import Checked
-from gleam_mm.checkpoint import load_backbone
-from gleam_mm.layouts import fit_positions
 from gleam_mm.models import description
-from gleam_mm.models.adapted import Adapted, draw_backbone, split_pretrained
-from gleam_mm.petl import PETLMethod
+from gleam_mm.models.adapted import Adapted, draw_backbone, load_pretrained, split_pretrained
+from gleam_mm.models.precision import attention_context
 from gleam_mm.registry import MODELS, own_scope
 
 
@@ -64,9 +62,7 @@ class PETLBackbone(Checked, Adapted, BaseModule):
         with own_scope():
             if pretrained is not None:
                 self.backbone = MODELS.build(config)
-                fit_positions(self.backbone)
-                prefix = pretrained.get('prefix') or ''
-                load_backbone(self.backbone, pretrained['checkpoint'], prefix)
+                load_pretrained(self.backbone, pretrained)
             elif allow_random_backbone:
                 self.backbone = draw_backbone(config)
             else:
@@ -76,20 +72,14 @@ class PETLBackbone(Checked, Adapted, BaseModule):
                     'meant by allow_random_backbone=True'
                 )
             self.petl = MODELS.build(petl)
-        if not isinstance(self.petl, PETLMethod):
-            raise ValueError(
-                f'petl of PETLBackbone is a {type(self.petl).__name__}, no PETL method'
-            )
         self.backbone.is_init = True  # so that init_weights() of the whole model leaves it alone
-        self.backbone.requires_grad_(False)
-        self.petl.attach(self.backbone, probe=True, recompute=recompute)
-        for _, parameter in self.petl.trainable_parameters():
-            parameter.requires_grad_(True)
+        self.adopt(recompute=recompute)
         self.keep_slim()
 
     def forward(self, x: Tensor) -> Any:
         """What the adapted backbone returns, such as maps (B, C, H, W) of several stages."""
-        return self.backbone(x)
+        with attention_context():
+            return self.backbone(x)
 
     def losses(self) -> dict[str, Tensor]:
         """Losses of the method's own for the pass that has just ended, for the model to add."""
