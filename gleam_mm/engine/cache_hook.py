@@ -15,7 +15,7 @@ from gleam_mm.arguments import Checked, Range
 from gleam_mm.datasets.image_list import DETERMINISTIC
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.pictures_hook import PicturesHook
-from gleam_mm.models.prefix import Cached, FrozenPrefix, random_states
+from gleam_mm.models.frozen_prefix import Cached, FrozenPrefix, random_states
 from gleam_mm.registry import HOOKS
 
 _STILL = (*DETERMINISTIC, 'PackInputs')

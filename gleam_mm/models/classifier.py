@@ -12,9 +12,9 @@ from gleam_mm.arguments import Checked
 from gleam_mm.checkpoint import fingerprint
 from gleam_mm.models import description, library
 from gleam_mm.models.adapted import Adapted, draw_backbone, load_pretrained, split_pretrained
+from gleam_mm.models.frozen_prefix import Cached
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
-from gleam_mm.models.prefix import Cached
 from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.registry import MODELS, own_scope
 
