@@ -12,7 +12,7 @@ from gleam_mm.checkpoint.pretrained import SOURCES
 from gleam_mm.config import recipes
 from gleam_mm.config.statistics import pretrained_statistics
 from gleam_mm.doctor.findings import Findings
-from gleam_mm.engine import launch
+from gleam_mm.engine import checks
 from gleam_mm.models import PETLClassifier, build_model, params
 from gleam_mm.models.parts import is_pretrained
 from gleam_mm.shell import command
@@ -31,7 +31,7 @@ _LARGE_ALPHA = 10
 def check(cfg: Config, findings: Findings) -> PETLClassifier | None:
     """Examines the model of a config, and returns it; None where none can be built."""
     cfg = deepcopy(cfg)
-    for test in (launch.check_head, launch.check_backbone):
+    for test in (checks.check_head, checks.check_backbone):
         with findings.gathered(test.__name__.removeprefix('check_')):
             test(cfg)
     if cfg.model.get('allow_random_backbone') and not _checkpoint(cfg):

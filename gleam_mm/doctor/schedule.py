@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from gleam_mm.config import recipes
 from gleam_mm.doctor.findings import Findings
-from gleam_mm.engine import launch
+from gleam_mm.engine import checks
 
 HIGHEST_RATES = {
     **dict.fromkeys(('adapter', 'adaptformer', 'bitfit', 'convpass', 'ia3', 'linear'), 0.03),
@@ -38,9 +38,9 @@ def check(cfg: Config, findings: Findings, images: int | None) -> None:
         images: How many images are trained on, where that is known.
     """
     with findings.gathered('schedule'):
-        launch.check_schedule(cfg)
+        checks.check_schedule(cfg)
     with findings.gathered('optimizer'):
-        launch.check_optimizer(cfg)
+        checks.check_optimizer(cfg)
         _check_rate(cfg, findings)
     if images is None:
         return

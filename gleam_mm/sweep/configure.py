@@ -15,7 +15,7 @@ from mmengine.config import Config
 from gleam_mm.arguments import argument_names
 from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
-from gleam_mm.engine import fill_num_classes, launch
+from gleam_mm.engine import checks, fill_num_classes
 from gleam_mm.errors import UserError
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS, MODELS, scope_of
@@ -173,7 +173,7 @@ def check(sweep: Sweep) -> None:
         for jobs in (sweep.select_jobs(method, dataset), sweep.final_jobs(method, dataset)):
             for job in jobs[:1]:
                 cfg, splits = training.make_config(sweep, job)
-                launch.check_schedule(cfg)
+                checks.check_schedule(cfg)
                 if method == first.method:
                     _open_lists(cfg, splits)
     cfg, splits = training.make_config(sweep, first)

@@ -19,7 +19,7 @@ from torch import nn
 
 from gleam_mm.checkpoint import ADAPTER, fingerprint
 from gleam_mm.config import recipes
-from gleam_mm.engine import launch
+from gleam_mm.engine import checks, launch
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.resume import LAST
 from gleam_mm.fileio import write_bytes
@@ -84,7 +84,7 @@ def train(
     if job.phase == SELECT and 'checkpoint' in cfg.get('default_hooks', {}):
         cfg.default_hooks.checkpoint.save_best = None  # the last epoch counts
     launch.set_dataloader_defaults(cfg)
-    launch.check_schedule(cfg)
+    checks.check_schedule(cfg)
     _own(folder, {'study': study_id, 'job': job.key})
     launch.set_resume(cfg, 'auto')
     hook = _JobHook(on_iteration, on_backbone)

@@ -10,8 +10,9 @@ import torch
 from mmengine.config import Config, DictAction
 
 from gleam_mm.config import recipes
-from gleam_mm.engine import launch
-from gleam_mm.engine.launch import build_runner, check_backbone, check_schedule
+from gleam_mm.engine import checks, launch
+from gleam_mm.engine.checks import check_backbone, check_schedule
+from gleam_mm.engine.launch import build_runner
 from gleam_mm.fileio import claim
 from gleam_mm.registry import MODELS
 
@@ -180,7 +181,7 @@ def test_a_new_style_config_trains_with_what_replaces_mmengines_classes(tmp_path
     launch.set_work_dir(cfg, str(tmp_path / 'run'))
     launch.use_amp(cfg)
     launch.set_dataloader_defaults(cfg)
-    launch.check_schedule(cfg)
+    checks.check_schedule(cfg)
     runner = build_runner(cfg, 'none')
     runner.train()
     built = (runner.optim_wrapper, runner.train_loop, *runner.param_schedulers)

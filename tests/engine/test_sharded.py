@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from gleam_mm.checkpoint import read_adapter
 from gleam_mm.engine import find_resumable, init_dist
+from gleam_mm.engine.checks import check_strategy
 from gleam_mm.engine.dist import unwrapped
-from gleam_mm.engine.launch import check_strategy
 from gleam_mm.models import ShardedDataParallel
 from gleam_mm.registry import MODEL_WRAPPERS
 

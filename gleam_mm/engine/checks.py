@@ -1,0 +1,139 @@
+"""What a config must not ask for, looked at before anything is built."""
+
+from mmengine.config import Config
+
+from gleam_mm.engine.dist import is_sharded
+from gleam_mm.messages import hint_at
+from gleam_mm.registry import OPTIMIZERS
+
+_NO_STRATEGIES = (
+    "MMEngine's strategies neither write adapters nor resume a training where it stopped; take "
+    'strategy=fsdp or strategy=deepspeed on the command line, or that file of '
+    'configs/_base_/strategies among the _base_ of the config, which shares the frozen weights out'
+)
+
+
+def check_schedule(cfg: Config) -> None:
+    """Refuses a schedule whose last part begins after the end of the training.
+
+    MMEngine's message for it names neither the key nor the number of epochs.
+
+    Raises:
+        ValueError: ``train_cfg.max_epochs`` is not larger than the begin of a scheduler.
+    """
+    epochs = (cfg.get('train_cfg') or {}).get('max_epochs')
+    schedulers = cfg.get('param_scheduler') or []
+    for index, scheduler in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
+        begin = scheduler.get('begin', 0)
+        if epochs is not None and scheduler.get('by_epoch', True) and begin >= epochs:
+            shorter = (
+                f'shorten the warm-up: --cfg-options param_scheduler.{max(index - 1, 0)}.end=1 '
+                f'param_scheduler.{index}.begin=1'
+                if epochs > 1
+                else 'do without a schedule: --cfg-options param_scheduler=None'
+            )
+            raise ValueError(
+                f'train_cfg.max_epochs={epochs}, but param_scheduler.{index} begins at epoch '
+                f'{begin}, when warm-up ends: train longer, or {shorter}'
+            )
+
+
+def check_best(cfg: Config) -> None:
+    """Refuses to end with the best checkpoint of a training that keeps none.
+
+    Raises:
+        ValueError: It does not validate, or does not keep the best.
+    """
+    saves = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if cfg.get('val_dataloader') is None or not saves.get('save_best'):
+        raise ValueError(
+            '--best: the training keeps no best checkpoint; it needs a val_dataloader, and '
+            "default_hooks.checkpoint.save_best='auto'"
+        )
+
+
+def check_backbone(cfg: Config) -> None:
+    """Refuses to train a method on a frozen backbone of random weights, which each run would draw.
+
+    Raises:
+        ValueError: No pretrained weights are named, and ``model.allow_random_backbone`` is not set.
+    """
+    model = cfg.model
+    backbone, petl = model.get('backbone'), model.get('petl')
+    if petl is None or not isinstance(backbone, dict) or model.get('allow_random_backbone'):
+        return
+    init_cfg = backbone.get('init_cfg') or []
+    named = [init_cfg] if isinstance(init_cfg, dict) else init_cfg
+    if (
+        any(part.get('type') == 'Pretrained' for part in named)
+        or any(backbone.get(key) for key in ('pretrained', 'checkpoint_path'))  # timm's
+        or (isinstance(petl, dict) and petl.get('type') == 'FullTuning')
+    ):
+        return
+    raise ValueError(
+        'model.backbone has no pretrained weights: a method would be trained on random features, '
+        "others in every run. Name them in init_cfg=dict(type='Pretrained', checkpoint=...), or "
+        'set model.allow_random_backbone=True if this is meant'
+    )
+
+
+def check_head(cfg: Config) -> None:
+    """Refuses to train or test a classifier without a head.
+
+    Raises:
+        ValueError: ``model.head`` is missing.
+    """
+    if cfg.model.get('petl') is not None and cfg.model.get('head') is None:
+        raise ValueError(
+            "model.head is missing: add dict(type='LinearClsHead', in_channels=..., "
+            'num_classes=None), whose in_channels is the width of the backbone'
+        )
+
+
+def check_optimizer(cfg: Config) -> None:
+    """Refuses an optimizer that there is not, of which MMEngine says that None is not callable.
+
+    Raises:
+        ValueError: ``optim_wrapper.optimizer.type`` is unknown; the message names the nearest.
+    """
+    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+        known, registry = set(), OPTIMIZERS
+        while registry is not None:
+            known |= registry.module_dict.keys()
+            registry = registry.parent
+        raise ValueError(
+            f'optim_wrapper.optimizer.type={kind!r}: there is no such optimizer'
+            f'{hint_at(kind, known)}'
+        )
+
+
+def check_strategy(cfg: Config) -> None:
+    """Refuses ways to distribute a training that would not end with ours, and says which does.
+
+    Raises:
+        ValueError: The config asks for MMEngine's ``FlexibleRunner`` or for its FSDP; or shards
+            frozen weights and asks for what needs them whole.
+    """
+    runner = cfg.get('runner_type')
+    wrapper = (cfg.get('model_wrapper_cfg') or {}).get('type')
+    for key, kind in (('runner_type', runner), ('model_wrapper_cfg.type', wrapper)):
+        if 'FlexibleRunner' in str(kind) or 'MMFullyShardedDataParallel' in str(kind):
+            raise ValueError(f'{key}={kind}: {_NO_STRATEGIES}')
+    if cfg.get('strategy') is not None:
+        raise ValueError(f'strategy={cfg.strategy}: {_NO_STRATEGIES}')
+    if not is_sharded(cfg.get('model_wrapper_cfg')):
+        return
+    hooks = [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]
+    if any('EMAHook' in str(hook.get('type')) for hook in hooks if isinstance(hook, dict)):
+        raise ValueError(
+            f'EMAHook copies the whole model, and {wrapper} shares its frozen weights out: do '
+            'without one of them'
+        )
+    if any(hook.get('cache_features') for hook in hooks if isinstance(hook, dict)):
+        raise ValueError(
+            f'cache_features computes blocks one by one, which {wrapper} has shared out: do '
+            'without one of them'
+        )
+    if cfg.get('compile'):
+        raise ValueError(f'compile=True has not been tried with {wrapper}: do without one of them')
