@@ -5,8 +5,23 @@ with every tool. Files in configs/_base_/ of the current directory join the list
 """
 
 import argparse
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gleam_mm_cli.flags import Parser
+
+if TYPE_CHECKING:
+    from gleam_mm.config.methods import Entry
+
+_ORDERS: dict[str, 'Callable[[Entry], object]'] = {
+    'family': lambda entry: 0,  # as on the page
+    'preset': lambda entry: entry.preset,
+    'parameters': lambda entry: entry.parameters,
+    'accuracy': lambda entry: -_leading_number(entry.accuracy),  # the best one first
+    'merges': lambda entry: entry.merges != 'yes',
+    'cost': lambda entry: entry.cost,
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--sort',
-        choices=('family', 'preset', 'parameters', 'accuracy', 'merges', 'cost'),
+        choices=_ORDERS,
         default='family',
         help='what the map is sorted by',
     )
@@ -37,10 +52,35 @@ def main(args: argparse.Namespace) -> None:
     """Lists or exports."""
     from gleam_mm import errors
     from gleam_mm.config import recipes
-    from gleam_mm.models import methods
 
     with errors.setup():
         if args.export:
             print(f'wrote {recipes.export(args.name, args.export)}')
             return
-        print(methods.listing(args.sort) if args.methods else recipes.listing())
+        print(methods_table(args.sort) if args.methods else recipes.listing())
+
+
+def methods_table(order: str) -> str:
+    """The map of methods for a terminal, sorted by one of its orders."""
+    from gleam_mm.config import methods
+    from gleam_mm.output import tables
+
+    head = ['preset', 'parameters', 'VTAB-1K', 'merges', '+GFLOPs', 'family', 'equation']
+    rows = [
+        [
+            entry.preset,
+            f'{entry.parameters:,}',
+            entry.accuracy,
+            entry.merges,
+            f'{entry.cost:g}',
+            entry.family,
+            entry.equation,
+        ]
+        for entry in sorted(methods.entries(), key=_ORDERS[order])
+    ]
+    return tables.text(head, rows, left=('preset', 'VTAB-1K', 'merges', 'family', 'equation'))
+
+
+def _leading_number(accuracy: str) -> float:
+    number = re.match(r'[\d.]+', accuracy)
+    return float(number.group()) if number else -1.0

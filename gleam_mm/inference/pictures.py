@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gleam_mm.datasets.images import SUFFIXES, eight_bits, load_image
 from gleam_mm.inference.preprocessing import Pipeline
-from gleam_mm.models.heads import RegressionHead
+from gleam_mm.models.regression_head import RegressionHead
 
 Picture = str | Path | bytes | np.ndarray | Image.Image | Tensor
 """A file, what is in one, or pixels."""

@@ -8,9 +8,9 @@ import torch
 from mmengine.config import Config
 from mmpretrain.models import VisionTransformer
 
-from gleam_mm.config import recipes
-from gleam_mm.models import methods
+from gleam_mm.config import methods, recipes
 from gleam_mm.registry import MODELS
+from gleam_mm_cli.recipes import methods_table
 
 ROWS = methods.entries()
 
@@ -69,13 +69,13 @@ def test_the_map_is_sorted():
         ('merges', lambda row: row.merges != 'yes'),
     ):
         by_name = {row.preset: row for row in ROWS}
-        lines = methods.listing(order).splitlines()[2:]
+        lines = methods_table(order).splitlines()[2:]
         listed = [line.split()[0] for line in lines]
         assert set(listed) == names
         keys = [of(by_name[name]) for name in listed]
         assert keys == sorted(keys)
-    best = methods.listing('accuracy').splitlines()[2].split()
+    best = methods_table('accuracy').splitlines()[2].split()
     assert best[0] == 'mlae' and best[2] == '78.8'
-    assert [line.split()[0] for line in methods.listing().splitlines()[2:]] == [
+    assert [line.split()[0] for line in methods_table('family').splitlines()[2:]] == [
         row.preset for row in ROWS
     ]

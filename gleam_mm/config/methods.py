@@ -1,16 +1,11 @@
-"""The map of methods: the tables of ``docs/methods.md``, which is its one source."""
+"""The map of methods, as the tables of ``docs/methods.md``, its one source, have it."""
 
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from gleam_mm.config.recipes import RecipeError
-from gleam_mm.output.tables import text
 
 _PAGE = Path(__file__).parents[1] / '.mim' / 'methods.md'  # a link to docs/methods.md in a checkout
-
-Order = Literal['family', 'preset', 'parameters', 'accuracy', 'merges', 'cost']
 
 
 class Entry(NamedTuple):
@@ -39,16 +34,6 @@ class Entry(NamedTuple):
     family: str
 
 
-_ORDERS: dict[str, Callable[[Entry], object]] = {
-    'family': lambda entry: 0,  # as on the page
-    'preset': lambda entry: entry.preset,
-    'parameters': lambda entry: entry.parameters,
-    'accuracy': lambda entry: -_leading_number(entry.accuracy),
-    'merges': lambda entry: entry.merges != 'yes',
-    'cost': lambda entry: entry.cost,
-}
-
-
 def entries() -> list[Entry]:
     """The presets in the order of the page.
 
@@ -69,30 +54,3 @@ def entries() -> list[Entry]:
                 Entry(preset, method, equation, count, accuracy, merges, float(cost), when, family)
             )
     return found
-
-
-def listing(order: Order = 'family') -> str:
-    """The map as a table for a terminal.
-
-    Args:
-        order: What its rows are sorted by. Accuracies begin with the best one.
-    """
-    head = ['preset', 'parameters', 'VTAB-1K', 'merges', '+GFLOPs', 'family', 'equation']
-    rows = [
-        [
-            entry.preset,
-            f'{entry.parameters:,}',
-            entry.accuracy,
-            entry.merges,
-            f'{entry.cost:g}',
-            entry.family,
-            entry.equation,
-        ]
-        for entry in sorted(entries(), key=_ORDERS[order])  # type: ignore[arg-type]
-    ]
-    return text(head, rows, left=('preset', 'VTAB-1K', 'merges', 'family', 'equation'))
-
-
-def _leading_number(accuracy: str) -> float:
-    number = re.match(r'[\d.]+', accuracy)
-    return float(number.group()) if number else -1.0
