@@ -1,4 +1,4 @@
-"""MMEngine hooks and optimizer parts."""
+"""Trainings: what MMEngine runs them by, from loops, hooks and optimizers to trackers."""
 
 from gleam_mm.engine.amp import CPUAmpOptimWrapper
 from gleam_mm.engine.cache_hook import DeviceCacheHook

@@ -165,12 +165,12 @@ class MLflowTracker(_Tracker, MLflowVisBackend):
         self._remember(started.info.run_id)
 
 
-TRACKERS: dict[str, tuple[type[_Tracker], str]] = {
-    'tensorboard': (TensorboardTracker, 'tensorboard'),
-    'wandb': (WandbTracker, 'wandb'),
-    'mlflow': (MLflowTracker, 'mlflow'),
+TRACKERS: dict[str, type[_Tracker]] = {
+    'tensorboard': TensorboardTracker,
+    'wandb': WandbTracker,
+    'mlflow': MLflowTracker,
 }
-"""Name -> the backend, and the package that it needs."""
+"""Name, which is that of the package that it needs -> the backend."""
 
 
 def _runs(work_dir: Path) -> dict[str, str]:
@@ -205,13 +205,13 @@ def track(cfg: Config, names: Collection[str]) -> None:
     backends = cfg.visualizer.get('vis_backends') or []
     backends = [backends] if isinstance(backends, dict) else list(backends)
     for name in dict.fromkeys(names):
-        tracker, package = TRACKERS[name]
-        if find_spec(package) is None:
+        if find_spec(name) is None:
             raise UserError(
-                f'--track {name}: the package {package} is not installed: pip install {package}'
+                f'--track {name}: the package {name} is not installed: pip install {name}'
             )
-        if not any(backend.get('type') == tracker.__name__ for backend in backends):
-            backends.append(dict(type=tracker.__name__))
+        kind = TRACKERS[name].__name__
+        if not any(backend.get('type') == kind for backend in backends):
+            backends.append(dict(type=kind))
     cfg.visualizer.vis_backends = backends
 
 

@@ -60,16 +60,16 @@ def _tasks_of(layouts: dict[str, Path], names: list[str] | None) -> dict[str, li
     wanted: dict[str, list[str]] = {}
     resolvers = {VTAB_FOLDER: vtab_task, FGVC_FOLDER: fgvc_task}
     for name in names:
-        errors = []
+        unknown = []
         for layout in layouts:
             try:
                 task = resolvers[layout](name)
             except ValueError as error:
-                errors.append(error)
+                unknown.append(error)
             else:
                 wanted.setdefault(layout, []).append(task)
-        if len(errors) == len(layouts):
-            raise errors[0]
+        if len(unknown) == len(layouts):
+            raise unknown[0]
     return wanted
 
 
