@@ -1,4 +1,4 @@
-"""Misspelt keys and values of no use, found where a config enters, before anything is built."""
+"""Keys of a config: misspelt ones and values of no use are found where it enters."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,6 +17,12 @@ KNOWN = {
     *('compile', 'find_unused_parameters', 'model_wrapper_cfg', 'strategy', 'tta_model'),
     'tta_pipeline',
 }
+
+VAL_KEYS = ('val_dataloader', 'val_cfg', 'val_evaluator')
+"""What a config validates with; it has all of them, or none."""
+
+TEST_KEYS = ('test_dataloader', 'test_cfg', 'test_evaluator')
+"""What it tests with, in the same order."""
 
 
 def check_keys(cfg: Config) -> None:

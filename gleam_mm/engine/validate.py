@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from gleam_mm import errors
 from gleam_mm.combine import read
+from gleam_mm.config.keys import TEST_KEYS
 from gleam_mm.engine import launch
 from gleam_mm.engine.metrics import numbers_of
 from gleam_mm.models.building import load_trained, read_trained
@@ -37,7 +38,7 @@ def validate(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[str, f
             raise ValueError(f"{cfg.filename}: the config has no 'val_dataloader' to measure on")
         cfg.work_dir, cfg.load_from, cfg.resume = folder, None, False
         cfg.model.pop('teacher', None)
-        for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        for key in TEST_KEYS:
             cfg[key] = None
         runner = launch.build_runner(cfg, 'none')
         model = runner.model

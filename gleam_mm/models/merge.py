@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gleam_mm.checkpoint import classes_of
 from gleam_mm.config.datasets import datasets_in
+from gleam_mm.config.keys import TEST_KEYS
 from gleam_mm.datasets import CustomDataset, ImageList
 from gleam_mm.datasets.held_out import shares
 from gleam_mm.datasets.images import SUFFIXES
@@ -86,7 +87,7 @@ def _deployed(cfg: Config, model: PETLClassifier) -> tuple[Config, dict[str, Ten
         config.data_preprocessor.pop('batch_augments', None)  # for training only
     if cfg.get('test_dataloader') is not None:
         # MMPretrain's inferencer reads the pipeline, and its tools/test.py all of it.
-        for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        for key in TEST_KEYS:
             config[key] = copy.deepcopy(cfg.get(key)) or {}
         with scope_of(cfg):
             tested = datasets_in(config.test_dataloader.dataset)

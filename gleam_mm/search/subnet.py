@@ -15,6 +15,7 @@ from mmengine.runner.amp import autocast
 
 from gleam_mm import checkpoint as checkpoints
 from gleam_mm.config import recipes
+from gleam_mm.config.keys import TEST_KEYS
 from gleam_mm.config.scopes import with_scopes
 from gleam_mm.engine import fill_num_classes, launch, summary
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
@@ -244,7 +245,7 @@ def _evaluated(cfg: Config, checkpoint: str) -> tuple[Config, tuple[str, ...]]:
     elif cfg.get('val_dataloader') is None:
         raise ValueError(f"{filename}: a search needs a 'val_dataloader' in the config")
     cfg.val_cfg = cfg.get('val_cfg') or ConfigDict()
-    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+    for key in TEST_KEYS:
         cfg[key] = None
     launch.set_dataloader_defaults(cfg)
     fill_num_classes(cfg)

@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
+from gleam_mm.config.keys import TEST_KEYS, VAL_KEYS
 from gleam_mm.datasets.folder import SELECT as SELECT_PART
 from gleam_mm.datasets.folder import VALIDATE as VALIDATE_PART
 from gleam_mm.datasets.folder import CustomDataset
 from gleam_mm.datasets.held_out import shares
 from gleam_mm.sweep.plan import SELECT
-
-_TEST_KEYS = ('test_dataloader', 'test_cfg', 'test_evaluator')
-_VAL_KEYS = ('val_dataloader', 'val_cfg', 'val_evaluator')
 
 
 class ProtocolError(ValueError):
@@ -77,7 +75,7 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
         _name_parts(cfg.train_dataloader, evaluated, phase)
     _set_split(cfg.train_dataloader, splits.select if phase == SELECT else splits.final, seed)
     _set_split(evaluated, splits.validate if phase == SELECT else splits.test, seed)
-    used, unused = (_VAL_KEYS, _TEST_KEYS) if phase == SELECT else (_TEST_KEYS, _VAL_KEYS)
+    used, unused = (VAL_KEYS, TEST_KEYS) if phase == SELECT else (TEST_KEYS, VAL_KEYS)
     for key, value in zip(used, (evaluated, ConfigDict(), deepcopy(metric)), strict=True):
         if key != used[1] or cfg.get(key) is None:
             cfg[key] = value
