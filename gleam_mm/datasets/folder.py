@@ -20,9 +20,6 @@ from gleam_mm.registry import DATASETS
 
 __all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k', 'Places205', 'is_hidden']
 
-SELECT, VALIDATE = 'select', 'validate'
-"""What a folder is opened for: to choose options by, or to judge them on."""
-
 # What systems and tools put beside folders of classes.
 _HIDDEN = ('__MACOSX', '__pycache__', '@eaDir', '$RECYCLE.BIN', 'lost+found')
 
@@ -46,9 +43,8 @@ class CustomDataset(ImageFiles, _CustomDataset):
         extensions: Endings of pictures, by default of all formats that can be decoded.
         only_classes: Whether every folder must have the name of one of the ``classes``, so that
             other names, in their order, do not stand for them.
-        part: What a sweep opens the dataset for. As older configs have it, without ``hold_out``,
-            ``'select'`` is the rest and ``'validate'`` what is held out.
-        held_out: What ``hold_out`` is called in these.
+        part: What this is of a sweep's data, which keeps closed what it must not open yet. The
+            pictures are the same; other datasets have a ``split`` for it.
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``CustomDataset``.
 
     Raises:
@@ -63,12 +59,9 @@ class CustomDataset(ImageFiles, _CustomDataset):
         extensions: Sequence[str] = SUFFIXES,
         only_classes: bool = False,
         part: str | None = None,
-        held_out: float = 0.2,
         **kwargs: Any,
     ) -> None:
         self.only_classes, self.part = only_classes, part
-        if part in (SELECT, VALIDATE) and not kwargs.get('hold_out'):
-            kwargs |= dict(hold_out=held_out, take_held_out=part == VALIDATE)
         super().__init__(*args, extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -24,7 +24,7 @@ from gleam_mm.registry import DATASETS, SCOPE, registered, scope_of
 from gleam_mm.version import __version__
 
 _OUR_ARGUMENTS = (
-    *('skip_unreadable', 'only_classes', 'part', 'held_out'),
+    *('skip_unreadable', 'only_classes', 'part'),
     *('hold_out', 'take_held_out', 'hold_out_seed'),
 )
 """Those of our datasets that MMPretrain's of the same names do not have."""
@@ -113,8 +113,7 @@ def _for_mmpretrain(dataset: Any) -> bool:
     of_folders, of_lists = (
         isinstance(ours, type) and issubclass(ours, base) for base in (CustomDataset, ImageList)
     )
-    is_part = dataset.get('part') or shares(dataset.get('hold_out') or 0)
-    if is_part or (of_folders and _names_folders(dataset)):
+    if shares(dataset.get('hold_out') or 0) or (of_folders and _names_folders(dataset)):
         dataset.type = f'{SCOPE}.{name}'
         return True
     if registered(MMPRETRAIN_DATASETS, name) is not None:

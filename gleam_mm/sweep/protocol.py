@@ -13,8 +13,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
 from gleam_mm.config.keys import TEST_KEYS, VAL_KEYS
-from gleam_mm.datasets.folder import SELECT as SELECT_PART
-from gleam_mm.datasets.folder import VALIDATE as VALIDATE_PART
 from gleam_mm.datasets.folder import CustomDataset
 from gleam_mm.datasets.held_out import shares
 from gleam_mm.sweep.plan import SELECT
@@ -41,7 +39,7 @@ PROTOCOLS = (
     Splits('train800', 'val200', 'train800val200', 'test'),  # VTAB-1K and MiniVTAB
     Splits('train', 'val', 'train', 'test'),  # few-shot FGVC has no further images for the end
 )
-FOLDERS = Splits(SELECT_PART, VALIDATE_PART, 'all', 'test')
+FOLDERS = Splits('select', 'validate', 'all', 'test')
 """The parts of folders of classes: options are judged on a share of the training's folder."""
 
 SHARE = 0.2
@@ -165,8 +163,7 @@ def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
         pipeline = next(folders, {}).get('pipeline') or []
         for _, part in _dicts(train['dataset'], ''):
             if _is_folder(part):
-                share = part.pop('held_out', SHARE)  # as it was called in older configs
-                part['hold_out'] = [*shares(part.get('hold_out', 0)), share]
+                part['hold_out'] = [*shares(part.get('hold_out', 0)), SHARE]
         evaluated['dataset'] = deepcopy(train['dataset'])
         for _, part in _dicts(evaluated['dataset'], ''):
             if _is_folder(part):

@@ -192,8 +192,7 @@ NAMES = [str(index) for index in range(7)]
         (dict(FOLDER, classes=NAMES, only_classes=True), True),
         (dict(FOLDER, classes=NAMES[::-1], only_classes=True), False),
         (dict(FOLDER, hold_out=0.2, take_held_out=True), False),
-        (dict(FOLDER, part='select'), False),
-        (dict(FOLDER, part='validate'), False),
+        (dict(FOLDER, part='test'), True),
         (dict(type='MiniVTAB', task='defects', split='test', indices=8), False),
     ],
 )

@@ -77,21 +77,23 @@ def test_the_parts_of_a_folder(tmp_path):
         for index in range(number):
             (tmp_path / name / f'{index}.png').write_bytes(b'')
 
-    def pictures(part):
-        dataset = CustomDataset(data_root=str(tmp_path), part=part)
+    def pictures(part, **options):
+        dataset = CustomDataset(data_root=str(tmp_path), part=part, **options)
         assert dataset.metainfo['classes'] == ('cat', 'dog')
         return [(data['img_path'], data['gt_label']) for data in dataset]
 
     with protocol.only('select', 'validate', 'all'):
-        select, validate, whole = map(pictures, ('select', 'validate', 'all'))
+        select = pictures('select', hold_out=0.2)
+        validate = pictures('validate', hold_out=0.2, take_held_out=True)
+        whole = pictures('all')
         with pytest.raises(ProtocolError, match="the split 'test' is closed now"):
             pictures('test')
     assert sorted(select + validate) == sorted(whole) and not {*select} & {*validate}
     assert [sum(label == wanted for _, label in validate) for wanted in (0, 1)] == [4, 2]
-    assert validate == pictures('validate')  # the same every time
+    assert validate == pictures('validate', hold_out=0.2, take_held_out=True)  # every time
     assert pictures('test') == whole
     with pytest.raises(ValueError, match=r'hold_out=0\.99 of 30 images leaves none'):
-        CustomDataset(data_root=str(tmp_path), part='select', held_out=0.99)
+        pictures('select', hold_out=0.99)
 
 
 def test_options_are_not_judged_on_pictures_that_the_data_hold_out_for_the_test(tmp_path):
