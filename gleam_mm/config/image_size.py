@@ -1,9 +1,8 @@
 """Images as large as the backbone expects them, where a dataset's pipeline does not say."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from mmengine.config import Config, ConfigDict
+
+from gleam_mm.config.nested import dicts_in
 
 _DEFAULT = 224  # of MMPretrain's backbones
 
@@ -17,9 +16,9 @@ def fill_image_size(cfg: Config) -> None:
     Args:
         cfg: The whole config; changed in place.
     """
-    for transform in _transforms(cfg._cfg_dict):
+    for _, transform in dicts_in(cfg._cfg_dict):
         for key in ('scale', 'crop_size'):
-            if transform.get(key, ...) is None:
+            if transform.get('type') is not None and transform.get(key, ...) is None:
                 transform[key] = _size_for(_name(transform), image_size(cfg.model.backbone))
 
 
@@ -43,16 +42,6 @@ def image_size(backbone: ConfigDict) -> tuple[int, int]:
         size = known and known.input_size[-2:]
     size = size or _DEFAULT
     return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _transforms(node: Any) -> Iterator[ConfigDict]:
-    """All parts of a config that have a type, which transforms have."""
-    if isinstance(node, dict):
-        if node.get('type') is not None:
-            yield node
-        node = list(node.values())
-    for part in node if isinstance(node, list | tuple) else ():
-        yield from _transforms(part)
 
 
 def _name(config: ConfigDict) -> str:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config.datasets import datasets_in
+from gleam_mm.config.nested import dicts_in
 from gleam_mm.datasets.sources import Source
 from gleam_mm.engine.amp import DeviceAmpOptimWrapper
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
@@ -202,18 +203,11 @@ def use_own_components(cfg: Config) -> None:
                 if name in above.module_dict:
                     replaced[above.module_dict[name]] = ours
                 above = above.parent
-    _replace_types(cfg._cfg_dict, replaced)
-
-
-def _replace_types(node: Any, replaced: Mapping[Any, Any]) -> None:
-    if isinstance(node, dict):
-        kind = node.get('type')
+    for _, part in dicts_in(cfg._cfg_dict):
+        kind = part.get('type')
         if isinstance(kind, type) and kind in replaced:
             ours = replaced[kind]  # by its import path, which can be written down
-            node['type'] = f'{ours.__module__}.{ours.__qualname__}'
-        node = list(node.values())
-    for part in node if isinstance(node, list | tuple) else ():
-        _replace_types(part, replaced)
+            part['type'] = f'{ours.__module__}.{ours.__qualname__}'
 
 
 def use_amp(cfg: Config) -> None:

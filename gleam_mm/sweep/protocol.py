@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
 from gleam_mm.config.keys import TEST_KEYS, VAL_KEYS
+from gleam_mm.config.nested import dicts_in
 from gleam_mm.datasets.folder import CustomDataset
 from gleam_mm.datasets.held_out import shares
 from gleam_mm.sweep.plan import SELECT
@@ -91,7 +92,7 @@ def check_untested(cfg: Config, splits: Splits) -> None:
     Raises:
         ProtocolError: It does; the message has the key.
     """
-    for key, part in _dicts(cfg.to_dict(), ''):
+    for key, part in dicts_in(cfg.to_dict()):
         name = _key_in(part)
         if name is not None and part[name] == splits.test:
             raise ProtocolError(
@@ -130,7 +131,7 @@ def only(*splits: str) -> Iterator[None]:
 
 def _splits(cfg: Config) -> Splits:
     loader = cfg.get('train_dataloader')
-    parts = list(_dicts(loader.dataset.to_dict(), ''))
+    parts = list(dicts_in(loader.dataset.to_dict()))
     names = {part['split'] for _, part in parts if 'split' in part}
     if not names and any(_is_folder(part) for _, part in parts):
         return FOLDERS
@@ -145,7 +146,7 @@ def _splits(cfg: Config) -> Splits:
 
 
 def _set_split(loader: ConfigDict, split: str, seed: int) -> None:
-    for _, part in _dicts(loader['dataset'], ''):
+    for _, part in dicts_in(loader['dataset']):
         if (name := _key_in(part)) is not None:
             part[name] = split
             if 'shots' in part and 'seed' in part:
@@ -159,17 +160,17 @@ def _is_folder(config: Any) -> bool:
 def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
     """Gives folders a part, and to a selection the training's folder to be judged on."""
     if phase == SELECT:
-        folders = (p for _, p in _dicts(evaluated['dataset'], '') if _is_folder(p))
+        folders = (p for _, p in dicts_in(evaluated['dataset']) if _is_folder(p))
         pipeline = next(folders, {}).get('pipeline') or []
-        for _, part in _dicts(train['dataset'], ''):
+        for _, part in dicts_in(train['dataset']):
             if _is_folder(part):
                 part['hold_out'] = [*shares(part.get('hold_out', 0)), SHARE]
         evaluated['dataset'] = deepcopy(train['dataset'])
-        for _, part in _dicts(evaluated['dataset'], ''):
+        for _, part in dicts_in(evaluated['dataset']):
             if _is_folder(part):
                 part.update(pipeline=deepcopy(pipeline), test_mode=True, take_held_out=True)
     for loader in (train, evaluated):
-        for _, part in _dicts(loader['dataset'], ''):
+        for _, part in dicts_in(loader['dataset']):
             if _is_folder(part):
                 part['part'] = ''
 
@@ -177,14 +178,3 @@ def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
 def _key_in(config: Any) -> str | None:
     """The argument of a dataset that says its split."""
     return next((key for key in ('part', 'split') if key in config), None)
-
-
-def _dicts(value: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """All dicts in a config with the keys that lead to them."""
-    if isinstance(value, dict):
-        yield key, value
-        for name, inner in value.items():
-            yield from _dicts(inner, f'{key}{name}.')
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from _dicts(inner, f'{key}{index}.')
