@@ -195,7 +195,7 @@ class Schema(Written):
         from gleam_mm.checkpoint import schema
 
         version = f'the version of this schema, which is {schema.VERSION}'
-        rows = [('schema', version), *((key, what) for key, (what, _) in schema.FIELDS.items())]
+        rows = [('schema', version), *((key, shape.what) for key, shape in schema.FIELDS.items())]
         return [_table(('key', 'what it is'), rows)]
 
 
