@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mmpretrain.datasets import BaseDataset
 
@@ -15,12 +15,70 @@ from gleam_mm.datasets.lists import ImageListError, check_path, raw_lines
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS
 
-__all__ = ['CSVDataset']
+__all__ = ['CSVDataset', 'Table', 'read_table']
 
 Target = Literal['class', 'classes', 'number']
 
 SEPARATOR = ';'
 """Between several classes of an image."""
+
+DELIMITERS = (',', ';', '\t')
+"""Between columns, as spreadsheets write them."""
+
+IMAGE_COLUMNS = (
+    *('image', 'img', 'picture', 'path', 'file', 'filename', 'file_name', 'filepath'),
+    *('file_path', 'image_path', 'image_file'),
+)
+"""What the column with the paths is called, where nobody says; the first wins over the others."""
+
+LABEL_COLUMNS = ('label', 'class', 'class_name', 'category', 'species')
+"""The same of the column with the label."""
+
+
+class Table(NamedTuple):
+    """A CSV file that was read.
+
+    Attributes:
+        columns: The names of its columns.
+        rows: Its lines, each with its number; of quotes over several lines, that of the last.
+    """
+
+    columns: list[str]
+    rows: list[tuple[int, dict[str, str]]]
+
+
+def read_table(file: str | Path, delimiter: str | None = None) -> Table:
+    """Reads a CSV file.
+
+    Args:
+        file: The file, in UTF-8.
+        delimiter: Between columns; by default that of :data:`DELIMITERS` which the first line has
+            most often.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ImageListError: A line is malformed; the message has its number.
+    """
+    lines = [line for _, line in raw_lines(file)]
+    if delimiter is None:
+        delimiter = max(DELIMITERS, key=lambda d: lines[0].count(d.encode()) if lines else 0)
+    rows = []
+    try:
+        text = b'\n'.join(lines).decode()
+        reader = csv.DictReader(StringIO(text), delimiter=delimiter, strict=True)
+        columns = list(reader.fieldnames or [])
+        for row in reader:
+            if None in row or None in row.values():
+                raise ImageListError(
+                    f'{file}, line {reader.line_num}: not {len(columns)} columns, as the first '
+                    f'line has, between which there is {delimiter!r}'
+                )
+            rows.append((reader.line_num, row))
+    except UnicodeDecodeError as error:
+        raise ImageListError(f'{file}: not UTF-8: {error}') from None
+    except csv.Error as error:
+        raise ImageListError(f'{file}: {error}') from None
+    return Table(columns, rows)
 
 
 @DATASETS.register_module()
@@ -36,12 +94,15 @@ class CSVDataset(ImageFiles, BaseDataset):
     Args:
         ann_file: The CSV file.
         data_root: The folder that images are relative to; by default that of the file.
-        image_column: The column with the paths.
-        label_column: The column with the label; the columns, for several numbers.
+        image_column: The column with the paths; by default ``image``, or else the only one that is
+            called as such columns are (:data:`IMAGE_COLUMNS`).
+        label_column: The column with the label, by default ``label`` or as such columns are called
+            (:data:`LABEL_COLUMNS`); the columns, for several numbers.
         target: What a label is.
         split: Reads the lines alone that have this in the column ``split_column``.
         split_column: Its name.
-        delimiter: Between columns.
+        delimiter: Between columns; by default the comma, semicolon or tab, whichever the first line
+            has most often.
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -54,26 +115,27 @@ class CSVDataset(ImageFiles, BaseDataset):
         self,
         ann_file: str | Path,
         data_root: str | None = None,
-        image_column: str = 'image',
-        label_column: str | Sequence[str] = 'label',
+        image_column: str | None = None,
+        label_column: str | Sequence[str] | None = None,
         target: Target = 'class',
         split: str | None = None,
         split_column: str = 'split',
-        delimiter: str = ',',
+        delimiter: str | None = None,
         **kwargs: Any,
     ) -> None:
         check(target, Target, 'target')
-        self.image_column, self.split, self.split_column = image_column, split, split_column
-        self.label_columns = [label_column] if isinstance(label_column, str) else [*label_column]
-        if len(self.label_columns) != 1 and target != 'number':
+        several = label_column is not None and not isinstance(label_column, str)
+        if several and len(label_column or ()) != 1 and target != 'number':
             raise ValueError(f'label_column={label_column!r}: several are for target="number"')
+        self.image_column, self.label_column = image_column, label_column
+        self.split, self.split_column = split, split_column
         self.target, self.delimiter = target, delimiter
         self.folder = Path(ann_file).parent if data_root is None else Path(data_root)
         super().__init__(ann_file=str(ann_file), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Reads the file: ``img_path``, and ``gt_label`` or ``gt_score`` of each line."""
-        rows = list(self._rows())
+        rows = self._rows()
         read = {'class': self._class, 'classes': self._several, 'number': self._numbers}[
             self.target
         ]
@@ -88,27 +150,35 @@ class CSVDataset(ImageFiles, BaseDataset):
             raise ImageListError(f'{self.ann_file}: no lines{of}')
         return samples
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """The lines with their numbers; of a file with quotes over several lines, the last."""
-        text = b'\n'.join(line for _, line in raw_lines(self.ann_file))
-        try:
-            reader = csv.DictReader(StringIO(text.decode()), delimiter=self.delimiter, strict=True)
-            wanted = [self.image_column, *self.label_columns]
-            wanted += [] if self.split is None else [self.split_column]
-            for column in wanted:
-                if column not in (names := reader.fieldnames or []):
-                    raise ImageListError(
-                        f'{self.ann_file}: no column {column!r}{hint_at(column, names)}; it has '
-                        f'{", ".join(names)}'
-                    )
-            for row in reader:
-                if None in row or None in row.values():
-                    self._refuse(reader.line_num, f'not {len(reader.fieldnames or [])} columns')
-                yield reader.line_num, row
-        except UnicodeDecodeError as error:
-            raise ImageListError(f'{self.ann_file}: not UTF-8: {error}') from None
-        except csv.Error as error:
-            raise ImageListError(f'{self.ann_file}: {error}') from None
+    def _rows(self) -> list[tuple[int, dict[str, str]]]:
+        """The lines with their numbers, after their columns were found."""
+        columns, rows = read_table(self.ann_file, self.delimiter)
+        self.image_column = self._column('image_column', self.image_column, IMAGE_COLUMNS, columns)
+        given = self.label_column
+        several = [given] if given is None or isinstance(given, str) else given
+        self.label_columns = [
+            self._column('label_column', name, LABEL_COLUMNS, columns) for name in several
+        ]
+        if self.split is not None:
+            self._column('split_column', self.split_column, (), columns)
+        return rows
+
+    def _column(
+        self, option: str, name: str | None, usual: Sequence[str], columns: Sequence[str]
+    ) -> str:
+        """The column that is meant: the one that is named, or that has a usual name alone."""
+        first = name or usual[0]
+        if first in columns:
+            return first
+        found = [] if name else [column for column in columns if column.lower() in usual]
+        if len(found) == 1:
+            return found[0]
+        raise ImageListError(
+            f'{self.ann_file}: no column {first!r}{hint_at(first, columns)}; it has '
+            f'{", ".join(columns)}: say which one is meant by {option}=, of each split '
+            f'(train_dataloader.dataset.{option}=..., and so of val and test), or where these are '
+            'several columns, by delimiter='
+        )
 
     def _name_classes(self, rows: Sequence[tuple[int, dict[str, str]]]) -> None:
         if self.CLASSES is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gleam_mm.datasets.csv_list import read_table
 from gleam_mm.datasets.folder import is_hidden
 
 __all__ = ['Source', 'source_of']
@@ -41,8 +42,9 @@ def source_of(data: str | Path, hold_out: float = HELD_OUT) -> Source:
 
     Args:
         data: A folder of ``train/<class>/*.jpg`` and, where there are any, ``val`` and ``test``, or
-            of ``<class>/*.jpg``; a ``.csv`` file; the ``.tar`` files of WebDataset, as a pattern
-            or their folder; or what ``save_to_disk`` of Hugging Face's ``datasets`` has written.
+            of ``<class>/*.jpg``; a ``.csv`` file, whose column ``split``, where it has one, says
+            which split a line is of; the ``.tar`` files of WebDataset, as a pattern or their
+            folder; or what ``save_to_disk`` of Hugging Face's ``datasets`` has written.
         hold_out: The share that is held out for validation, where it has no split of its own.
 
     Raises:
@@ -94,9 +96,27 @@ def _folder(path: Path, hold_out: float) -> Source:
 
 def _table(path: Path, hold_out: float) -> Source:
     common: dict[str, Any] = dict(type='CSVDataset', ann_file=str(path))
-    if path.suffix.lower() == '.tsv':
-        common['delimiter'] = '\t'
-    return _source('csv', {'train': {}}, common, hold_out)
+    columns, rows = read_table(path)
+    column = next((column for column in columns if column.lower() == 'split'), None)
+    if column is None:
+        return _source('csv', {'train': {}}, common, hold_out)
+    found: dict[str, int] = {}
+    for number, row in rows:
+        found.setdefault(row[column], number)
+    for name, number in found.items():
+        if not _splits([name]):
+            raise ValueError(
+                f'{path}, line {number}: {column}={name!r} is no split; they are called '
+                f'{", ".join(name for names in _NAMES.values() for name in names)}: name it so, '
+                'or call the column otherwise if it tells something else'
+            )
+    splits = _splits(found)
+    if 'train' not in splits:
+        raise ValueError(f'{path}: its column {column} has {", ".join(found)}, but no train')
+    common['split_column'] = column
+    return _source(
+        'csv', {split: dict(split=name) for split, name in splits.items()}, common, hold_out
+    )
 
 
 def _saved(path: Path, hold_out: float) -> Source:
@@ -124,6 +144,19 @@ def _tars(pattern: str, hold_out: float) -> Source:
 
 
 def _splits(names: Iterable[str]) -> dict[str, str]:
-    """Our names of the splits -> the names that they have."""
+    """Our names of the splits -> the names that they have.
+
+    Raises:
+        ValueError: A split has two of them, of which one would not be read.
+    """
     known = {name: split for split, names in _NAMES.items() for name in names}
-    return {known[name.lower()]: name for name in names if name.lower() in known}
+    found: dict[str, str] = {}
+    for name in names:
+        split = known.get(name.lower())
+        if split in found:
+            raise ValueError(
+                f'{found[split]} and {name} both name the split {split}: leave one of them'
+            )
+        if split is not None:
+            found[split] = name
+    return found

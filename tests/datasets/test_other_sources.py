@@ -101,10 +101,22 @@ def test_numbers_to_be_met(tmp_path):
     assert [data.get_data_info(i)['gt_score'] for i in range(2)] == [[1.5, -2.0], [1000.0, 0.0]]
 
 
+@pytest.mark.parametrize('delimiter', [',', ';', '\t'])
+def test_columns_and_delimiters_as_people_have_them(tmp_path, delimiter):
+    (tmp_path / 'x.csv').write_text(
+        '\n'.join(delimiter.join(row) for row in [('Path', 'species'), ('a.png', 'wren')])
+    )
+    data = CSVDataset(tmp_path / 'x.csv')
+    assert data.metainfo['classes'] == ('wren',)
+    assert data.get_data_info(0)['img_path'] == str(tmp_path / 'a.png')
+
+
 @pytest.mark.parametrize(
     ('rows', 'options', 'told'),
     [
-        ([['img', 'label'], ['a', 'b']], {}, r"no column 'image' \(did you mean 'img'"),
+        ([['images', 'label'], ['a', 'b']], {}, r"no column 'image' \(did you mean 'images'"),
+        ([['path', 'file', 'label'], ['a', 'b', 'c']], {}, r'path, file, label.* by image_column='),
+        ([['path|label'], ['a|b']], {}, 'by delimiter='),
         ([['image', 'label'], ['a.png']], {}, 'line 2: not 2 columns'),
         ([['image', 'label'], ['../a.png', 'b']], {}, r'line 2: .*leads out'),
         ([['image', 'label'], ['a.png', ' ']], {}, 'line 2: label is empty'),
@@ -259,6 +271,23 @@ def test_what_a_path_means(birds, saved, tmp_path):
     assert built(source_of(tmp_path / 'tars', half)) == [6, 6, 6]
     assert built(source_of(tmp_path / 'tars' / 'train-*.tar', half)) == [3, 3, 3]
     assert built(source_of(saved, half)) == [3, 3, 2]
+
+
+def test_the_split_column_of_a_table(tmp_path):
+    def source(*splits, column='split'):
+        lines = [[f'{i}.png', 'robin', split] for i, split in enumerate(splits)]
+        file = tmp_path / 'birds.csv'
+        return source_of(write(file, [['image', 'label', column], *lines]), 0.5)
+
+    assert built(source('train', 'train', 'test', 'validation')) == [2, 1, 1]
+    assert built(source('Train', 'Train', 'test', column='Split')) == [1, 1, 1]
+    assert built(source('a', 'b', column='fold')) == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"birds\.csv, line 3: split='tset' is no split"):
+        source('train', 'tset', 'test', 'tset')
+    with pytest.raises(ValueError, match='but no train'):
+        source('val', 'test')
+    with pytest.raises(ValueError, match='val and valid both name the split val'):
+        source('train', 'val', 'valid')
 
 
 def test_mistakes_of_paths(tmp_path):

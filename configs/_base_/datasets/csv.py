@@ -1,5 +1,6 @@
 # A CSV file with the columns `image` and `label`; a fifth of its lines is held out for validation.
-# For a column that says which split a line is of: `hold_out=0`, and `split='train'` and so on.
+# For a column that says which split a line is of: `--data images.csv`, which reads the column
+# `split`; or `hold_out=0`, and `split='train'` and so on.
 _base_ = '_held_out.py'
 
 _dataset = dict(type='CSVDataset', ann_file='data/images.csv')
