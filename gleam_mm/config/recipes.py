@@ -217,7 +217,7 @@ def pretraining(name: str) -> tuple[str | None, str | None]:
     """
     preset = _preset('backbones', name)
     init_cfg = preset.model.backbone.get('init_cfg') or {}
-    return init_cfg.get('checkpoint'), preset.get('normalize')
+    return init_cfg.get('checkpoint'), preset.get('normalize', preset.get('pretrained_normalize'))
 
 
 def export(name: str, file: str | Path) -> Path:
@@ -425,9 +425,10 @@ def _name_normalization(cfg: Config, config: str | Path) -> None:
     """Replaces ``data_preprocessor.normalize`` by the mean and std that it names.
 
     Without it, what the backbone was pretrained with (``normalize``, at the top) takes the place of
-    a dataset's default; numbers of the user's own stay.
+    a dataset's default; numbers of the user's own stay. ``pretrained_normalize`` is a record alone.
     """
     preprocessor = cfg.get('data_preprocessor') or {}
+    cfg.pop('pretrained_normalize', None)
     pretrained = cfg.pop('normalize', None)
     default = {key: preprocessor.get(key) for key in ('mean', 'std')} in NORMALIZATIONS.values()
     name = preprocessor.pop('normalize', pretrained if default else None)

@@ -67,6 +67,7 @@ def check(cfg: Config, findings: Findings) -> PETLClassifier | None:
 
 def _without_weights(cfg: Config, findings: Findings) -> PETLClassifier | None:
     """The same model with random weights, to go on with; or what else is wrong with it."""
+    cfg = deepcopy(cfg)  # what else is examined is the config as it was
     cfg.model.backbone.pop('init_cfg', None)
     cfg.model.allow_random_backbone = True
     told = findings[-1].text

@@ -14,6 +14,7 @@ from gleam_mm.checkpoint import load_backbone
 from gleam_mm.checkpoint.convert import ConversionError, convert, convert_file
 from gleam_mm.checkpoint.pretrained import SOURCES
 from gleam_mm.config import recipes
+from gleam_mm.config.statistics import pretrained_statistics
 from gleam_mm.layouts import fit_positions
 from gleam_mm.registry import MODELS
 
@@ -44,6 +45,20 @@ def test_a_recipe_names_what_is_fetched_and_prepares_images_for_it(backbone):
         assert ours == pytest.approx([255 * value for value in theirs], abs=0.01)
     crop = next(t for t in cfg.test_dataloader.dataset.pipeline if t.type == 'CenterCrop')
     assert crop.crop_size == own.img_size
+
+
+@pytest.mark.parametrize('backbone', SOURCES)
+def test_what_images_were_normalised_by_is_recorded(backbone):
+    known = get_pretrained_cfg(SOURCES[backbone].repository.removeprefix('timm/'))
+    told = pretrained_statistics(settings(backbone).backbone)
+    assert told.mean == pytest.approx([255 * value for value in known.mean], abs=0.01)
+    assert told.std == pytest.approx([255 * value for value in known.std], abs=0.01)
+
+
+def test_a_record_changes_no_recipe():
+    cfg = recipes.load('vit-b_gleam-l_vtab-dtd')
+    assert cfg.data_preprocessor.mean == recipes.NORMALIZATIONS['imagenet']['mean']
+    assert 'pretrained_normalize' not in cfg
 
 
 def test_numbers_of_ones_own_stay():

@@ -12,3 +12,5 @@ model = dict(
     neck=dict(type='TokenPool', mode='mean'),
     head=dict(type='LinearClsHead', in_channels=1024, num_classes=None),
 )
+# What it was pretrained with; recipes normalise as their datasets say, as the papers' codes do.
+pretrained_normalize = 'imagenet'

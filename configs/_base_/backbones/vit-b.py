@@ -14,3 +14,5 @@ model = dict(
     neck=None,
     head=dict(type='LinearClsHead', in_channels=768, num_classes=None),
 )
+# What it was pretrained with; recipes normalise as their datasets say, as the papers' codes do.
+pretrained_normalize = 'half'
