@@ -64,6 +64,11 @@ class HeldOut:
         self._hold_out_seed = hold_out_seed
         super().__init__(*args, **kwargs)
 
+    @property
+    def takes_held_out(self) -> bool:
+        """Whether the dataset is what is held out, and not the rest."""
+        return self._held_out
+
     def filter_data(self) -> list[dict]:
         """Leaves the other part out."""
         rest = super().filter_data()  # type: ignore[misc]

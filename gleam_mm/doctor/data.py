@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +11,20 @@ from mmengine.config import Config
 from torch import Tensor
 
 from gleam_mm.config.image_size import image_size
+from gleam_mm.datasets import CSVDataset, CustomDataset, HuggingFaceDataset, TarDataset
+from gleam_mm.datasets.held_out import HeldOut
 from gleam_mm.doctor.findings import Findings
 from gleam_mm.engine import launch
 from gleam_mm.engine.classes import (
     TRAINED,
     check_dataset,
     compare_classes,
+    doubts,
     fill_classes,
+    label_counts,
     names_of,
     parts_of,
 )
-from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS, scope_of
 
 SPLITS = ('train', 'val', 'test')
@@ -32,6 +34,15 @@ _UNEVEN = 10
 
 _MOST_FILES = 50_000
 """Of more files, names alone are compared."""
+
+
+_OWN_TEST: dict[type[HeldOut], tuple[str, str]] = {
+    CSVDataset: ('lines with test in a column split', 'split=test'),
+    HuggingFaceDataset: ('a split test', 'split=test'),
+    TarDataset: ('files test-*.tar', "shards='test-*.tar'"),
+    CustomDataset: ('a folder test beside train', 'data_prefix=test'),
+}
+"""What the pictures of a test are in, and the option that reads it, by the kind of dataset."""
 
 
 class _Picture(NamedTuple):
@@ -61,15 +72,6 @@ def check(cfg: Config, findings: Findings, pictures: int) -> tuple[Any, Any]:
         for split in SPLITS:
             config = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
             if config is None:
-                continue
-            validation = (cfg.get('val_dataloader') or {}).get('dataset')
-            if split == 'test' and config == validation:
-                findings.warning(
-                    'test',
-                    'its pictures are those of val: where options are chosen by val, their '
-                    'accuracy is too high',
-                    'test_dataloader.dataset.data_prefix=test, with pictures of its own',
-                )
                 continue
             with findings.gathered(split), launch.naming_data_root(), scope_of(cfg):
                 datasets[split] = DATASETS.build(config)
@@ -103,11 +105,10 @@ def _check_split(
 
 def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
     """Tells how many images there are, in all and of each class."""
-    labels: list[Any] = [info.get('gt_label') for info in _infos(dataset)]
-    if not all(isinstance(label, (int, np.integer)) for label in labels):
+    counts = label_counts(dataset)
+    if not counts:
         findings.ok(split, f'{len(dataset):,} images')
         return
-    counts = Counter(map(int, labels))
     names = names_of(dataset) or tuple(map(str, sorted(counts)))
     few, many = min(counts.values()), max(counts.values())
     findings.ok(
@@ -115,13 +116,9 @@ def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
         f'{len(dataset):,} images of {len(counts)} classes, '
         + (f'{few:,} to {many:,} of each' if few < many else f'{few:,} of each'),
     )
-    lacking = [name for label, name in enumerate(names) if not counts[label]]
-    if lacking and split == 'train':
-        findings.warning(
-            split,
-            f'{len(lacking)} of {len(names)} classes have no image: {listed(lacking)}',
-            'add images of them, or take them out of `classes`',
-        )
+    if split == 'train':
+        for doubt, change in doubts(dataset):
+            findings.warning(split, doubt, change)
     if split == 'train' and many > _UNEVEN * few:
         rarest = min(counts, key=counts.__getitem__)
         findings.warning(
@@ -186,34 +183,69 @@ def _check_sizes(cfg: Config, split: str, samples: Sequence[Any], findings: Find
 
 
 def _check_overlaps(datasets: Mapping[str, Any], findings: Findings) -> None:
-    """Looks for pictures of the training among those of the other splits."""
-    if 'train' not in datasets or len(datasets) < 2:
+    """Looks for pictures of the training among those of the other splits, and of val in test."""
+    pictures = {split: _pictures(dataset) for split, dataset in datasets.items()}
+    few = sum(map(len, datasets.values())) <= _MOST_FILES
+    others = [split for split in datasets if split != 'train']
+    if 'train' in datasets and others:
+        train = pictures['train']
+        found = [
+            _check_trained_on(split, pictures[split], train, few, findings) for split in others
+        ]
+        if not any(found):
+            findings.ok('splits', f'no picture of {" or ".join(others)} is trained on')
+    if {'val', 'test'} <= datasets.keys():
+        _check_test(datasets['test'], pictures['test'], pictures['val'], few, findings)
+
+
+def _check_trained_on(
+    split: str, own: set[_Picture], train: set[_Picture], few: bool, findings: Findings
+) -> bool:
+    """Whether pictures of a split, or copies of them where files are few, are trained on."""
+    if same := own & train:
+        first = min(same).key if min(same).is_file else 'pixel by pixel'
+        findings.error(
+            split,
+            f'{len(same):,} of its pictures are trained on as well: {first}',
+            'take them out of one of both, or let hold_out=0.2 split the training data',
+        )
+        return True
+    if pairs := _copies(own, train) if few else []:
+        one, other = pairs[0]
+        findings.warning(
+            split,
+            f'{len(pairs):,} of its files are copies of files that are trained on: {one} is '
+            f'{other}',
+            'remove the copies',
+        )
+        return True
+    return False
+
+
+def _check_test(
+    dataset: Any, own: set[_Picture], val: set[_Picture], few: bool, findings: Findings
+) -> None:
+    """Tells how many pictures of the test, or copies of them, are those of val."""
+    same = len(own & val) or (len(_copies(own, val)) if few else 0)
+    if not same:
+        findings.ok('splits', 'val and test have no picture in common')
         return
-    train = _pictures(datasets['train'])
-    total = sum(len(dataset) for dataset in datasets.values())
-    overlaps = False
-    for split in (split for split in datasets if split != 'train'):
-        own = _pictures(datasets[split])
-        if same := own & train:
-            overlaps = True
-            first = min(same).key if min(same).is_file else 'pixel by pixel'
-            findings.error(
-                split,
-                f'{len(same):,} of its pictures are trained on as well: {first}',
-                'take them out of one of both, or let hold_out=0.2 split the training data',
-            )
-        elif total <= _MOST_FILES and (pairs := _copies(own, train)):
-            overlaps = True
-            one, other = pairs[0]
-            findings.warning(
-                split,
-                f'{len(pairs):,} of its files are copies of files that are trained on: {one} is '
-                f'{other}',
-                'remove the copies',
-            )
-    if not overlaps:
-        others = ' and '.join(split for split in datasets if split != 'train')
-        findings.ok('splits', f'{others} and train have no picture in common')
+    findings.warning(
+        'test',
+        f'{same:,} of its {len(own):,} pictures are those of val: where options are chosen by '
+        'val, their accuracy is too high',
+        _own_test(dataset),
+    )
+
+
+def _own_test(dataset: Any) -> str:
+    """How a dataset gets test pictures of its own."""
+    part = next(parts_of(dataset), None)
+    for kind, (what, option) in _OWN_TEST.items():
+        if isinstance(part, kind):
+            or_by = '' if part.takes_held_out else f', or test_dataloader.dataset.{option}'
+            return f'give it pictures of its own: {what}, which --data reads{or_by}'
+    return 'give it pictures of its own, by test_dataloader.dataset'
 
 
 def _infos(dataset: Any) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The classes of a model and of its datasets are the same: filled in, and compared by name."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 from mmengine import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import Dataset
@@ -135,6 +138,9 @@ class CheckClassesHook(Hook):
         """
         train = runner.train_dataloader.dataset
         self._check(runner, train, 'train_dataloader')
+        for doubt, change in doubts(train):
+            message = f'the dataset of train_dataloader: {doubt}; {change}'
+            print_log(message, logger='current', level=logging.WARNING)
         if runner.val_loop is not None:
             validation = runner.val_dataloader.dataset
             self._check(runner, validation, 'val_dataloader')
@@ -211,6 +217,46 @@ def _check_labels(dataset: BaseDataset, number: int, where: str) -> None:
                     f'{where}: label {one} of {data.get("img_path", f"image {index}")} is out '
                     f'of range; there are {number} classes, 0 to {number - 1}'
                 )
+
+
+def doubts(dataset: Any) -> Iterator[tuple[str, str]]:
+    """What a training dataset has that can be trained on, but to no purpose.
+
+    Args:
+        dataset: The dataset, or one that wraps others. Where an image has no class, or several,
+            there is nothing to say.
+
+    Yields:
+        What it is, and what to do about it.
+    """
+    counts = label_counts(dataset)
+    if not counts:
+        return
+    names = names_of(dataset) or tuple(map(str, sorted(counts)))
+    if len(names) == 1:
+        yield (
+            f'all images are of one class, {names[0]}, so that every model is right about all',
+            'give data of several classes: where these are the folders inside of '
+            f'{names[0]}, give that folder itself',
+        )
+    lacking = [name for label, name in enumerate(names) if not counts[label]]
+    if lacking:
+        yield (
+            f'{len(lacking)} of {len(names)} classes have no image: {listed(lacking)}',
+            'add images of them, hold fewer out where hold_out has taken the only one, or take '
+            'them out of `classes`',
+        )
+
+
+def label_counts(dataset: Any) -> Counter[int]:
+    """How many images each class has, behind wrappers; empty where an image has not one class."""
+    labels = [
+        part.get_data_info(i).get('gt_label')
+        for part in parts_of(dataset)
+        for i in range(len(part))
+    ]
+    known = all(isinstance(label, (int, np.integer)) for label in labels)
+    return Counter(map(int, labels)) if known else Counter()
 
 
 def check_test_data(runner: Runner) -> None:

@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gleam_mm.config import RecipeError, recipes
+from gleam_mm.datasets.sources import source_of
 from gleam_mm.doctor import examine, runtime, schedule
 from gleam_mm.doctor.findings import Findings
 from gleam_mm.doctor.schedule import HIGHEST_RATES
+from gleam_mm.engine import launch
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / 'gleam_mm' / 'weights' / 'vit-mini.safetensors'
@@ -64,7 +66,8 @@ def test_a_training_that_is_as_it_should_be(birds):
     assert cfg.to_dict() == before
     assert told(findings, 'ok', 'train', '16 images of 2 classes, 8 of each')
     assert told(findings, 'ok', 'train', '16 pictures read')
-    assert told(findings, 'ok', 'splits', 'val and test and train have no picture in common')
+    assert told(findings, 'ok', 'splits', 'no picture of val or test is trained on')
+    assert told(findings, 'ok', 'splits', 'val and test have no picture in common')
     assert told(findings, 'ok', 'weights', 'every weight of the backbone is there')
     assert told(findings, 'ok', 'images', 'normalised by half, as the weights expect')
     assert told(findings, 'ok', 'method', 'GLEAM: 38,016 parameters')
@@ -162,7 +165,7 @@ def test_weights_that_are_not_there_and_data_that_are_not(birds):
     findings = examine(cfg)
     assert told(findings, 'error', 'classes', 'nowhere/train is no folder')
     assert told(findings, 'error', 'weights', 'are not there', 'gleam-mm fetch-weights vit-b')
-    assert told(findings, 'ok', 'images', 'what the weights expect is not recorded')
+    assert told(findings, 'warning', 'images', 'by the preset vit-b', 'normalize=half')
     assert told(findings, 'ok', 'memory', 'a step of 4 images')
 
 
@@ -181,6 +184,38 @@ def test_random_backbones_normalisation_and_pooling(birds):
     findings = examine(cfg)
     assert told(findings, 'warning', 'backbone', 'its weights are random')
     assert told(findings, 'error', 'step', 'add a neck that pools')
+
+
+def test_a_test_by_the_pictures_of_val(birds, tmp_path):
+    change = {'test_dataloader.dataset.data_prefix': 'val'}
+    findings = examine(birds('vit-mini_linear_folder', options=change), pictures=1)
+    assert told(findings, 'warning', 'test', '6 of its 6 pictures are those of val', 'prefix=test')
+    (tmp_path / 'birds/test/wren/0.png').write_bytes(
+        (tmp_path / 'birds/val/wren/0.png').read_bytes()
+    )
+    findings = examine(birds('vit-mini_linear_folder'), pictures=1)
+    assert told(findings, 'warning', 'test', '1 of its 4 pictures are those of val')
+
+    files = sorted((tmp_path / 'birds' / 'train').rglob('*.png'))
+    with (tmp_path / 'birds.csv').open('w', newline='') as out:
+        csv.writer(out).writerows([('path', 'class'), *((f, f.parent.name) for f in files)])
+    options = {'test_dataloader.dataset.data_prefix': 'test'}  # which a table does not look at
+    cfg = recipes.load('vit-mini_linear_csv', options)
+    launch.use_source(cfg, source_of('birds.csv'), options)
+    findings = examine(cfg, pictures=1)
+    (found,) = (finding for finding in findings if finding.topic == 'test' and finding.change)
+    assert 'are those of val' in found.text
+    assert found.change.endswith('lines with test in a column split, which --data reads')
+
+
+def test_trainings_to_no_purpose(birds, tmp_path):
+    (tmp_path / 'birds').rename(tmp_path / 'all')
+    (tmp_path / 'birds').mkdir()
+    for split in ('train', 'val', 'test'):
+        (tmp_path / 'birds' / split).mkdir()
+        (tmp_path / 'birds' / split / 'birds').symlink_to(tmp_path / 'all' / split)
+    findings = examine(birds('vit-mini_linear_folder'), pictures=1)
+    assert told(findings, 'warning', 'train', 'all images are of one class, birds', 'that folder')
 
 
 def test_classes_of_other_data(birds, tmp_path):

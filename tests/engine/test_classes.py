@@ -1,5 +1,6 @@
 """The head gets as many outputs as the dataset has classes."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from mmengine import Config
 from mmengine.dataset import BaseDataset
 
 from gleam_mm.engine import CheckClassesHook, fill_num_classes
+from gleam_mm.engine import classes as classes_module
 from gleam_mm.engine.classes import fill_classes
 from gleam_mm.registry import DATASETS, scope_of
 
@@ -60,6 +62,31 @@ def test_mismatch_stops_the_run(phase, make_classifier):
         getattr(CheckClassesHook(), f'before_{phase}')(runner)
     runner.model = make_classifier(num_classes=3)
     getattr(CheckClassesHook(), f'before_{phase}')(runner)
+
+
+@pytest.mark.parametrize(
+    ('classes', 'labels', 'told'),
+    [
+        (['images'], [0, 0], 'all images are of one class, images, .*give that folder'),
+        (['cat', 'dog'], [1], '1 of 2 classes have no image: cat; .*hold_out'),
+        (['x'], [[0], []], ''),  # several classes an image
+        (['cat', 'dog'], [0, 1], ''),
+    ],
+)
+def test_a_training_to_no_purpose_is_told(classes, labels, told, make_classifier, monkeypatch):
+    dataset = BaseDataset(metainfo=dict(classes=classes), lazy_init=True)
+    dataset.data_list = [dict(img_path='x.png', gt_label=label) for label in labels]
+    dataset.data_bytes, dataset._fully_initialized, dataset.serialize_data = [], True, False
+    runner = SimpleNamespace(
+        model=make_classifier(num_classes=len(classes)),
+        val_loop=None,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+    )
+    lines = []
+    monkeypatch.setattr(classes_module, 'print_log', lambda line, **_: lines.append(line))
+    CheckClassesHook().before_train(runner)
+    assert len(lines) == bool(told)
+    assert re.search(told, ' '.join(lines))
 
 
 def test_validation_classes_are_compared_before_training(make_classifier):
