@@ -16,7 +16,7 @@ from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError, classes_of_meta
 from gleam_mm.config.scopes import with_scopes
 from gleam_mm.datasets import UnreadableImageError
-from gleam_mm.engine import schedule
+from gleam_mm.engine import data, schedule
 from gleam_mm.engine.calibrate_hook import CalibrateHook
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, Names
@@ -146,12 +146,14 @@ class PETLRunner(Runner):
     ) -> None:
         """Resumes a training.
 
-        As in MMEngine, but that settings of the optimizer and of the schedule are the config's:
-        :func:`~gleam_mm.engine.schedule.resume_optimizer`.
+        As in MMEngine, but that settings of the optimizer and of the schedule are the config's,
+        see :func:`~gleam_mm.engine.schedule.resume_optimizer`, and that data of another place are
+        told. :class:`~gleam_mm.engine.CheckClassesHook` refuses other classes.
 
         Raises:
             CheckpointError: The file holds weights only, such as an adapter or a best checkpoint;
                 or it does not fit what the config asks for.
+            ValueError: The training dataset has other classes.
         """
         asked, drawn = self._randomness_cfg.get('seed'), self.seed
         try:
@@ -171,6 +173,7 @@ class PETLRunner(Runner):
         sampler: Any = getattr(self.train_dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == drawn:
             sampler.seed = self.seed
+        data.tell_other_data(self)
         if resume_optimizer:
             schedule.resume_optimizer(self, self._loaded, filename)
 
@@ -195,10 +198,13 @@ class PETLRunner(Runner):
         """Writes the config to the work directory, unless that would replace a training's config.
 
         MMPretrain's own functions and tools take it as it is. Every run's config is also in
-        ``vis_data`` of its own log folder.
+        ``vis_data`` of its own log folder. That of a training which is resumed is written once
+        nothing has refused to go on, see :meth:`call_hook`.
         """
-        if self._train_loop is None:
-            return
+        if self._train_loop is not None and not self._resume:
+            self._write_config()
+
+    def _write_config(self) -> None:
         own: Config = vars(self)['cfg']
         self.cfg = with_scopes(own)
         try:
@@ -230,6 +236,8 @@ class PETLRunner(Runner):
         if fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter'):
             self._running = True
         super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train' and self._resume:
+            self._write_config()
 
     def _maybe_compile(self, target: str) -> None:
         """Compiles what the config's ``compile`` says: the frozen backbone with its method.
