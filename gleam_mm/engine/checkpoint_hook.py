@@ -17,6 +17,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
+from gleam_mm.engine.data import TRAINING_DATA, places_of
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.metrics import is_number, plain_metrics
 from gleam_mm.engine.resume import LAST
@@ -84,6 +85,8 @@ class AdapterCheckpointHook(CheckpointHook):
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             runner.message_hub.update_info(EPOCH_LENGTH, len(loop.dataloader))
+        places = places_of(runner.train_dataloader.dataset)
+        runner.message_hub.update_info(TRAINING_DATA, places)
         parameters = dict(unwrapped(runner.model).named_parameters())
         for name, gradient in self._gradients.items():
             parameters[name].grad = gradient.to(parameters[name].device)

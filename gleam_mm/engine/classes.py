@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import Dataset
 
-from gleam_mm.checkpoint import CheckpointError, classes_of
+from gleam_mm.checkpoint import CheckpointError, classes_of, classes_of_meta
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.datasets import CustomDataset
 from gleam_mm.engine.dist import unwrapped
@@ -130,6 +130,13 @@ class CheckClassesHook(Hook):
 
     priority = 'VERY_HIGH'
     _labels_fit: Any = None  # the dataset whose labels were checked last: not at every epoch
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compares the training dataset with the classes of a checkpoint that is resumed."""
+        if runner._resume:
+            ours = classes_of_meta(checkpoint.get('meta'))
+            dataset = runner.train_dataloader.dataset
+            compare_classes(ours, dataset, 'the checkpoint', 'train_dataloader')
 
     def before_train(self, runner: Runner) -> None:
         """Compares the head with the training dataset, and that with the validation dataset.

@@ -5,19 +5,23 @@ import random
 import signal
 import traceback
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine import Config
 from runs import (
     EPOCHS,
     ITERATIONS,
     VARIANTS,
     WITHIN,
     Moments,
+    Pictures,
     assert_same,
     build_variant,
     final_state,
+    to_sample,
 )
 
 from gleam_mm.engine import find_resumable
@@ -245,7 +249,39 @@ def test_another_length_of_epochs_is_refused_within_one(make_runner, tmp_path):
         resume(make_runner, tmp_path / 'run/iter_3.pth', loader=dict(batch_size=2))
 
 
+def test_other_classes_are_refused(finished, make_runner):
+    swapped = Pictures(metainfo=dict(classes=('bright', 'dark')), serialize_data=False)
+    adapter = (finished / 'adapter.safetensors').read_bytes()
+    with pytest.raises(UserError, match="than the checkpoint: class 0 is 'bright', and 'dark'"):
+        resume(make_runner, finished / 'epoch_2.pth', loader=dict(dataset=swapped))
+    assert (finished / 'adapter.safetensors').read_bytes() == adapter
+
+
+def test_a_config_is_replaced_once_the_resume_is_accepted(finished, make_runner, tmp_path):
+    def config_of(text, **options):
+        (tmp_path / 'mine.py').write_text(text)
+        cfg = Config.fromfile(tmp_path / 'mine.py')
+        with suppress(UserError):
+            resume(make_runner, finished / 'epoch_2.pth', cfg=cfg, **options)
+        return Config.fromfile(finished / 'mine.py').rank
+
+    assert config_of('rank = 8') == 8
+    assert config_of('rank = 4', randomness=dict(seed=3)) == 8
+    assert config_of('rank = 4') == 4
+
+
 # Resuming with other settings
+
+
+def test_other_places_of_data_are_told(finished, make_runner, monkeypatch):
+    told = []
+    monkeypatch.setattr('mmengine.logging.MMLogger.warning', lambda _, text: told.append(text))
+    moved = Pictures(data_root='elsewhere', pipeline=[to_sample], serialize_data=False)
+    for loader in ({}, dict(dataset=moved)):
+        resume(make_runner, finished / 'epoch_2.pth', loader=loader)
+    (text,) = (text for text in told if 'other data' in text)
+    assert 'train_dataloader.dataset: data_prefix ' in text
+    assert text.endswith('; data_root None -> elsewhere')
 
 
 def rates(runner):
