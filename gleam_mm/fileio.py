@@ -35,6 +35,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def require_new(path: str | Path) -> None:
+    """Refuses to replace a file, for tools whose output has a name that the user gives.
+
+    Args:
+        path: What is to be written.
+
+    Raises:
+        FileExistsError: There is something of this name; a link that leads nowhere counts as well.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(f'{path} exists already: name another file to write, or remove it')
+
+
 def remove_unfinished(folder: str | Path) -> list[Path]:
     """Removes what killed processes had begun to write in a folder.
 

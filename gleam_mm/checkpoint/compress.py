@@ -8,6 +8,7 @@ from torch import Tensor
 from gleam_mm.checkpoint.adapter import read_adapter, save_adapter
 from gleam_mm.checkpoint.files import CheckpointError
 from gleam_mm.checkpoint.packing import forms_of
+from gleam_mm.fileio import require_new
 
 FORMS = ('8', '4', '2', '1', 'fp16')
 
@@ -22,7 +23,7 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
 
     Args:
         path: The adapter file.
-        out: The file to write; replaced if it exists.
+        out: The file to write.
         form: One of :data:`FORMS`: so many bits for a number of a matrix, or half precision for all
             numbers.
 
@@ -30,9 +31,11 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
         How many matrices have few bits, or how many tensors half precision, that had not.
 
     Raises:
+        FileExistsError: ``out`` exists.
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged or no adapter file, or nothing in it can be compressed.
     """
+    require_new(out)
     tensors, metadata = read_adapter(path)
     packed = metadata.get('packed') or {}
     kept = packed.keys() | {f'{name}_scales' for name in packed}

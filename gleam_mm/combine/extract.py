@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, classes_of, read_state_dict
 from gleam_mm.combine import lowrank
+from gleam_mm.fileio import require_new
 from gleam_mm.inference.saving import save_classifier
 from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.models import PETLClassifier, build_model
@@ -94,6 +95,7 @@ def extract(
             has the largest of the ranks that it takes.
 
     Raises:
+        FileExistsError: ``out`` exists.
         FileNotFoundError: A file does not exist.
         CheckpointError: The checkpoint does not belong to the config.
         ValueError: Not one of ``rank`` and ``energy`` is given, or it is out of range.
@@ -104,6 +106,7 @@ def extract(
         raise ValueError(f'rank={rank}: give a rank of at least 1')
     if energy is not None and not 0 < energy < 1:
         raise ValueError(f'energy={energy}: give a share between 0 and 1')
+    require_new(out)
     tuned = full_model(cfg, full)
     weights = tuned.backbone.state_dict()
     classes = getattr(tuned.head, 'num_classes', None)

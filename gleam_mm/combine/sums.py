@@ -15,6 +15,7 @@ from gleam_mm.combine import arithmetic, lowrank
 from gleam_mm.combine.files import Trained, each_part, is_head, parts, read, require_alike
 from gleam_mm.combine.lowrank import Product
 from gleam_mm.combine.origins import is_opposite, origins
+from gleam_mm.fileio import require_new
 from gleam_mm.models.description import versions
 
 HOWS = ('mean', 'product', 'ties', 'dare', 'metric', 'negate')
@@ -90,12 +91,14 @@ def combine(
         cfg: The config of the trainings, where the files do not say their model.
 
     Raises:
+        FileExistsError: ``out`` exists.
         FileNotFoundError: A file, or the weights of the backbone where they are needed, do not
             exist.
         CheckpointError: Files are damaged, or do not go together.
         MergeError: ``'negate'`` of what changes no weights.
         ValueError: Arguments do not fit each other.
     """
+    require_new(out)
     trained = [read(path) for path in files]
     density = _checked(trained, how, weights, rank, density, metric)
     require_alike(trained, (lambda part, _: part) if how in _FACTORS else _loose)

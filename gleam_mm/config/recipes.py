@@ -23,7 +23,7 @@ from gleam_mm.config import keys
 from gleam_mm.config.image_size import fill_image_size
 from gleam_mm.config.scopes import without_scopes
 from gleam_mm.config.settings import check_settings
-from gleam_mm.fileio import write_bytes
+from gleam_mm.fileio import require_new, write_bytes
 from gleam_mm.messages import hint_at
 from gleam_mm.shell import command
 
@@ -231,14 +231,14 @@ def export(name: str, file: str | Path) -> Path:
         The path of the file.
 
     Raises:
-        RecipeError: The recipe is unknown, or the file exists or does not end in ``.py``.
+        FileExistsError: The file exists.
+        RecipeError: The recipe is unknown, or the file does not end in ``.py``.
     """
     recipe = parse(name)
     file = Path(file).expanduser().absolute()
     if file.suffix != '.py':
         raise RecipeError(f'{file}: a config file ends in .py')
-    if os.path.lexists(file):  # a link that leads nowhere as well
-        raise RecipeError(f'{file} exists already: name another file, or remove it')
+    require_new(file)
     text = f'{bases_text(name, file.parent)}\nmodel = dict(petl=_base_.method)\n'
     write_bytes(file, f'# The recipe {recipe}.\n{text}'.encode())
     return file

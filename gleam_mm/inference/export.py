@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from gleam_mm.fileio import require_new
 from gleam_mm.inference.predictor import Predictor
 from gleam_mm.petl import MergeError, PETLMethod
 
@@ -95,11 +96,13 @@ def export(
 
     Raises:
         ExportError: The model cannot be exported, or gives other outputs then. Nothing is written.
+        FileExistsError: ``out`` exists.
         ImportError: Packages are missing: ``pip install 'gleam-mm[export]'``.
         ValueError: ``out`` has another ending.
     """
     out = Path(out)
     _check_ending(out)
+    require_new(out)
     predictor = Predictor(adapter, weights, 'cpu', config)
     preparation = predictor.preparation
     model = Exportable(predictor.model, preparation.preprocessor, preparation.gives_bgr)

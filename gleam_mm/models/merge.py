@@ -17,7 +17,7 @@ from gleam_mm.config.keys import TEST_KEYS
 from gleam_mm.datasets import CustomDataset, ImageList
 from gleam_mm.datasets.held_out import shares
 from gleam_mm.datasets.images import SUFFIXES
-from gleam_mm.fileio import write_bytes
+from gleam_mm.fileio import require_new, write_bytes
 from gleam_mm.layouts import OwnClassifier
 from gleam_mm.models import PETLClassifier, load_model
 from gleam_mm.registry import DATASETS, SCOPE, registered, scope_of
@@ -45,6 +45,7 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
         The paths of the checkpoint and of the config.
 
     Raises:
+        FileExistsError: The checkpoint or the config to write exists.
         FileNotFoundError: The checkpoint, or the weights of the backbone, do not exist.
         CheckpointError: The checkpoint does not fit the config.
         MergeError: The method cannot be merged exactly.
@@ -53,6 +54,9 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
     out = Path(out)
     if out.suffix != '.pth':
         raise ValueError(f'{out}: the merged checkpoint is a .pth file, as MMPretrain reads it')
+    written = out, out.with_suffix('.py')
+    for file in written:
+        require_new(file)
     model = load_model(cfg, checkpoint)
     model.petl.merge()
     cfg = copy.deepcopy(cfg)
@@ -62,9 +66,9 @@ def merge_checkpoint(cfg: Config, checkpoint: str | Path, out: str | Path) -> tu
 
     buffer = io.BytesIO()
     torch.save({'state_dict': state_dict, 'meta': _meta(checkpoint)}, buffer)
-    write_bytes(out, buffer.getvalue())
-    write_bytes(out.with_suffix('.py'), config.pretty_text.encode())
-    return out, out.with_suffix('.py')
+    for file, data in zip(written, (buffer.getvalue(), config.pretty_text.encode()), strict=True):
+        write_bytes(file, data)
+    return written
 
 
 def _meta(checkpoint: str | Path) -> dict[str, Any]:

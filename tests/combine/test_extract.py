@@ -122,6 +122,8 @@ def test_what_does_not_belong_together(base, tuned, tmp_path):
     with pytest.raises(CheckpointError, match='does not have the weights of the backbone'):
         extract(file, base, out, rank=1)
     assert not out.exists()
+    with pytest.raises(FileExistsError, match=r'full\.pth exists already'):
+        extract(file, base, file, rank=1)
 
 
 def test_norms_learn_beside_biases(vit):

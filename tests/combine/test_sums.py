@@ -53,7 +53,7 @@ def test_weights_by_a_validation_metric(trained, out):
     files = [trained(petl, seed, metrics=m)[0] for seed, m in enumerate(told)]
     assert combine(files, out, 'metric', power=2).weights == [0.9, 0.1]
     with pytest.raises(CheckpointError, match='no validation metric loss; it has accuracy/top1'):
-        combine(files, out, 'metric', metric='loss')
+        combine(files, out.with_name('loss.safetensors'), 'metric', metric='loss')
 
 
 @pytest.mark.parametrize('init', ['uniform', 'pissa'])
@@ -67,8 +67,9 @@ def test_products_add_what_the_matrices_do(trained, out, init):
         close(got[name], 0.5 * ours[name] - 2 * theirs[name])
     assert torch.equal(model.head.fc.weight, first.head.fc.weight)
 
-    made = combine([a, b], out, 'product', rank=2)
-    got = update(load_model(checkpoint=out))
+    cut = out.with_name('cut.safetensors')
+    made = combine([a, b], cut, 'product', rank=2)
+    got = update(load_model(checkpoint=cut))
     kept = whole = 0.0
     for name in (QKV, FC2):
         mean = (ours[name] + theirs[name]) / 2
@@ -96,8 +97,9 @@ def test_ties_and_dare_of_low_rank_updates(trained, out):
     got, ours, theirs = update(load_model(checkpoint=out)), update(first), update(second)
     expected = merge_utils.ties([ours[QKV], theirs[QKV]], torch.ones(2), 0.3)
     close(got[QKV], expected)
-    combine([a, b], out, 'dare', density=1.0, rank=4)  # nothing is dropped, and 2 + 2 hold it all
-    close(update(load_model(checkpoint=out))[FC2], (ours[FC2] + theirs[FC2]) / 2)
+    dare = out.with_name('dare.safetensors')
+    combine([a, b], dare, 'dare', density=1.0, rank=4)  # nothing is dropped, and 2 + 2 hold it all
+    close(update(load_model(checkpoint=dare))[FC2], (ours[FC2] + theirs[FC2]) / 2)
 
 
 def test_task_vectors_start_where_the_method_does(trained, out):
@@ -177,6 +179,15 @@ def test_what_does_not_go_together_is_refused(trained, out, config_for, tmp_path
     assert not out.exists()
 
 
+def test_no_file_is_replaced(trained, tmp_path):
+    (a, _), (b, _) = trained(LORA), trained(LORA, seed=2)
+    data = a.read_bytes()
+    for write in (lambda: combine([b, b], a), lambda: compress(a, a, '8')):
+        with pytest.raises(FileExistsError, match=f'{a} exists already: name another file'):
+            write()
+    assert a.read_bytes() == data
+
+
 def test_the_head_of_one_task_is_kept(trained, out):
     (a, _), (b, second) = trained(LORA), trained(LORA, seed=2, classes='vwxyz')
     combine([a, b], out, 'product', weights=[1.0, 1.0], head=b)
@@ -196,12 +207,13 @@ def test_checkpoints_of_a_run_and_packed_files(trained, out, tmp_path):
 
     packed = tmp_path / 'packed.safetensors'
     compress(a, packed, '8')
-    combine([packed, packed], out)
-    close(read_adapter(out)[0]['head.fc.weight'], read_adapter(packed)[0]['head.fc.weight'])
+    twice = tmp_path / 'twice.safetensors'
+    combine([packed, packed], twice)
+    close(read_adapter(twice)[0]['head.fc.weight'], read_adapter(packed)[0]['head.fc.weight'])
     bits = trained({**LORA, 'bits': 4}, 1)[0], trained({**LORA, 'bits': 4}, 2)[0]
     with pytest.raises(CheckpointError, match='matrices of few bits'):
-        combine(bits, out)
-    combine(bits, out, 'product')
-    got = update(load_model(checkpoint=out))
+        combine(bits, tmp_path / 'bits.safetensors')
+    combine(bits, tmp_path / 'bits.safetensors', 'product')
+    got = update(load_model(checkpoint=tmp_path / 'bits.safetensors'))
     halves = [update(load_model(checkpoint=file))[QKV] for file in bits]
     close(got[QKV], (halves[0] + halves[1]) / 2)

@@ -179,7 +179,7 @@ def test_exports_inside_a_checkout_have_relative_bases(tmp_path, monkeypatch):
 
 def test_export_overwrites_nothing(elsewhere):
     (elsewhere / 'mine.py').write_text('precious = 1\n')
-    with pytest.raises(RecipeError, match='exists already'):
+    with pytest.raises(FileExistsError, match='exists already'):
         recipes.export('vit-b_lora_vtab-cifar', 'mine.py')
     with pytest.raises(RecipeError, match=r'\.py'):
         recipes.export('vit-b_lora_vtab-cifar', 'mine.txt')
@@ -188,7 +188,7 @@ def test_export_overwrites_nothing(elsewhere):
 
 def test_export_follows_no_link(elsewhere):
     (elsewhere / 'mine.py').symlink_to(elsewhere / 'outside' / 'theirs.py')  # leads nowhere
-    with pytest.raises(RecipeError, match='exists already'):
+    with pytest.raises(FileExistsError, match='exists already'):
         recipes.export('vit-b_lora_vtab-cifar', 'mine.py')
     assert (elsewhere / 'mine.py').is_symlink()
     assert not (elsewhere / 'outside').exists()

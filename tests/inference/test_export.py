@@ -139,6 +139,12 @@ def test_other_endings(tmp_path):
         export('a.safetensors', tmp_path / 'x.tflite')
 
 
+def test_no_file_is_replaced(tmp_path):
+    (tmp_path / 'x.pt').write_bytes(b'precious')
+    with pytest.raises(FileExistsError, match=r'x\.pt exists already'):
+        export('a.safetensors', tmp_path / 'x.pt')
+
+
 def test_the_file_tells_what_it_takes(saved_adapter, tmp_path):
     """An adapter, its export, and the same prediction of a picture prepared by hand."""
     onnxruntime = pytest.importorskip('onnxruntime')

@@ -157,6 +157,9 @@ def test_mistakes(trained, tmp_path):
         merge_checkpoint(cfg, adapter, tmp_path / 'merged.onnx')
     with pytest.raises(CheckpointError, match=r'backbone\.pth: no checkpoint of a training'):
         merge_checkpoint(cfg, tmp_path / 'backbone.pth', tmp_path / 'merged.pth')
+    (tmp_path / 'mine.py').write_text('precious = 1')
+    with pytest.raises(FileExistsError, match=r'mine\.py exists already'):  # and not the config
+        merge_checkpoint(cfg, adapter, tmp_path / 'mine.pth')
     cfg.model.petl.rank = 5
     with pytest.raises(CheckpointError, match=r'adapter\.safetensors: .*has the shape'):
         merge_checkpoint(cfg, adapter, tmp_path / 'merged.pth')

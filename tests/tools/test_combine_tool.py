@@ -39,7 +39,8 @@ def test_a_product_is_written_and_measured(call, config, adapters, tmp_path):
     assert rank == 'rank 4'
     assert read_adapter(out)[1]['method']['rank'] == 4
 
-    done = call('combine.py', out, a, b, '--how', 'product', '--rank', '1')
+    cut = tmp_path / 'cut.safetensors'
+    done = call('combine.py', cut, a, b, '--how', 'product', '--rank', '1')
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1].startswith('rank 1, energy 0.')
 
@@ -51,6 +52,7 @@ def test_mistakes_are_named(call, adapters):
         (['a.safetensors', adapters[0]], 'give two files or more'),
         (['a.safetensors', *adapters, '--how', 'negate'], 'how=negate takes one file'),
         (['a.safetensors', 'x', 'y'], 'no such file'),
+        ([*adapters, 'x'], '1.safetensors exists already: name another file to write, or'),
         (['a.safetensors', *adapters, '--rank', '2'], 'rank=2: products are cut'),
     ):
         done = call('combine.py', *words)
