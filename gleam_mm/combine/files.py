@@ -132,12 +132,6 @@ def require_alike(files: Sequence[Trained], loose: Callable[[dict, str], dict]) 
     for other in files[1:]:
         theirs = other.metadata
         between = f'{other.path} and {first.path}'
-        pair = [m.get('backbone_fingerprint') for m in (theirs, ours)]
-        if pair[0] != pair[1]:
-            raise CheckpointError(
-                f'{between} were trained on different backbones, with the fingerprints {pair[0]} '
-                f'and {pair[1]}'
-            )
         if theirs.get('model') != ours.get('model'):
             raise CheckpointError(
                 f'{between}: the models differ, {theirs.get("model")} and {ours.get("model")}'
@@ -150,3 +144,10 @@ def require_alike(files: Sequence[Trained], loose: Callable[[dict, str], dict]) 
         if differing := description.differences(*described):
             told = '; '.join(f'{d.key} is {d.theirs!r} and {d.ours!r}' for d in differing)
             raise CheckpointError(f'{between}: {told}')
+        # Last, for a method that trains other parameters leaves others frozen.
+        pair = [m.get('backbone_fingerprint') for m in (theirs, ours)]
+        if pair[0] != pair[1]:
+            raise CheckpointError(
+                f'{between} were trained on different backbones, with the fingerprints {pair[0]} '
+                f'and {pair[1]}'
+            )

@@ -125,16 +125,17 @@ class Adapted:
                 "dict(type='Pretrained', checkpoint=..., prefix=...)"
             )
         theirs, described = unpack(state_dict[FINGERPRINT])
+        # First, for a method that trains other parameters leaves others frozen.
+        if differing := description.differences(described, self.description):
+            raise CheckpointError(
+                f'{"; ".join(map(str, differing))}: use the config that the checkpoint was trained '
+                'with'
+            )
         if theirs != (ours := self.backbone_fingerprint()):
             raise CheckpointError(
                 f'this checkpoint was trained on a backbone with the fingerprint {theirs}, but '
                 f'the backbone of this model has {ours}: use the config and the backbone weights '
                 'that the checkpoint was trained with'
-            )
-        if differing := description.differences(described, self.description):
-            raise CheckpointError(
-                f'{"; ".join(map(str, differing))}: use the config that the checkpoint was trained '
-                'with'
             )
         own = self.state_dict()
         given = without_scales(state_dict, own)

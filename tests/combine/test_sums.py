@@ -159,6 +159,8 @@ def test_what_does_not_go_together_is_refused(trained, out, config_for, tmp_path
         combine([a, other], out)
     with pytest.raises(CheckpointError, match=r'model\.petl\.sites'):
         combine([a, trained({**LORA, 'sites': ['qkv']})[0]], out, 'product')
+    with pytest.raises(CheckpointError, match=r"model\.petl\.type is 'BitFit' and 'LoRA'"):
+        combine([a, trained(dict(type='BitFit'))[0]], out)  # which leaves other weights frozen
     with pytest.raises(CheckpointError, match=r'different classes.*--head'):
         combine([a, trained(LORA, classes='vwxyz')[0]], out, 'product')
     with pytest.raises(CheckpointError, match='has no LoRA'):

@@ -41,6 +41,14 @@ def test_a_difference_is_named_with_both_values(options, key, theirs, ours):
         model.load_state_dict(state)
 
 
+def test_another_method_is_told_before_other_frozen_weights():
+    state = build(petl_module=dict(type='BitFit')).state_dict()  # which trains biases
+    with pytest.raises(
+        CheckpointError, match=r"petl\.type is 'BitFit' in the checkpoint but 'LoRA'"
+    ):
+        build(petl_module=dict(type='LoRA', rank=2)).load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     'options',
     [
