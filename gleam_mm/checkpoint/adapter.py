@@ -18,7 +18,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import packing, schema
-from gleam_mm.checkpoint.files import CheckpointError, require_file, resolve_path
+from gleam_mm.checkpoint.files import ZIP, CheckpointError, require_file, resolve_path
 from gleam_mm.checkpoint.fingerprint import fingerprint
 from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT, pack
 from gleam_mm.fileio import write_bytes
@@ -156,6 +156,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         document = header.get(_METADATA)
         metadata = None if document is None else json.loads(document)
     except (SafetensorError, ValueError, RecursionError) as error:
+        if _begins(path, ZIP):
+            misnamed = path.suffix == '.safetensors'
+            advice = 'call it .pth' if misnamed else f'give the {ADAPTER} that lies beside it'
+            raise CheckpointError(
+                f'{path}: a checkpoint as torch.save writes it, no safetensors file: {advice}'
+            ) from error
         raise CheckpointError(
             f'{path}: damaged, cut short or no safetensors file ({error}). Copy or download it '
             'again, or use another checkpoint'
@@ -176,6 +182,11 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         return packing.unpack(tensors, metadata.get('packed') or {}), metadata
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from error
+
+
+def _begins(path: Path, start: bytes) -> bool:
+    with path.open('rb') as file:
+        return file.read(len(start)) == start
 
 
 def to_plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEME = 'gleam_mm://'  # a file inside the installed package
+ZIP = b'PK'  # how the files of torch.save begin, since torch 1.6
 
 
 class CheckpointError(RuntimeError):

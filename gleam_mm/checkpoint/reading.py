@@ -19,6 +19,7 @@ from torch import Tensor
 from gleam_mm.checkpoint.adapter import as_state_dict, read_safetensors
 from gleam_mm.checkpoint.files import (
     SCHEME,
+    ZIP,
     CheckpointError,
     kind,
     require_file,
@@ -26,7 +27,7 @@ from gleam_mm.checkpoint.files import (
 )
 from gleam_mm.messages import listed
 
-_ZIP, _PICKLE = b'PK', b'\x80'  # how torch.save's files begin, and since torch 1.6, and before
+_PICKLE = b'\x80'  # how torch.save's files began before they were archives
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -132,13 +133,13 @@ def _load(path: Path, map_location: Any = 'cpu') -> Any:
     require_file(path)
     with path.open('rb') as file:
         start = file.read(2)
-    if not start.startswith((_ZIP, _PICKLE)):
+    if not start.startswith((ZIP, _PICKLE)):
         raise CheckpointError(
             f'{path}: no checkpoint. Expected a file made by torch.save or a .safetensors file; '
             'a download may have saved a web page or a Git LFS pointer instead'
         )
     try:
-        if start == _ZIP:
+        if start == ZIP:
             _check_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:

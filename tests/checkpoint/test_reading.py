@@ -113,6 +113,16 @@ def test_damaged_safetensors(weights, keep, tmp_path):
             read(path)
 
 
+@pytest.mark.parametrize(
+    ('name', 'advice'),
+    [('epoch_1.pth', r'give the adapter\.safetensors'), ('x.safetensors', r'call it \.pth')],
+)
+def test_a_checkpoint_is_told_from_a_damaged_adapter(name, advice, weights, tmp_path):
+    torch.save({'state_dict': weights}, tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf'{name}: a checkpoint as torch\.save .*: {advice}'):
+        read_adapter(tmp_path / name)
+
+
 @pytest.mark.parametrize('read', [read_state_dict, load_from_local])
 @pytest.mark.parametrize('kind', ['zip', 'old', 'pickle'])
 def test_code_in_a_pickle_is_refused(kind, read, tmp_path):
