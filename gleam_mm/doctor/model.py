@@ -8,14 +8,12 @@ import timm
 import torch
 from mmengine.config import Config
 
-from gleam_mm.checkpoint.pretrained import SOURCES
 from gleam_mm.config import recipes
 from gleam_mm.config.statistics import pretrained_statistics
 from gleam_mm.doctor.findings import Findings
 from gleam_mm.engine import checks
 from gleam_mm.models import PETLClassifier, build_model, params
 from gleam_mm.models.parts import is_pretrained
-from gleam_mm.shell import command
 
 _CLASSES = 100
 """Of a head whose number of classes the data do not tell, so that the rest can be examined."""
@@ -44,7 +42,7 @@ def check(cfg: Config, findings: Findings) -> PETLClassifier | None:
     if head.get('num_classes', 0) is None:
         head['num_classes'] = _CLASSES
     model = None
-    with findings.listening('model'), findings.gathered('weights', _fetch(cfg)):
+    with findings.listening('model'), findings.gathered('weights'):
         model = build_model(cfg)
     if model is None:
         model = _without_weights(cfg, findings)
@@ -89,15 +87,6 @@ def _checkpoint(cfg: Config) -> str | None:
         if is_pretrained(part):
             return str(part['checkpoint'])
     return backbone.get('checkpoint_path') or None
-
-
-def _fetch(cfg: Config) -> str:
-    """The command that gets the weights of a recipe, where there is one."""
-    try:
-        backbone = recipes.parse(recipes.name_of(cfg)).backbone
-    except recipes.RecipeError:
-        return ''
-    return command('fetch-weights', backbone) if backbone in SOURCES else ''
 
 
 def _check_statistics(cfg: Config, findings: Findings) -> None:

@@ -93,6 +93,10 @@ def test_swin_is_loaded_at_another_size_of_windows(index, tmp_path):
     assert target(torch.zeros(1, 3, 64, 64))[-1].isfinite().all()
 
 
-def test_missing_pretrained_weights(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'vit\.pth'):
+def test_missing_pretrained_weights(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r'vit\.pth.* are not there; put them there'):
         load_backbone(make_vit(), tmp_path / 'vit.pth')
+    monkeypatch.chdir(tmp_path)
+    path = 'checkpoints/timm-vit-b_in21k.safetensors'  # as the recipes have it
+    with pytest.raises(FileNotFoundError, match=f"{path}: .* 'gleam-mm fetch-weights timm-vit-b'"):
+        load_backbone(make_vit(), path)

@@ -10,7 +10,8 @@ from timm.models import get_pretrained_cfg
 
 from gleam_mm.checkpoint import load_backbone
 from gleam_mm.checkpoint.convert import ConversionError
-from gleam_mm.checkpoint.pretrained import FILE, SOURCES, FetchError, destination, fetch, listing
+from gleam_mm.checkpoint.pretrained import FetchError, fetch, listing
+from gleam_mm.checkpoint.sources import FILE, SOURCES, destination
 from gleam_mm.config import recipes
 from gleam_mm.registry import MODELS
 

@@ -12,7 +12,7 @@ from timm.models import get_pretrained_cfg
 
 from gleam_mm.checkpoint import load_backbone
 from gleam_mm.checkpoint.convert import ConversionError, convert, convert_file
-from gleam_mm.checkpoint.pretrained import SOURCES
+from gleam_mm.checkpoint.sources import SOURCES
 from gleam_mm.config import recipes
 from gleam_mm.config.statistics import pretrained_statistics
 from gleam_mm.layouts import fit_positions
