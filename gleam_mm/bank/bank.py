@@ -17,8 +17,16 @@ from gleam_mm.bank.store import Loaded, Store
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.inference import preprocessing
-from gleam_mm.inference.pictures import Picture, Preparation, tells_numbers, told
+from gleam_mm.inference.pictures import (
+    Picture,
+    Preparation,
+    is_folder,
+    pictures_in,
+    tells_numbers,
+    told,
+)
 from gleam_mm.messages import listed
+from gleam_mm.models import library
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, own_scope
 
@@ -121,6 +129,7 @@ class AdapterBank:
             not built from a file. The message names the file, and both fingerprints.
         RecipeError: There is no such backbone.
         ValueError: A task has no fitting name.
+        ArgumentError: ``adapters`` are files without names.
 
     Examples:
         >>> bank = gleam_mm.AdapterBank('vit-b', adapters={'pets': 'pets.safetensors'})
@@ -154,7 +163,7 @@ class AdapterBank:
         self._adding, self._changing = threading.Lock(), threading.Lock()
         self._preparations: dict[str, Preparation] = {}
         self._store: Store[_Task] = Store(self._load, self.device, device_bytes, host_bytes)
-        for name, path in (adapters or {}).items():
+        for name, path in library.files_by_name(adapters).items():
             self.add(name, path)
 
     @property
@@ -260,20 +269,29 @@ class AdapterBank:
         """Tells the classes of images.
 
         Args:
-            images: A picture, as :class:`gleam_mm.Predictor` takes it, or a list of them.
+            images: A picture, as :class:`gleam_mm.Predictor` takes it, or a list of them; or a
+                folder, whose pictures are found at any depth.
             tasks: The task of each image, or one for all; by default the active one.
-            top_k: How many classes to tell of each image. By default the best one alone.
+            top_k: How many classes to tell of each image, at least one. By default the best one
+                alone.
 
         Returns:
             As of :class:`gleam_mm.Predictor`: a :class:`~gleam_mm.inference.Prediction`; with
             ``top_k`` a list of them, the best first; of a task of several numbers, a list of all.
-            Of a list of images, a list of that.
+            Of a list of images, a list of that; of a folder, a dictionary by the names of the
+            files.
 
         Raises:
             UnknownTaskError: There is no such task, or none is active.
             UnreadableImageError: A picture cannot be read.
-            ValueError: There are not as many tasks as images.
+            FileNotFoundError: The folder has no pictures.
+            ValueError: There are not as many tasks as images, or the shape or the numbers of an
+                array are none of a picture.
+            ArgumentError: ``top_k`` is no such number.
         """
+        if is_folder(images):
+            files = pictures_in(images)  # type: ignore[arg-type]
+            return dict(zip(files, self(files, tasks, top_k), strict=True))
         several = isinstance(images, list | tuple)
         pictures: Sequence[Any] = images if several else [images]  # type: ignore[assignment]
         if tasks is None or isinstance(tasks, str):
@@ -281,13 +299,11 @@ class AdapterBank:
         if len(tasks) != len(pictures):
             raise ValueError(f'{len(tasks)} tasks for {len(pictures)} images: give one an image')
         named = self._tasks  # one state of the bank for all of them
-        prepared = [
-            Prepared(task, task.preparation(picture))
-            for picture, task in zip(
-                pictures, [self._task(name, named) for name in tasks], strict=True
-            )
-        ]
-        found = self.predict(prepared, top_k)
+        pairs = list(zip(pictures, [self._task(name, named) for name in tasks], strict=True))
+        found: list[Any] = []
+        for start in range(0, len(pairs), BATCH):  # a folder's pictures are not all in memory
+            part = [Prepared(task, task.preparation(p)) for p, task in pairs[start : start + BATCH]]
+            found += self.predict(part, top_k)
         return found if several else found[0]
 
     def prepare(self, picture: Picture, task: str | None = None) -> Prepared:

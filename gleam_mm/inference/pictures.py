@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, nn
 
+from gleam_mm.arguments import Positive, check
 from gleam_mm.datasets.images import SUFFIXES, eight_bits, load_image
 from gleam_mm.inference.preprocessing import Pipeline
 from gleam_mm.models.regression_head import RegressionHead
@@ -82,6 +83,11 @@ class Preparation:
         return any(getattr(self.preprocessor, name, False) for name in names)
 
 
+def is_folder(pictures: Any) -> bool:
+    """Whether the path of a folder is given in the place of pictures."""
+    return isinstance(pictures, str | Path) and Path(pictures).is_dir()
+
+
 def pictures_in(folder: str | Path) -> list[str]:
     """The pictures in a folder at any depth, in the order of their names.
 
@@ -101,6 +107,10 @@ def pictures_in(folder: str | Path) -> list[str]:
 def as_rgb(picture: Picture) -> np.ndarray:
     """A picture as an array (H, W, 3) of uint8, RGB.
 
+    Args:
+        picture: The picture. Pixels of an integer type are from 0 to 255, of a floating type from 0
+            to 1: the type decides, and never the numbers.
+
     Raises:
         UnreadableImageError: It cannot be read.
         TypeError: It is none.
@@ -112,6 +122,7 @@ def as_rgb(picture: Picture) -> np.ndarray:
         return np.array(eight_bits(picture).convert('RGB'))
     if isinstance(picture, Tensor):
         tensor = picture.detach().cpu()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor  # NumPy lacks bfloat16
         picture = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
     if not isinstance(picture, np.ndarray):
         raise TypeError(f'{type(picture).__name__} is no picture: give a file, array or PIL image')
@@ -122,15 +133,15 @@ def as_rgb(picture: Picture) -> np.ndarray:
         )
     if not array.size:
         raise ValueError(f'a picture of shape {picture.shape} has no pixels')
-    if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
-            raise ValueError(
-                f'a picture with numbers from {array.min():g} to {array.max():g}: give whole ones '
-                'from 0 to 255, or others from 0 to 1, without normalising them'
-            )
-        array = (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise ValueError(f'a picture of {array.dtype}: give uint8, or numbers from 0 to 1')
+    kinds = ((np.integer, 255), (np.floating, 1))
+    most = next((most for kind, most in kinds if np.issubdtype(array.dtype, kind)), None)
+    if most is None or not (array.min() >= 0 and array.max() <= most):
+        numbers = '' if most is None else f' with numbers from {array.min():g} to {array.max():g}'
+        raise ValueError(
+            f'a picture of {array.dtype}{numbers}: give integers from 0 to 255, such as uint8, or '
+            'floats from 0 to 1, without normalising them'
+        )
+    array = ((array * 255).round() if most == 1 else array).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
@@ -150,13 +161,17 @@ def told(
     Args:
         scores: Of shape (B, classes), from 0 to 1; or numbers (B, targets).
         names: Names of the classes, or the targets; None for their indices.
-        top_k: How many classes to tell of each picture.
+        top_k: How many classes to tell of each picture, at least one.
         numbers: Whether they are numbers, see :func:`tells_numbers`.
 
     Returns:
         For each picture a list of :class:`Prediction`, of classes the best first; without ``top_k``
         the best class, or where there is one number that, alone.
+
+    Raises:
+        ArgumentError: ``top_k`` is no such number.
     """
+    check(top_k, Positive | None, 'top_k')
     tell = _numbers if numbers else _best_classes
     return tell(scores, names, top_k)
 

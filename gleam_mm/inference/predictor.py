@@ -14,7 +14,14 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets.images import UnreadableImageError
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference import weights as backbone_weights
-from gleam_mm.inference.pictures import Picture, Preparation, pictures_in, tells_numbers, told
+from gleam_mm.inference.pictures import (
+    Picture,
+    Preparation,
+    is_folder,
+    pictures_in,
+    tells_numbers,
+    told,
+)
 from gleam_mm.models import load_model, plain, timm_models
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, scope_of
@@ -41,7 +48,7 @@ class Predictor:
     Raises:
         FileNotFoundError: The adapter is not there, or the backbone's weights are nowhere.
         CheckpointError: The adapter is damaged, describes what is not built from a file, has no
-            preprocessing, or was trained on other weights.
+            preprocessing or no classifier, or was trained on other weights.
 
     Examples:
         >>> pets = gleam_mm.Predictor('pets.safetensors')
@@ -80,9 +87,10 @@ class Predictor:
 
         Args:
             pictures: A picture: its file, the bytes of one, a PIL image, or an array (H, W, 3),
-                (H, W) or a tensor (3, H, W) of RGB, with whole numbers from 0 to 255 or others from
-                0 to 1. Or a list of them. Or a folder, whose pictures are found at any depth.
-            top_k: How many classes to tell of each picture. By default the best one alone.
+                (H, W) or a tensor (3, H, W) of RGB, with integers from 0 to 255 or floats from 0 to
+                1. Or a list of them. Or a folder, whose pictures are found at any depth.
+            top_k: How many classes to tell of each picture, at least one. By default the best one
+                alone.
 
         Returns:
             A :class:`Prediction`; with ``top_k`` a list of them, the best first. Of a list of
@@ -94,8 +102,10 @@ class Predictor:
         Raises:
             UnreadableImageError: A picture cannot be read.
             FileNotFoundError: The folder has no pictures.
+            ValueError: The shape or the numbers of an array are none of a picture.
+            ArgumentError: ``top_k`` is no such number.
         """
-        if isinstance(pictures, str | Path) and Path(pictures).is_dir():
+        if is_folder(pictures):
             files = pictures_in(pictures)
             return dict(zip(files, self._all(files, top_k), strict=True))
         if isinstance(pictures, list | tuple):
@@ -180,7 +190,12 @@ def _plain_model(
             'gleam_mm.load(model, path)'
         )
     try:
-        bare = timm_models.build(described)
+        bare: Any = timm_models.build(described)
+        if not bare.num_classes:
+            raise CheckpointError(
+                f'{described["name"]} was built with num_classes=0, so that it gives features and '
+                'no classes: build it and call gleam_mm.load(model, path)'
+            )
         preprocessor = checked_part('data_preprocessor', metadata.get('data_preprocessor'))
         if not bare.state_dict().keys() <= tensors.keys():
             found = backbone_weights.of_timm(described, adapter, weights)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gleam_mm.fileio import write_bytes
-from gleam_mm.inference.pictures import Prediction, pictures_in
+from gleam_mm.inference.pictures import Prediction, is_folder, pictures_in
 from gleam_mm.output import escape
 
 
@@ -19,7 +19,7 @@ def files_of(pictures: Iterable[str]) -> list[str]:
     """
     files = []
     for name in pictures:
-        files += pictures_in(name) if Path(name).is_dir() else [name]
+        files += pictures_in(name) if is_folder(name) else [name]
     return files
 
 

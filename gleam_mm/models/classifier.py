@@ -89,7 +89,7 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
         if isinstance(petl, list | tuple):
             configs = all(isinstance(method, dict) for method in petl)
             petl = dict(type='Compose', methods=petl) if configs else Compose(petl)
-        taken = library.read(adapters or {})
+        taken = library.read(library.files_by_name(adapters))
         if taken and isinstance(petl, dict):
             petl = library.configured(petl, taken)
         self.description = description.of_parts(

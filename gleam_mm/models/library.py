@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import CheckpointError, read_adapter, require_backbone
+from gleam_mm.messages import shown
 from gleam_mm.models import description
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.parts import checked_part
@@ -18,6 +20,19 @@ from gleam_mm.registry import MODELS, registered
 
 _METHOD = 'petl.'
 _OTHERS = ('head', 'neck')
+
+
+def files_by_name(adapters: Mapping[str, str | Path] | None) -> Mapping[str, str | Path]:
+    """Adapter files as an argument ``adapters`` has them, which may be none.
+
+    Raises:
+        ArgumentError: They have no names.
+    """
+    if adapters is None or isinstance(adapters, Mapping):
+        return adapters or {}
+    raise ArgumentError(
+        f"adapters={shown(adapters)}: give each file a name, {{'pets': 'pets.safetensors'}}"
+    )
 
 
 def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any], TrainedAdapter]]:

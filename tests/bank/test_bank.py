@@ -9,10 +9,12 @@ import pytest
 import timm
 import torch
 from adapters import PREPROCESSOR, build, pictures, write
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 import gleam_mm
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.bank import UnknownTaskError
 from gleam_mm.bank import kind as kind_module
 from gleam_mm.bank import store as store_module
@@ -105,6 +107,22 @@ def test_one_task_is_its_predictor_bit_for_bit(bank, files):
         assert bank(images, tasks=task, top_k=2) == gleam_mm.Predictor(path, device='cpu')(
             images, top_k=2
         )
+
+
+def test_a_folder_of_pictures(bank, files, tmp_path, monkeypatch):
+    monkeypatch.setattr('gleam_mm.bank.bank.BATCH', 2)
+    for name, array in zip('abc', pictures(3), strict=True):
+        Image.fromarray(array).save(tmp_path / f'{name}.png')
+    found = bank(tmp_path, tasks='pets', top_k=2)
+    assert [*found] == [str(tmp_path / f'{name}.png') for name in 'abc']
+    assert found == gleam_mm.Predictor(files['pets'], device='cpu')(tmp_path, top_k=2)
+
+
+def test_arguments_that_are_none(bank, files):
+    with pytest.raises(ArgumentError, match='top_k=0: choose a whole number of at least 1'):
+        bank(pictures(1), tasks='pets', top_k=0)
+    with pytest.raises(ArgumentError, match=r'adapters=\[.*\]: give each file a name'):
+        gleam_mm.AdapterBank(adapters=[files['pets']])
 
 
 def test_one_pass_for_one_kind(bank):

@@ -16,6 +16,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import nn
 
 import gleam_mm
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
@@ -130,16 +131,26 @@ def test_pictures_in_memory_are_as_in_files(trained, folder):
         tensor = torch.from_numpy(np.array(picture.convert('RGB'))).permute(2, 0, 1)
         expected = predictor(folder / file, top_k=2)
         content = (folder / file).read_bytes()
-        for given in (content, picture, array, array / 255, tensor, tensor / 255):
+        for given in (
+            *(content, picture, array, array.astype(np.int64), array / 255, tensor, tensor / 255),
+            (tensor / 255).to(torch.float64),
+        ):
             assert predictor(given, top_k=2) == expected
     for wrong, error, message in (
         (np.zeros((2, 2, 4), np.uint8), ValueError, r'shape \(2, 2, 4\)'),
         (torch.full((3, 2, 2), -1.0), ValueError, 'without normalising them'),
-        (np.zeros((2, 2), np.int64), ValueError, 'a picture of int64'),
+        (np.full((2, 2), 200.0, 'float32'), ValueError, 'of float32 with numbers from 200 to 200'),
+        (np.full((2, 2), 256), ValueError, 'of int64 with numbers from 256 to 256: give integers'),
+        (np.full((2, 2), np.nan), ValueError, 'floats from 0 to 1'),
+        (np.zeros((2, 2), bool), ValueError, 'a picture of bool: give'),
         (7, TypeError, 'int is no picture'),
     ):
         with pytest.raises(error, match=message):
             predictor(wrong)
+    assert predictor(torch.ones(3, 2, 2, dtype=torch.bfloat16)) == predictor(torch.ones(3, 2, 2))
+    for wrong in (0, -1, '2', 1.5, True):
+        with pytest.raises(ArgumentError, match=r'top_k=.*: choose a whole number of at least 1'):
+            predictor(folder / 'cat/a.png', top_k=wrong)
 
 
 def test_a_backbone_that_was_drawn(train):
@@ -301,6 +312,15 @@ def test_a_model_of_timm_needs_its_weights(pets, tmp_path, monkeypatch):
     torch.save({'x': torch.ones(1)}, tmp_path / 'other.pth')
     with pytest.raises(CheckpointError, match=r'pets\.safetensors: '):
         gleam_mm.Predictor(path, weights=tmp_path / 'other.pth')
+
+
+def test_a_model_of_timm_without_a_classifier(tmp_path):
+    name = 'vit_tiny_patch16_224.augreg_in21k'
+    model = timm.create_model(name, img_size=32, num_classes=0, **TIMM_VIT)
+    gleam_mm.attach(model, 'lora')
+    gleam_mm.save(model, tmp_path / 'features.safetensors', options=TIMM_VIT)
+    with pytest.raises(CheckpointError, match=r'features\.safetensors: vit_tiny.* num_classes=0'):
+        gleam_mm.Predictor(tmp_path / 'features.safetensors')
 
 
 def test_squashed_pictures(pets, folder, tmp_path):
