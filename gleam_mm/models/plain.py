@@ -4,10 +4,11 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from gleam_mm.arguments import check
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
@@ -23,6 +24,10 @@ NAME = 'petl'
 """The child of a model that its method is: an optimizer over the model's parameters trains it."""
 
 _CONFIG = '_petl_config'
+_LEARNED = '_petl_learned'
+"""What was to learn before a method was attached: the names of parameters -> whether."""
+
+_Model = TypeVar('_Model', bound=nn.Module)
 
 Method = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
@@ -67,8 +72,9 @@ def attach(
         >>> optimizer = torch.optim.AdamW(trained, lr=1e-3)
     """
     require_free(model)
+    learned = {name: p.requires_grad for name, p in model.named_parameters()}
     config = _config_of(method, options)
-    taken = library.read(adapters or {})
+    taken = library.read(library.files_by_name(adapters))
     if taken:
         config = library.configured(config, taken)
     with own_scope():
@@ -94,20 +100,27 @@ def attach(
         trained.requires_grad_(True)
     setattr(model, NAME, petl)
     setattr(model, _CONFIG, config)
+    setattr(model, _LEARNED, learned)
     return petl
 
 
-def detach(model: nn.Module) -> None:
-    """Takes the method off a model, and lets all of the model's parameters be trained again.
+def detach(model: _Model) -> _Model:
+    """Takes the method off a model, whose parameters learn again as they did before it came.
+
+    Returns:
+        The very same model.
 
     Raises:
         RuntimeError: :func:`attach` has attached none.
         TypeError: ``model`` is none.
     """
     method_of(model).detach()
-    delattr(model, NAME)
-    delattr(model, _CONFIG)
-    model.requires_grad_(True)
+    learned = getattr(model, _LEARNED)
+    for name in (NAME, _CONFIG, _LEARNED):
+        delattr(model, name)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(learned.get(name, parameter.requires_grad))  # or came afterwards
+    return model
 
 
 def save(
@@ -127,7 +140,7 @@ def save(
     Args:
         model: The model.
         path: The ``.safetensors`` file; replaced if it exists.
-        classes: Names of the classes.
+        classes: Names of the classes, none of them twice.
         data_config: How pictures were prepared, in timm's words, where it was not as
             ``timm.data.resolve_model_data_config(model)`` says: ``dict(crop_pct=1.0)``.
         options: Further options that ``timm.create_model`` was called with.
@@ -135,9 +148,11 @@ def save(
     Raises:
         RuntimeError: The model has no method, or the method is merged.
         TypeError: ``model`` is none.
+        ArgumentError: ``classes`` is no list of names, or has one twice.
         ValueError: The number of classes is not that of the classifier, or the file has another
             suffix.
     """
+    check(classes, Sequence[str] | None, 'classes')
     petl = method_of(model)
     if petl.merged:
         raise RuntimeError('the method is merged into the model: call petl.unmerge() before saving')
@@ -224,14 +239,11 @@ def undone_by_errors(model: nn.Module, path: str | Path) -> Iterator[None]:
         CheckpointError: It does not fit. The model is as it was, and what was to learn still is.
     """
     attached = hasattr(model, NAME)
-    before = {name: p.requires_grad for name, p in model.named_parameters()}
     try:
         yield
     except Exception as error:
         if not attached and hasattr(model, NAME):
             detach(model)
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(before[name])
         if not isinstance(error, RuntimeError | ValueError):
             raise
         raise CheckpointError(f'{path}: {" ".join(str(error).split())}') from error

@@ -1,6 +1,7 @@
 """Methods on models of timm, in a loop of the user's own."""
 
 import copy
+import pickle
 
 import pytest
 import timm
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import gleam_mm
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
 from gleam_mm.checkpoint.compress import compress
 from gleam_mm.combine import combine
@@ -118,12 +120,23 @@ def test_detach_gives_the_model_back(images):
     for _, parameter in model.petl.trainable_parameters():
         nn.init.normal_(parameter)
     assert not torch.equal(model(images), outputs)
-    gleam_mm.detach(model)
+    assert gleam_mm.detach(model) is model
     assert model.state_dict().keys() == before.keys()
     assert torch.equal(model(images), outputs)
     assert all(p.requires_grad for p in model.parameters())
     with pytest.raises(RuntimeError, match=r'has no method: call gleam_mm\.attach'):
         gleam_mm.detach(model)
+
+
+@pytest.mark.parametrize(
+    'kept', [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_detach_lets_learn_what_had_learned_before(kept):
+    model = vit()
+    model.blocks[0].requires_grad_(False)
+    before = learning(model)
+    gleam_mm.attach(model, 'lora', rank=2)
+    assert learning(gleam_mm.detach(kept(model))) == before
 
 
 def test_options_go_over_those_of_a_preset():
@@ -157,6 +170,8 @@ def test_attach_refuses():
         gleam_mm.attach(model, ['lora', 'ssf'], rank=2)
     with pytest.raises(TypeError, match='give the config of the method'):
         gleam_mm.attach(model, gleam_mm.petl.LoRA())
+    with pytest.raises(ArgumentError, match=r"adapters=\['a'\]: give each file a name"):
+        gleam_mm.attach(model, dict(type='Arrow'), adapters=['a'])
     with pytest.raises(ValueError, match='no layout supports the backbone Linear'):
         gleam_mm.attach(nn.Linear(2, 2), 'lora')
     with pytest.raises(ValueError, match='is no PETL method'):
@@ -239,6 +254,9 @@ def test_save_refuses(tmp_path):
     petl = gleam_mm.attach(model, 'lora')
     with pytest.raises(ValueError, match='classes has 2 names, but the model has 3 outputs'):
         gleam_mm.save(model, tmp_path / 'a.safetensors', classes=['a', 'b'])
+    for wrong in (['cat', 'cat', 'dog'], 'cat', [1, 2, 3]):
+        with pytest.raises(ArgumentError, match=r'^classes=.* names, at least one and none twice'):
+            gleam_mm.save(model, tmp_path / 'a.safetensors', classes=wrong)
     for name in ('a.pth', 'a', 'a.safetensors.bak'):
         with pytest.raises(ValueError, match=rf'{name}: an adapter is a \.safetensors file'):
             gleam_mm.save(model, tmp_path / name)
