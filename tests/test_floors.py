@@ -19,6 +19,7 @@ FLOORS = (  # from the lowest; the folders and loose files of one floor do not i
         'shapes',
         'interrupts',
         'fileio',
+        'machine',
         'compat',
         'registry',
         'shell',

@@ -16,10 +16,11 @@ from mmengine.config import Config
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
+from gleam_mm.machine import cores
 from gleam_mm.sweep.places import DATABASE, SWEEPS
 from gleam_mm.sweep.plan import FINAL, Job, Sweep
 from gleam_mm.sweep.study import open_study
-from gleam_mm.sweep.supervise import cores, threads
+from gleam_mm.sweep.supervise import threads
 from gleam_mm.version import __version__
 
 PACKAGES = ('torch', 'mmengine', 'mmpretrain')

@@ -1,7 +1,6 @@
 """What all datasets of image files share: errors that say where, and images that may be missing."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from mmengine.logging import print_log
 from gleam_mm.arguments import Natural, check
 from gleam_mm.datasets.held_out import HeldOut
 from gleam_mm.datasets.images import LoadImageFromFile, UnreadableImageError
+from gleam_mm.machine import cores
 from gleam_mm.registry import TRANSFORMS
 
 __all__ = ['ImageFiles', 'warn']
@@ -61,7 +61,7 @@ class ImageFiles(HeldOut):
         for sample in samples:
             first.setdefault(sample['img_path'], sample)
         paths = list(first)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             reasons = pool.map(lambda s: loader.error_of(self._with_picture(s)), first.values())
             errors = {path: why for path, why in zip(paths, reasons, strict=True) if why}
         if not errors:

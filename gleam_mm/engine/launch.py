@@ -31,6 +31,7 @@ from gleam_mm.engine.classes import check_test_data, classes_in, fill_classes
 from gleam_mm.engine.dist import init_dist
 from gleam_mm.engine.resume import LAST, find_resumable
 from gleam_mm.engine.runner import PETLRunner
+from gleam_mm.machine import cores
 from gleam_mm.registry import (
     DATASETS,
     HOOKS,
@@ -154,6 +155,9 @@ def set_dataloader_defaults(
 ) -> None:
     """Gives dataloaders what MMPretrain's tools give them, unless the config says otherwise.
 
+    Of the workers that a config asks for, each needs a core: there are no more than this process
+    may use.
+
     Args:
         cfg: The whole config; changed in place.
         pin_memory: False switches pinned memory off even where the config has it.
@@ -163,6 +167,8 @@ def set_dataloader_defaults(
         dataloader = cfg.get(name)
         if dataloader is None:
             continue
+        if 'num_workers' in dataloader:
+            dataloader.num_workers = min(dataloader.num_workers, cores())
         cfg[name] = ConfigDict(
             pin_memory=torch.cuda.is_available(),
             persistent_workers=dataloader.get('num_workers', 0) > 0,

@@ -12,6 +12,7 @@ from gleam_mm.datasets.fewshot import FGVC_TASKS, IMAGE_FOLDERS
 from gleam_mm.datasets.images import eight_bits, reason_of
 from gleam_mm.datasets.lists import ImageListError, read_list
 from gleam_mm.fileio import UNFINISHED_PREFIX, remove_unfinished, write_bytes
+from gleam_mm.machine import cores
 from gleam_mm.prepare.manifest import (
     NAME,
     PUBLISHED_LISTS,
@@ -61,7 +62,7 @@ def build(plan: Plan, root: Path, workers: int | None = None, progress: Progress
     placed: dict[tuple[str, str], str] = {}  # folder and source's name -> path in lists
     twins: dict[str, Path] = {}  # source's name -> the file that has it first
     counts: dict[str, int] = {}
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         for name, split in plan.lists.items():
             inside = plan.folders[name]
             images = folder / plan.base / inside

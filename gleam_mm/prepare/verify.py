@@ -32,6 +32,7 @@ from gleam_mm.datasets.images import UnreadableImageError, load_image
 from gleam_mm.datasets.lists import ImageListError, Line, parse_line, raw_lines
 from gleam_mm.datasets.vtab import FOLDER as VTAB_FOLDER
 from gleam_mm.datasets.vtab import SPLIT_SIZES, SPLITS, VTAB_TASKS, vtab_task
+from gleam_mm.machine import cores
 from gleam_mm.prepare.manifest import read_manifest
 
 __all__ = ['ListReport', 'find_layouts', 'verify']
@@ -127,7 +128,7 @@ def verify(
         root: The folder that holds the tasks' folders.
         tasks: Names of tasks; all by default.
         decode: Whether to decode every image, in parallel.
-        workers: Processes that decode; all cores by default.
+        workers: Processes that decode; by default one for each core that there is for this one.
         any_size: Whether lists may be shorter or longer than the published ones.
 
     Yields:
@@ -147,7 +148,7 @@ def verify(
 def _decoders(workers: int | None) -> ProcessPoolExecutor:
     """Processes that decode images. Forked ones start at once; nothing here runs threads."""
     context = multiprocessing.get_context('fork' if os.name == 'posix' else 'spawn')
-    return ProcessPoolExecutor(workers or os.cpu_count(), context, initializer=_ignore_interrupts)
+    return ProcessPoolExecutor(workers or cores(), context, initializer=_ignore_interrupts)
 
 
 def _vtab_lists(task: str, root: Path) -> list[_List]:

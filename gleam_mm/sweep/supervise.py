@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.errors import UserError
+from gleam_mm.machine import cores
 from gleam_mm.output.escape import rich_markup, terminal
 from gleam_mm.output.tables import clock
 from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell
@@ -90,12 +91,6 @@ def run(
     if left and all(process.broken for process in processes):
         raise UserError(f'all workers have ended too early; see {processes[0].log}')
     return cells
-
-
-def cores() -> int:
-    """How many cores this process may use; where the system does not tell, all that there are."""
-    known = hasattr(os, 'sched_getaffinity')
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def threads(workers: int) -> int:

@@ -173,6 +173,15 @@ default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=1, save_best=
 """
 
 
+@pytest.mark.parametrize(('cores', 'workers'), [(2, 2), (64, 4)])
+def test_a_worker_of_a_data_loader_has_a_core(cores, workers, monkeypatch):
+    monkeypatch.setattr(launch, 'cores', lambda: cores)
+    cfg = Config(dict(train_dataloader=dict(num_workers=4), val_dataloader=dict(batch_size=1)))
+    launch.set_dataloader_defaults(cfg)
+    assert cfg.train_dataloader.num_workers == workers
+    assert 'num_workers' not in cfg.val_dataloader
+
+
 def test_a_new_style_config_trains_with_what_replaces_mmengines_classes(tmp_path, monkeypatch):
     """It names MMEngine's classes, not ours: with ``--amp`` on a CPU, and MMEngine's own hook."""
     monkeypatch.setattr('gleam_mm.engine.amp.get_device', lambda: 'cpu')
