@@ -1,10 +1,15 @@
 """What a config must not ask for, looked at before anything is built."""
 
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from mmengine.config import Config
+from mmengine.registry import Registry
 
 from gleam_mm.engine.dist import is_sharded
 from gleam_mm.messages import hint_at
-from gleam_mm.registry import OPTIMIZERS
+from gleam_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 _NO_STRATEGIES = (
     "MMEngine's strategies neither write adapters nor resume a training where it stopped; take "
@@ -91,12 +96,18 @@ def check_head(cfg: Config) -> None:
 
 
 def check_optimizer(cfg: Config) -> None:
-    """Refuses an optimizer that there is not, of which MMEngine says that None is not callable.
+    """Refuses an optimizer that there is not, and options that it or its wrapper does not have.
+
+    MMEngine says that None is not callable of the former, and of the latter nothing before the
+    model is built.
 
     Raises:
-        ValueError: ``optim_wrapper.optimizer.type`` is unknown; the message names the nearest.
+        ValueError: ``optim_wrapper.optimizer.type`` or an option is unknown; the message names the
+            nearest.
     """
-    kind = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('type')
+    wrapper = cfg.get('optim_wrapper') or {}
+    optimizer = wrapper.get('optimizer') or {}
+    kind = optimizer.get('type')
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
         known, registry = set(), OPTIMIZERS
         while registry is not None:
@@ -106,6 +117,30 @@ def check_optimizer(cfg: Config) -> None:
             f'optim_wrapper.optimizer.type={kind!r}: there is no such optimizer'
             f'{hint_at(kind, known)}'
         )
+    _check_options(optimizer, OPTIMIZERS, 'optim_wrapper.optimizer')
+    if 'constructor' not in wrapper:  # which may take out options of its own
+        named = {'type': 'OptimWrapper', **wrapper}
+        _check_options(named, OPTIM_WRAPPERS, 'optim_wrapper', {'optimizer', 'paramwise_cfg'})
+
+
+def _check_options(
+    config: Mapping[str, Any], registry: Registry, key: str, others: Iterable[str] = ()
+) -> None:
+    """Refuses options that a class does not have; a class that takes any is not asked."""
+    kind = config.get('type')
+    component = registry.get(kind) if isinstance(kind, str) else kind
+    if not inspect.isclass(component):
+        return
+    parameters = inspect.signature(component).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = {*parameters, *others} - {'params'}
+    for name in config:
+        if name not in known and name not in ('type', '_scope_'):
+            raise ValueError(
+                f'{key}.{name}: {component.__name__} has no such option{hint_at(name, known)}; it '
+                f'has {", ".join(sorted(known))}'
+            )
 
 
 def check_strategy(cfg: Config) -> None:

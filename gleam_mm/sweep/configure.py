@@ -174,6 +174,7 @@ def check(sweep: Sweep) -> None:
             for job in jobs[:1]:
                 cfg, splits = training.make_config(sweep, job)
                 checks.check_schedule(cfg)
+                checks.check_optimizer(cfg)
                 if method == first.method:
                     _open_lists(cfg, splits)
     cfg, splits = training.make_config(sweep, first)

@@ -197,6 +197,16 @@ def test_what_would_make_every_training_fail_is_found_before(place):
             options={**OPTIONS, 'train_dataloader.dataset.data_root': 'nowhere'},
         )
     )
+    _, misspelt = make_sweep(
+        settings(
+            backbone='tiny',
+            datasets='vtab-kitti',
+            grid={'optim_wrapper.optimizer.lrr': [1, 2]},
+            options=OPTIONS,
+        )
+    )
+    with pytest.raises(ValueError, match=r"optimizer\.lrr: .* \(did you mean 'lr'\?\)"):
+        configure.check(misspelt)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         configure.check(elsewhere)
     _, without = make_sweep(settings(backbone='tiny', datasets='folder', options={}))
