@@ -8,9 +8,11 @@ from typing import Any
 def closest(name: str, names: Iterable[str], most: int = 1) -> list[str]:
     """Those of some names that are the most alike to another one, the nearest first.
 
-    A single one has to be rather alike; of several, the reader chooses.
+    A single one has to be rather alike; of several, the reader chooses. Capitals count for nothing.
     """
-    return difflib.get_close_matches(name, list(names), most, cutoff=0.6 if most == 1 else 0.4)
+    spelt = {known.lower(): known for known in names}
+    cutoff = 0.6 if most == 1 else 0.4
+    return [spelt[near] for near in difflib.get_close_matches(name.lower(), spelt, most, cutoff)]
 
 
 def hint_at(name: str, known: Iterable[str], most: int = 1) -> str:

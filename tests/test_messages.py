@@ -6,6 +6,7 @@ def test_near_names_are_hinted_at():
     assert hint_at('rnak', known) == " (did you mean 'rank'?)"
     assert hint_at('rnak', known, 3) == " (did you mean 'rank' or 'ranks'?)"
     assert hint_at('xyz', known) == ''
+    assert hint_at('Lora', ('LoRA', 'LoReFT')) == " (did you mean 'LoRA'?)"
 
 
 def test_long_lists_and_values_are_cut_short():

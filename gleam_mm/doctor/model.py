@@ -12,6 +12,7 @@ from gleam_mm.config import recipes
 from gleam_mm.config.statistics import pretrained_statistics
 from gleam_mm.doctor.findings import Findings
 from gleam_mm.engine import checks
+from gleam_mm.errors import describe
 from gleam_mm.models import PETLClassifier, build_model, params
 from gleam_mm.models.parts import is_pretrained
 
@@ -73,7 +74,7 @@ def _without_weights(cfg: Config, findings: Findings) -> PETLClassifier | None:
         try:
             return build_model(cfg)
         except Exception as error:
-            text = ' '.join(str(error).split())
+            text = ' '.join(describe(error).split())
             if text != told:
                 findings.error('model', text)
     return None

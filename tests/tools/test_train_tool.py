@@ -264,7 +264,7 @@ def test_mistakes_take_one_line_and_exit_with_2(call, config, tmp_path):
         ([config, '--cfg-options', 'load_from=lost.pth'], ['lost.pth']),
         ([config, '--cfg-options', 'model.head.num_classes=7'], ['num_classes', '7', '10']),
         ([config, '--cfg-options', 'train_dataloader.dataset.task=digit'], ['digit']),
-        ([config, '--cfg-options', 'model.petl.type=GLEEM'], ['GLEEM']),
+        ([config, '--cfg-options', 'model.petl.type=Gleem'], ["type='Gleem'", "'GLEAM'"]),
     ):
         done = call('train.py', *arguments)
         assert done.code == 2, arguments
