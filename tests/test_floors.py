@@ -21,6 +21,7 @@ FLOORS = (  # from the lowest; the folders and loose files of one floor do not i
         'fileio',
         'machine',
         'compat',
+        'devices',
         'registry',
         'shell',
     ),

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
 from gleam_mm import errors
 from gleam_mm.analysis import attention, cam, figures, homogeneity, routing
 from gleam_mm.analysis.pictures import load_pictures
 from gleam_mm.analysis.subjects import AnalysisError, Subject, load_subject
+from gleam_mm.devices import usable
 from gleam_mm.output import escape, tables
 from gleam_mm.output.figures import save
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
         for option in ('max_images', 'batch_size'):
             if (value := getattr(args, option, None)) is not None and value < 1:
                 raise ValueError(f'--{option.replace("_", "-")} {value}: choose at least 1')
-        torch.zeros(1, device=args.device)  # a device that is not there fails now
+        usable(args.device)
         subjects = [
             load_subject(text, args.cfg_options, args.data, args.device) for text in args.subjects
         ]

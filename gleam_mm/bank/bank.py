@@ -16,6 +16,7 @@ from gleam_mm.bank.kind import Kind
 from gleam_mm.bank.store import Loaded, Store
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
 from gleam_mm.config import recipes
+from gleam_mm.devices import usable
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference.pictures import (
     Picture,
@@ -147,9 +148,7 @@ class AdapterBank:
         device_bytes: int | None = None,
         host_bytes: int | None = None,
     ) -> None:
-        if device is None:
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        self.device = torch.device(device)
+        self.device = usable(device)
         self._weights = weights
         self._backbone: Backbone | None = None
         if backbone is not None:

@@ -95,11 +95,20 @@ def set_work_dir(cfg: Config, work_dir: str | None, name: str | None = None) -> 
         cfg: The whole config; changed in place.
         work_dir: The folder that the user names, or None.
         name: What the run is called; by default the config's name.
+
+    Raises:
+        NotADirectoryError: It is a file, or would lie below one.
     """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / (name or Path(cfg.filename).stem))
+    folder = Path(cfg.work_dir)
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise NotADirectoryError(
+                f'{path} is a file: name a folder to write to (--work-dir, work_dir=)'
+            )
 
 
 def set_training_dir(

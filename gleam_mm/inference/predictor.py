@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import CheckpointError, read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.datasets.images import UnreadableImageError
+from gleam_mm.devices import usable
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference import weights as backbone_weights
 from gleam_mm.inference.pictures import (
@@ -63,6 +64,7 @@ class Predictor:
         device: str | torch.device | None = None,
         config: str | Path | Config | None = None,
     ) -> None:
+        device = usable(device)
         tensors, metadata = read_adapter(adapter)
         cfg = recipes.load(config) if isinstance(config, str | Path) else config
         if 'model' in metadata:
@@ -75,8 +77,6 @@ class Predictor:
             preprocessing.of_adapter(metadata, adapter, cfg), preprocessor
         )
         self.classes: list[str | int] | None = metadata.get('classes')
-        if device is None:
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
         self.model.to(device)
         preprocessor.to(device)
         self.model.eval()

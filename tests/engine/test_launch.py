@@ -82,6 +82,14 @@ def test_a_random_backbone_that_is_meant_is_the_same_in_every_run():
             {'optim_wrapper.optimizer.type': 'AdamX'},
             r"optimizer.type='AdamX': there is no such optimizer \(did you mean 'Adam\w*'\?",
         ),
+        (
+            {'optim_wrapper.optimizer.lrr': 1.0},
+            r"optimizer\.lrr: AdamW has no such option \(did you mean 'lr'\?\); it has amsgrad, ",
+        ),
+        (
+            {'optim_wrapper.clip_gard': None},
+            r"wrapper\.clip_gard: OptimWrapper has no such option \(did you mean 'clip_grad'\?",
+        ),
         ({'model.head': None}, 'model.head is missing: add dict'),
     ],
 )
@@ -89,6 +97,13 @@ def test_what_is_missing_is_told_before_anything_is_built(options, message):
     cfg = recipes.load('vit-mini_gleam-l_mini-digits', options)
     with pytest.raises(ValueError, match=message):
         build_runner(cfg, 'none')
+
+
+def test_a_work_dir_that_is_a_file_is_told(tmp_path):
+    (tmp_path / 'robin.jpg').touch()
+    for folder in (tmp_path / 'robin.jpg', tmp_path / 'robin.jpg' / 'below'):
+        with pytest.raises(NotADirectoryError, match=r'robin\.jpg is a file: name .*--work-dir'):
+            launch.set_work_dir(Config(), str(folder))
 
 
 def work_dir(folder, named=None, resume=None):

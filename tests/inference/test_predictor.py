@@ -228,6 +228,11 @@ def test_weights_that_moved(trained, folder, tmp_path, monkeypatch):
         gleam_mm.Predictor(path, weights=moved)
 
 
+def test_a_device_that_is_not_there_is_told_by_its_flag():
+    with pytest.raises(ValueError, match=r'gpu: torch cannot compute there \(.*--device'):
+        gleam_mm.Predictor('a.safetensors', device='gpu')
+
+
 @pytest.mark.parametrize(
     ('step', 'message'),
     [
