@@ -49,7 +49,7 @@ def source_of(data: str | Path, hold_out: float = HELD_OUT) -> Source:
 
     Raises:
         FileNotFoundError: There is nothing.
-        ValueError: It is none of these.
+        ValueError: It is none of these, has no training split, or splits that cannot be told.
     """
     path = Path(data).expanduser()
     if str(data).endswith('.tar'):

@@ -113,7 +113,7 @@ def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
     few, many = min(counts.values()), max(counts.values())
     findings.ok(
         split,
-        f'{len(dataset):,} images of {len(counts)} classes, '
+        f'{len(dataset):,} images of {len(counts)} class{"es" if len(counts) > 1 else ""}, '
         + (f'{few:,} to {many:,} of each' if few < many else f'{few:,} of each'),
     )
     if split == 'train':
