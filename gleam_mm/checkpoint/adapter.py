@@ -157,10 +157,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         metadata = None if document is None else json.loads(document)
     except (SafetensorError, ValueError, RecursionError) as error:
         if _begins(path, ZIP):
-            misnamed = path.suffix == '.safetensors'
-            advice = 'call it .pth' if misnamed else f'give the {ADAPTER} that lies beside it'
             raise CheckpointError(
-                f'{path}: a checkpoint as torch.save writes it, no safetensors file: {advice}'
+                f'{path}: a checkpoint as torch.save writes it, no safetensors file: where an '
+                f'adapter is asked for, give the {ADAPTER} beside it; elsewhere call it .pth'
             ) from error
         raise CheckpointError(
             f'{path}: damaged, cut short or no safetensors file ({error}). Copy or download it '

@@ -113,13 +113,10 @@ def test_damaged_safetensors(weights, keep, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize(
-    ('name', 'advice'),
-    [('epoch_1.pth', r'give the adapter\.safetensors'), ('x.safetensors', r'call it \.pth')],
-)
-def test_a_checkpoint_is_told_from_a_damaged_adapter(name, advice, weights, tmp_path):
+@pytest.mark.parametrize('name', ['epoch_1.pth', 'x.safetensors'])
+def test_a_checkpoint_is_told_from_a_damaged_adapter(name, weights, tmp_path):
     torch.save({'state_dict': weights}, tmp_path / name)
-    with pytest.raises(CheckpointError, match=rf'{name}: a checkpoint as torch\.save .*: {advice}'):
+    with pytest.raises(CheckpointError, match=rf'{name}: a checkpoint .* give the adapter\.safe'):
         read_adapter(tmp_path / name)
 
 
