@@ -5,11 +5,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from gleam_mm.checkpoint import sources
 from gleam_mm.checkpoint.files import CheckpointError
 from gleam_mm.checkpoint.reading import read_state_dict
+from gleam_mm.checkpoint.sources import how_to_fetch
 from gleam_mm.messages import listed
-from gleam_mm.shell import command
 
 _WINDOW_INDEX = 'relative_position_index'  # a buffer of attention in windows
 
@@ -34,11 +33,9 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = '') -> No
     try:
         tensors = read_state_dict(path)
     except FileNotFoundError as error:
-        known = sources.loaded_from(path)
-        fetch = f'get them by {command("fetch-weights", known)!r}, ' if known else ''
         raise FileNotFoundError(
-            f"{path}: the backbone's pretrained weights are not there; {fetch}put them there, or "
-            'say where they are with model.backbone.init_cfg.checkpoint'
+            f"{path}: the backbone's pretrained weights are not there; {how_to_fetch(path)}put "
+            'them there, or say where they are with model.backbone.init_cfg.checkpoint'
         ) from error
     if prefix and not prefix.endswith('.'):
         prefix += '.'

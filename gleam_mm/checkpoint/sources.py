@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from gleam_mm.config import recipes
+from gleam_mm.shell import command
 
 FILE = 'model.safetensors'
 
@@ -82,6 +83,11 @@ def destination(backbone: str) -> Path:
     return Path(cfg.model.backbone.init_cfg.checkpoint)
 
 
-def loaded_from(path: str | Path) -> str | None:
-    """The backbone of :data:`SOURCES` whose config loads a file, where there is one."""
-    return next((name for name in SOURCES if destination(name) == Path(path)), None)
+def how_to_fetch(path: str | Path) -> str:
+    """What an advice on missing weights begins with: ``get them by 'gleam-mm ...', or``.
+
+    Args:
+        path: Their file. If no backbone of :data:`SOURCES` loads it, there is nothing to say.
+    """
+    known = next((name for name in SOURCES if destination(name) == Path(path)), None)
+    return f'get them by {command("fetch-weights", known)!r}, or ' if known else ''

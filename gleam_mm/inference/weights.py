@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gleam_mm.checkpoint import SCHEME, resolve_path
+from gleam_mm.checkpoint.sources import how_to_fetch
 from gleam_mm.models import timm_models
 
 WEIGHTS_VARIABLE = 'GLEAM_WEIGHTS'
@@ -50,7 +51,7 @@ def options(
         return {'model.allow_random_backbone': True}
     found = find(weights, None if named is None or named.startswith(SCHEME) else named) or named
     if not resolve_path(found).is_file():
-        raise nowhere(who, str(found))
+        raise nowhere(who, str(found), how_to_fetch(found))
     if str(found) == named:
         return {}
     changed = {'model.backbone.init_cfg.checkpoint': str(found)}
@@ -77,9 +78,9 @@ def of_timm(described: Mapping[str, Any], who: object, weights: str | Path | Non
     return found
 
 
-def nowhere(who: object, what: str) -> FileNotFoundError:
-    """The error that says how to tell where weights are."""
+def nowhere(who: object, what: str, fetching: str = '') -> FileNotFoundError:
+    """The error that says how to tell where weights are, and before that how they are fetched."""
     return FileNotFoundError(
-        f"{who}: the backbone's weights are not there ({what}): say where they are with "
-        f'weights= (--weights), or with {WEIGHTS_VARIABLE}, a file or a folder'
+        f"{who}: the backbone's weights are not there ({what}): {fetching}say where they "
+        f'are with weights= (--weights), or with {WEIGHTS_VARIABLE}, a file or a folder'
     )

@@ -21,6 +21,7 @@ from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.inference import Prediction, preprocessing
+from gleam_mm.inference.weights import options
 from gleam_mm.models import build_model
 from gleam_mm.registry import DATASETS, MODELS
 
@@ -226,6 +227,14 @@ def test_weights_that_moved(trained, folder, tmp_path, monkeypatch):
     torch.save(MODELS.build(copy.deepcopy(CONFIGS['vit'])).state_dict(), moved)
     with pytest.raises(CheckpointError, match=r'adapter\.safetensors: .*fingerprint'):
         gleam_mm.Predictor(path, weights=moved)
+
+
+def test_weights_of_a_recipe_that_are_not_there_can_be_fetched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('GLEAM_WEIGHTS', raising=False)
+    backbone = dict(init_cfg=dict(checkpoint='checkpoints/vit-b_in21k.safetensors'))
+    with pytest.raises(FileNotFoundError, match=r"get them by 'gleam-mm fetch-weights vit-b', or"):
+        options(backbone, 'a.safetensors', None)
 
 
 def test_a_device_that_is_not_there_is_told_by_its_flag():
