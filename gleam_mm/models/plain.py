@@ -1,6 +1,7 @@
 """Methods on models that are no :class:`~gleam_mm.models.PETLClassifier`, for any training loop."""
 
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from gleam_mm.arguments import check
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
-from gleam_mm.messages import shown
+from gleam_mm.messages import listed, shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.parts import checked_part
@@ -140,7 +140,7 @@ def save(
     Args:
         model: The model.
         path: The ``.safetensors`` file; replaced if it exists.
-        classes: Names of the classes, none of them twice.
+        classes: Names of the classes.
         data_config: How pictures were prepared, in timm's words, where it was not as
             ``timm.data.resolve_model_data_config(model)`` says: ``dict(crop_pct=1.0)``.
         options: Further options that ``timm.create_model`` was called with.
@@ -148,23 +148,25 @@ def save(
     Raises:
         RuntimeError: The model has no method, or the method is merged.
         TypeError: ``model`` is none.
-        ArgumentError: ``classes`` is no list of names, or has one twice.
-        ValueError: The number of classes is not that of the classifier, or the file has another
-            suffix.
+        ValueError: ``classes`` is no list of names, or their number is not that of the classifier,
+            or the file has another suffix.
+
+    Warns:
+        UserWarning: The file will not say how to build its model, or a name is that of two classes.
     """
-    check(classes, Sequence[str] | None, 'classes')
+    names = None if classes is None else _names(classes)
     petl = method_of(model)
     if petl.merged:
         raise RuntimeError('the method is merged into the model: call petl.unmerge() before saving')
     outputs = getattr(model, 'num_classes', None)
-    if classes is not None and outputs is not None and len(classes) != outputs:
-        raise ValueError(f'classes has {len(classes)} names, but the model has {outputs} outputs')
+    if names is not None and outputs is not None and len(names) != outputs:
+        raise ValueError(f'classes has {len(names)} names, but the model has {outputs} outputs')
     state = model.state_dict()
     trained = _trained_names(model)
     metadata: dict[str, Any] = {
         'method': getattr(model, _CONFIG),
         'model': None,
-        'classes': None if classes is None else list(classes),
+        'classes': names,
         'backbone_fingerprint': fingerprint(_without(state, trained)),
         'versions': description.versions(),
     }
@@ -181,6 +183,18 @@ def save(
     if packed := packed_matrices(model):
         metadata['packed'] = packed
     save_adapter(path, {name: state[name] for name in state if name in trained}, metadata)
+
+
+def _names(classes: Sequence[str]) -> list[str]:
+    """The names of classes, of which ImageNet's own have some twice."""
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("classes: give the name of each class in a list, such as ['cat', 'dog']")
+    if twice := [name for name, number in Counter(classes).items() if number > 1]:
+        warnings.warn(
+            f'classes has {listed(twice)} more than once: predictions do not tell them apart',
+            stacklevel=3,
+        )
+    return [str(name) for name in classes]
 
 
 def load(model: nn.Module, path: str | Path) -> dict[str, Any]:
