@@ -186,6 +186,7 @@ def test_random_backbones_normalisation_and_pooling(birds):
     assert told(findings, 'error', 'step', 'add a neck that pools')
 
 
+@pytest.mark.slow
 def test_a_test_by_the_pictures_of_val(birds, tmp_path):
     change = {'test_dataloader.dataset.data_prefix': 'val'}
     findings = examine(birds('vit-mini_linear_folder', options=change), pictures=1)

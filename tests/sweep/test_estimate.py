@@ -79,6 +79,7 @@ def test_workers_share_the_work():
     assert wall_seconds([], 4) == 0
 
 
+@pytest.mark.slow
 def test_the_command_knows_what_is_left(place, paced, capsys):
     def told(name, workers=None):
         commands.estimate(argparse.Namespace(sweep=name, name=None, workers=workers))

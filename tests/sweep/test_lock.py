@@ -77,6 +77,7 @@ def train(sweep, phase, folder):
     training.train(sweep, job, folder, 'study', lambda epoch, epochs: None)
 
 
+@pytest.mark.slow
 def test_while_options_are_chosen(opened, sweep, tmp_path):
     train(sweep, SELECT, tmp_path)
     places = ('loading train800', 'loading val200', 'building', 'train_step', 'val_step')

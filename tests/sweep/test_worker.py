@@ -96,6 +96,7 @@ def test_a_whole_sweep(place, tmp_path):
     assert runner.test()['accuracy/top1'] == final[0].accuracy
 
 
+@pytest.mark.slow
 def test_variants(place, tmp_path):
     variants = {
         'lora': Variant('lora', {'optim_wrapper.optimizer.lr': 2e-3}),
@@ -126,7 +127,7 @@ def _with_classes(cfg):
     return cfg
 
 
-@pytest.mark.parametrize('split', ['test', 'train800val200'])
+@pytest.mark.parametrize('split', ['test', pytest.param('train800val200', marks=pytest.mark.slow)])
 def test_a_selection_that_opens_the_test_split_fails(place, monkeypatch, split):
     monkeypatch.setenv('PEEK', split)
     settings = sweep(datasets=('vtab-kitti',), methods=('lora', 'linear'), seeds=(0,))

@@ -76,6 +76,7 @@ def test_mistakes_take_one_line_and_exit_with_2(call, arguments, told):
     assert 'Traceback' not in done.err
 
 
+@pytest.mark.slow
 def test_the_papers_table(call):
     done = call('params.py', '--table1')
     assert done.code == 0
