@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from gleam_mm.engine.classes import (
     compare_classes,
     doubts,
     fill_classes,
-    label_counts,
     names_of,
     parts_of,
 )
@@ -95,17 +95,16 @@ def _check_split(
     """Examines a split, and returns one of its samples."""
     where, outputs = f'{split}_dataloader', (cfg.model.get('head') or {}).get('num_classes')
     with findings.gathered(split):
-        check_dataset(dataset, outputs, where)
+        counts = check_dataset(dataset, outputs, where)
         if train is not None and train is not dataset:
             compare_classes(names_of(train), dataset, TRAINED, where)
-        _tell_classes(split, dataset, findings)
+        _tell_classes(split, dataset, counts, findings)
         return _check_pictures(cfg, split, dataset, findings, pictures)
     return None
 
 
-def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
+def _tell_classes(split: str, dataset: Any, counts: Counter[int], findings: Findings) -> None:
     """Tells how many images there are, in all and of each class."""
-    counts = label_counts(dataset)
     if not counts:
         findings.ok(split, f'{len(dataset):,} images')
         return
@@ -117,7 +116,7 @@ def _tell_classes(split: str, dataset: Any, findings: Findings) -> None:
         + (f'{few:,} to {many:,} of each' if few < many else f'{few:,} of each'),
     )
     if split == 'train':
-        for doubt, change in doubts(dataset):
+        for doubt, change in doubts(names, counts):
             findings.warning(split, doubt, change)
     if split == 'train' and many > _UNEVEN * few:
         rarest = min(counts, key=counts.__getitem__)

@@ -144,8 +144,8 @@ class CheckClassesHook(Hook):
         The validation dataset is compared now, so that a mistake does not cost an epoch.
         """
         train = runner.train_dataloader.dataset
-        self._check(runner, train, 'train_dataloader')
-        for doubt, change in doubts(train):
+        counts = self._check(runner, train, 'train_dataloader')
+        for doubt, change in doubts(names_of(train), counts):
             message = f'the dataset of train_dataloader: {doubt}; {change}'
             print_log(message, logger='current', level=logging.WARNING)
         if runner.val_loop is not None:
@@ -169,10 +169,12 @@ class CheckClassesHook(Hook):
             ours = getattr(runner, 'trained_classes', None)
             compare_classes(ours, dataset, 'the checkpoint', 'test_dataloader')
 
-    def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> None:
+    def _check(self, runner: Runner, dataset: BaseDataset, where: str) -> Counter[int]:
         outputs = outputs_of(unwrapped(runner.model))
-        check_dataset(dataset, outputs, where, labels=self._labels_fit != (dataset, outputs))
+        unseen = self._labels_fit != (dataset, outputs)
+        counts = check_dataset(dataset, outputs, where, labels=unseen)
         self._labels_fit = dataset, outputs
+        return counts
 
 
 def outputs_of(model: Any) -> int | None:
@@ -180,7 +182,9 @@ def outputs_of(model: Any) -> int | None:
     return getattr(getattr(model, 'head', None), 'num_classes', None)
 
 
-def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = True) -> None:
+def check_dataset(
+    dataset: Any, outputs: int | None, where: str, labels: bool = True
+) -> Counter[int]:
     """Compares a dataset with the head.
 
     Args:
@@ -188,6 +192,10 @@ def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = 
         outputs: How many classes the head tells, where it tells classes.
         where: The key of its dataloader, for messages.
         labels: Whether each label is looked at as well.
+
+    Returns:
+        How many images each class has; empty where that was not looked at, or an image has not one
+        class.
 
     Raises:
         ValueError: It has no images, other classes than the head, or a label that is none of them.
@@ -207,39 +215,43 @@ def check_dataset(dataset: Any, outputs: int | None, where: str, labels: bool = 
             f'{len(classes)} classes ({listed(classes)}): {advice}'
         )
     number = outputs or len(classes or ())
-    if number and labels:
-        for part in parts_of(dataset):
-            _check_labels(part, number, where)
+    if not (number and labels):
+        return Counter()
+    found = [_checked_labels(part, number, where) for part in parts_of(dataset)]
+    return sum(found, Counter()) if all(found) else Counter()
 
 
-def _check_labels(dataset: BaseDataset, number: int, where: str) -> None:
+def _checked_labels(dataset: BaseDataset, number: int, where: str) -> Counter[int]:
+    counts: Counter[int] = Counter()
     for index in range(len(dataset)):
         data = dataset.get_data_info(index)
         label = data.get('gt_label')
         if not isinstance(label, (int, np.integer, list, tuple, np.ndarray)):
-            return  # no labels, or of a kind that is not known
+            return Counter()  # no labels, or of a kind that is not known
         for one in np.ravel(label):  # of several labels each
             if not 0 <= one < number:
                 raise ValueError(
                     f'{where}: label {one} of {data.get("img_path", f"image {index}")} is out '
                     f'of range; there are {number} classes, 0 to {number - 1}'
                 )
+        if isinstance(label, (int, np.integer)):
+            counts[int(label)] += 1
+    return counts if counts.total() == len(dataset) else Counter()
 
 
-def doubts(dataset: Any) -> Iterator[tuple[str, str]]:
+def doubts(names: Names | None, counts: Counter[int]) -> Iterator[tuple[str, str]]:
     """What a training dataset has that can be trained on, but to no purpose.
 
     Args:
-        dataset: The dataset, or one that wraps others. Where an image has no class, or several,
-            there is nothing to say.
+        names: Its classes, where they have names.
+        counts: How many images each has, of :func:`check_dataset`. Of none there is nothing to say.
 
     Yields:
         What it is, and what to do about it.
     """
-    counts = label_counts(dataset)
     if not counts:
         return
-    names = names_of(dataset) or tuple(map(str, sorted(counts)))
+    names = names or tuple(map(str, sorted(counts)))
     if len(names) == 1:
         yield (
             f'all images are of one class, {names[0]}, so that every model is right about all',
@@ -253,17 +265,6 @@ def doubts(dataset: Any) -> Iterator[tuple[str, str]]:
             'add images of them, hold fewer out where hold_out has taken the only one, or take '
             'them out of `classes`',
         )
-
-
-def label_counts(dataset: Any) -> Counter[int]:
-    """How many images each class has, behind wrappers; empty where an image has not one class."""
-    labels = [
-        part.get_data_info(i).get('gt_label')
-        for part in parts_of(dataset)
-        for i in range(len(part))
-    ]
-    known = all(isinstance(label, (int, np.integer)) for label in labels)
-    return Counter(map(int, labels)) if known else Counter()
 
 
 def check_test_data(runner: Runner) -> None:
