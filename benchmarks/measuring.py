@@ -18,6 +18,7 @@ from contenders import CLASSES
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from gleam_mm.models.cuda_graphs import use_cuda_graphs
 from gleam_mm.petl import PETLMethod
 
 DTYPES = {'float32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -33,6 +34,7 @@ class Turns:
         training: Whether a turn is a step of AdamW, or else an evaluation.
         dtype: A key of :data:`DTYPES`.
         channels_last: Whether images and the weights of convolutions are in this format.
+        cuda_graph: Whether the passes of a step are recorded and replayed.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Turns:
         training: bool,
         dtype: str = 'float32',
         channels_last: bool = False,
+        cuda_graph: bool = False,
     ) -> None:
         layout = torch.channels_last if channels_last else torch.preserve_format
         self.model = model.to(images.device, memory_format=layout).train(training)
@@ -54,6 +57,9 @@ class Turns:
             for module in model.modules():
                 if isinstance(module, PETLMethod):
                     module.fold_constants()
+        self.cuda_graph = cuda_graph
+        if cuda_graph:
+            use_cuda_graphs(self.model)
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
         scaled = training and self.dtype is torch.float16 and images.is_cuda
         self.scaler = torch.amp.GradScaler(images.device.type, enabled=scaled)
@@ -87,6 +93,8 @@ class Turns:
 
     def _transient(self) -> int:
         if self.images.is_cuda:
+            if self.cuda_graph:  # what a graph needs is reserved when it is recorded
+                use_cuda_graphs(self.model)
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             self.turn()

@@ -10,6 +10,7 @@ alone. Methods that merge cost nothing at evaluation once they are merged; what 
     python benchmarks/step.py --backbones vit-b --batches 4 --only gleam-l 'lora, every Linear'
     python benchmarks/step.py --device cuda               # ViT-B and Swin-B, float32, bf16, fp16
     python benchmarks/step.py --device cuda --backbones vit-b --only gleam-l --profile
+    python benchmarks/step.py --device cuda --modes training --cuda-graph
 
 Tables go to --out: step.csv, of which what is there already is not measured again, step.md and
 step.svg. With --profile, profile.md instead, which says where the time goes.
@@ -61,13 +62,19 @@ class Setting:
     batch: int
     dtype: str
     channels_last: bool = False
+    cuda_graph: bool = False
 
     def __str__(self) -> str:
-        layout = ', channels last' if self.channels_last else ''
         return (
-            f'{self.backbone} at {self.image_size}, {self.mode}, batch {self.batch}, '
-            f'{self.dtype}{layout}, {self.device}'
+            f'{self.backbone} at {self.image_size}, {self.mode}, batch {self.batch}, {self.way}, '
+            f'{self.device}'
         )
+
+    @property
+    def way(self) -> str:
+        """How it is computed."""
+        layout = ', channels last' if self.channels_last else ''
+        return f'{self.dtype}{layout}{", a CUDA graph" if self.cuda_graph else ""}'
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
     for library in limits:
         share_frozen({n: m for n, m in models.items() if CONTENDERS[n].origin == library})
     images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
-    training = setting.mode == TRAINING
-    entries = {
-        name: Turns(model, images, training, setting.dtype, setting.channels_last)
-        for name, model in models.items()
-    }
+    entries = {name: entry(model, images, setting) for name, model in models.items()}
     started, counted = time.monotonic(), []
     peaks: dict[str, int] = {}
     for taken in in_turn(entries):
@@ -164,19 +167,25 @@ def built(name: str, backbone: str, image_size: int, device: str) -> nn.Module:
     return CONTENDERS[name].build(BACKBONES[backbone], image_size).to(device)
 
 
+def entry(model: nn.Module, images: torch.Tensor, setting: Setting) -> Turns:
+    """What takes turns with others in a setting."""
+    training = setting.mode == TRAINING
+    ways = setting.dtype, setting.channels_last, setting.cuda_graph and training
+    return Turns(model, images, training, *ways)
+
+
 def profile(setting: Setting, names: Sequence[str]) -> str:
     """Where the time of one turn of each contender goes, as Markdown."""
     parts = []
     for name in names:
         model = built(name, setting.backbone, setting.image_size, setting.device)
         images = torch.randn(setting.batch, 3, *[setting.image_size] * 2).to(setting.device)
-        training = setting.mode == TRAINING
-        entry = Turns(model, images, training, setting.dtype, setting.channels_last)
+        turns = entry(model, images, setting)
         for _ in range(3):
-            entry.turn()
+            turns.turn()
         body = [
             (f'`{operation}`', f'{share:.1%}', f'{calls:,}')
-            for operation, share, calls in profiled(entry, rows=15)
+            for operation, share, calls in profiled(turns, rows=15)
         ]
         head = ('operation', 'share of the time', 'calls')
         table = tables.pipes(head, body, left=head[:1])
@@ -228,7 +237,7 @@ def markdown(results: dict[Setting, list[Row]]) -> str:
         for setting in settings:
             what = f'batch {setting.batch}'
             if setting.device == 'cuda':
-                what += f', {setting.dtype}{", channels last" if setting.channels_last else ""}'
+                what += f', {setting.way}'
                 head += [f'{what}: images/s', 'GB']
             head += [f'{what}: time', 'quartiles', 'memory']
         body = []
@@ -285,7 +294,7 @@ def draw(results: dict[Setting, list[Row]], path: Path) -> list[Path]:
                         figures.ACCENT if row.contender.startswith('gleam') else figures.SOFT
                         for row in rows
                     ],
-                    label=f'batch {setting.batch}, {setting.dtype}',
+                    label=f'batch {setting.batch}, {setting.way}',
                 )
             ax.set_xlabel(f'{what}, by the limit')
         left.set_yticks(list(places.values()), [escape.figure(name) for name in names])
@@ -319,7 +328,16 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
         args.backbones or defaults['backbones'],
     ):
         found.append(
-            Setting(args.device, backbone, args.image_size, mode, batch, dtype, args.channels_last)
+            Setting(
+                args.device,
+                backbone,
+                args.image_size,
+                mode,
+                batch,
+                dtype,
+                args.channels_last,
+                args.cuda_graph,
+            )
         )
     return found
 
@@ -375,6 +393,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--dtypes', nargs='+', choices=DTYPES, help='float32; on a card bf16 and fp16 as well'
     )
     parser.add_argument('--channels-last', action='store_true')
+    parser.add_argument(
+        '--cuda-graph', action='store_true', help='record the passes of a step and replay them'
+    )
     parser.add_argument('--image-size', type=int, default=224)
     parser.add_argument(
         '--only', nargs='+', choices=CONTENDERS, help='contenders beside the limits'
@@ -409,7 +430,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write(results, args.out / 'step.csv')
     if missing:
         names = ', '.join(dict.fromkeys(setting.backbone for setting in missing))
-        note(args.out, f'step of {names} on {args.device}', args.device)
+        way = ', CUDA graphs' if args.cuda_graph else ''
+        note(args.out, f'step of {names} on {args.device}{way}', args.device)
     write_bytes(args.out / 'step.md', markdown(results).encode())
     for path in draw(results, args.out / 'step'):
         print(f'wrote {path}')

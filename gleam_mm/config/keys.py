@@ -14,8 +14,8 @@ from gleam_mm.messages import hint_at
 KNOWN = {
     *(inspect.signature(Runner.__init__).parameters.keys() - {'self', 'cfg'}),
     *('auto_scale_lr', 'custom_imports', 'head_loss', 'method', 'normalize', 'runner_type'),
-    *('compile', 'find_unused_parameters', 'model_wrapper_cfg', 'strategy', 'tta_model'),
-    'tta_pipeline',
+    *('compile', 'cuda_graph', 'find_unused_parameters', 'model_wrapper_cfg', 'strategy'),
+    *('tta_model', 'tta_pipeline'),
 }
 
 VAL_KEYS = ('val_dataloader', 'val_cfg', 'val_evaluator')

@@ -1,9 +1,10 @@
 """What a config must not ask for, looked at before anything is built."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import Registry
 
@@ -159,16 +160,48 @@ def check_strategy(cfg: Config) -> None:
         raise ValueError(f'strategy={cfg.strategy}: {_NO_STRATEGIES}')
     if not is_sharded(cfg.get('model_wrapper_cfg')):
         return
-    hooks = [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]
-    if any('EMAHook' in str(hook.get('type')) for hook in hooks if isinstance(hook, dict)):
+    if any('EMAHook' in str(hook.get('type')) for hook in _hooks(cfg)):
         raise ValueError(
             f'EMAHook copies the whole model, and {wrapper} shares its frozen weights out: do '
             'without one of them'
         )
-    if any(hook.get('cache_features') for hook in hooks if isinstance(hook, dict)):
+    if any(hook.get('cache_features') for hook in _hooks(cfg)):
         raise ValueError(
             f'cache_features computes blocks one by one, which {wrapper} has shared out: do '
             'without one of them'
         )
     if cfg.get('compile'):
         raise ValueError(f'compile=True has not been tried with {wrapper}: do without one of them')
+
+
+def check_cuda_graph(cfg: Config) -> None:
+    """Refuses to record the steps of a training where that cannot be, or would record another one.
+
+    Raises:
+        ValueError: ``cuda_graph`` is set, and there is no GPU, no method, or something else that
+            decides how the backbone is called.
+    """
+    asked = cfg.get('cuda_graph')
+    if asked not in (None, True, False):
+        raise ValueError(f'cuda_graph={asked!r}: choose True or False')
+    if not asked:
+        return
+    if cfg.model.get('petl') is None:
+        raise ValueError('cuda_graph=True records an adapted backbone, and model.petl is missing')
+    if not torch.cuda.is_available():
+        raise ValueError('cuda_graph=True: torch sees no GPU here; do without it')
+    others = {
+        'several processes, with which it has not been tried': cfg.get('launcher') != 'none',
+        'compile': cfg.get('compile'),
+        'cache_features': any(hook.get('cache_features') for hook in _hooks(cfg)),
+    }
+    for name, there in others.items():
+        if there:
+            raise ValueError(f'cuda_graph=True does not go with {name}: do without one of them')
+
+
+def _hooks(cfg: Config) -> Iterator[Mapping[str, Any]]:
+    """The configs of all hooks."""
+    for hook in (*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()):
+        if isinstance(hook, dict):
+            yield hook

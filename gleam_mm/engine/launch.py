@@ -22,6 +22,7 @@ from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.checks import (
     check_backbone,
     check_best,
+    check_cuda_graph,
     check_head,
     check_optimizer,
     check_schedule,
@@ -397,6 +398,7 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     check_head(cfg)
     if not test_only:
         check_optimizer(cfg)
+        check_cuda_graph(cfg)
     check_strategy(cfg)
     init_dist(cfg)
     with naming_data_root():

@@ -25,6 +25,7 @@ from gleam_mm.engine.dist import is_sharded, unwrapped
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.engine.order import EpochSeedHook, stop_workers
 from gleam_mm.fileio import claim
+from gleam_mm.models.cuda_graphs import CudaGraphs, use_cuda_graphs
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODEL_WRAPPERS, RUNNERS
 
@@ -56,6 +57,7 @@ class PETLRunner(Runner):
     _running = False
     _ran = False  # before_run
     _loaded: Any = None  # the checkpoint that is being resumed
+    _graphs: CudaGraphs | None = None
     trained_classes: Names | None = None  # those of the checkpoint that was loaded
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -236,8 +238,14 @@ class PETLRunner(Runner):
         if fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter'):
             self._running = True
         super().call_hook(fn_name, **kwargs)
-        if fn_name == 'before_train' and self._resume:
-            self._write_config()
+        if fn_name == 'before_train':
+            if self._resume:
+                self._write_config()
+            if self.cfg.get('cuda_graph'):  # behind what calibrates, which takes other steps
+                model = unwrapped(self.model)
+                self._graphs = use_cuda_graphs(model.backbone, model.petl)
+        elif fn_name == 'after_train' and self._graphs is not None:
+            self._graphs.remove()
 
     def _maybe_compile(self, target: str) -> None:
         """Compiles what the config's ``compile`` says: the frozen backbone with its method.

@@ -13,8 +13,8 @@ from gleam_mm.petl.recomputing import recomputed_elsewhere
 from gleam_mm.petl.sharing import lowered, stacked
 
 ACCUMULATING = ('cpu',)
-"""Types of devices on which :func:`project` spares autograd a sum. A short step on a GPU waits for
-Python, which this has to call for each site."""
+"""Types of devices on which :func:`project` spares autograd a sum at every step. A short step on a
+GPU waits for Python, which this has to call for each site; a CUDA graph of one does not."""
 
 
 def project(y: Tensor, x: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def project(y: Tensor, x: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     The gradient of x is a sum, what the Linear gives and what the projection gives. Autograd makes
     a tensor of each, as wide as x, and adds them in a third pass. Here the second product is
     accumulated into the first, where y tells that it is the plain product of x and a frozen weight
-    and the device is one of :data:`ACCUMULATING`.
+    and the device is one of :data:`ACCUMULATING`, or is recorded.
 
     Args:
         y: Output of a Linear for x, of shape (..., m).
@@ -63,7 +63,7 @@ class _Beside(torch.autograd.Function):
 
 def _frozen_weight(y: Tensor, x: Tensor) -> Tensor | None:
     """The weight W (n, m) where to autograd y is ``x W + b``, and W and b are constants."""
-    if not x.requires_grad or x.device.type not in ACCUMULATING:
+    if not x.requires_grad or not (x.device.type in ACCUMULATING or _is_recorded(x)):
         return None
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functorch_wrapped_tensor(x):
         return None
@@ -79,6 +79,11 @@ def _frozen_weight(y: Tensor, x: Tensor) -> Tensor | None:
         return None
     own = x.grad_fn, x.output_nr
     return product._saved_mat2 if own in (read, _behind_view(*read)) else None
+
+
+def _is_recorded(x: Tensor) -> bool:
+    """Whether what is computed of x becomes a part of a CUDA graph."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _behind_view(node: Any, output: int) -> tuple[Any, int]:
