@@ -1,6 +1,7 @@
 """Every block of code on every page: run, or read where it cannot be; see pages.py."""
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -239,7 +240,7 @@ def understood(command, folder, monkeypatch):
 
 
 @pytest.fixture(scope='session')
-def shell_stage(tmp_path_factory):
+def trained(tmp_path_factory):
     """A folder in which two small trainings have been, and pictures."""
     folder = tmp_path_factory.mktemp('stage')
     (folder / 'tools').symlink_to(ROOT / 'tools')
@@ -249,11 +250,23 @@ def shell_stage(tmp_path_factory):
     for method in ('lora', 'gleam-l'):
         words = ['train', f'vit-mini_{method}_mini-digits', '--cfg-options', *_SMALL]
         subprocess.run([sys.executable, '-m', 'gleam_mm_cli', *words], cwd=folder, check=True)
-    trained = folder / 'work_dirs' / 'vit-mini_gleam-l_mini-digits' / 'adapter.safetensors'
+    adapter = folder / 'work_dirs' / 'vit-mini_gleam-l_mini-digits' / 'adapter.safetensors'
     for name in ('pets.safetensors', 'work_dirs/birds/adapter.safetensors'):
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(trained, folder / name)
+        shutil.copy(adapter, folder / name)
     return folder
+
+
+@pytest.fixture(scope='session')
+def stage_of(trained, tmp_path_factory):
+    """Gives each page a copy of that folder, for its blocks go on from one another."""
+
+    @functools.cache
+    def stage(page):
+        folder = tmp_path_factory.mktemp('page') / 'stage'
+        return shutil.copytree(trained, folder, symlinks=True)
+
+    return stage
 
 
 _SMALL = [
@@ -266,12 +279,12 @@ RUN = [block for block in SHELL if block.reason is None]
 
 @pytest.mark.slow
 @pytest.mark.parametrize('block', RUN, ids=lambda block: block.place)
-def test_shell_runs(block, shell_stage):
+def test_shell_runs(block, stage_of):
     """What is not marked ends with 0, where a training has been."""
     programs = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     done = subprocess.run(
         ['bash', '-euo', 'pipefail', '-c', block.code],
-        cwd=shell_stage,
+        cwd=stage_of(block.page),
         env={**os.environ, 'PATH': programs},
         capture_output=True,
         text=True,
