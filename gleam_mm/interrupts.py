@@ -7,13 +7,16 @@ cut in two, which is put into :func:`uninterrupted`.
 
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _SIGNALS = tuple(
     getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)
 )
+_SOON = 0.05  # seconds until a signal that got lost is sent again
 _blocks = 0  # how many blocks that must not be interrupted the run is in
 _waiting: int | None = None  # the signal that came meanwhile
 
@@ -51,10 +54,38 @@ def raised() -> Iterator[None]:
     for number in heeded:
         signal.signal(number, stop)
     try:
-        yield
+        with delivered(Stopped, lambda error: error.number):
+            yield
     finally:
         for number in heeded:
             signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def delivered(kind: type[BaseException], number_of: Callable[[Any], int]) -> Iterator[None]:
+    """Sends a signal once more where Python has dropped what its handler raised.
+
+    A handler may be called in the middle of a finalizer or a weak reference's callback. Python
+    prints what is raised there, and goes on.
+
+    Args:
+        kind: What handlers raise.
+        number_of: The signal that is to be sent, by what was dropped.
+    """
+    before = sys.unraisablehook
+
+    def dropped(told: Any) -> None:
+        if isinstance(told.exc_value, kind):
+            number = number_of(told.exc_value)
+            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()  # not from in here
+        else:
+            before(told)
+
+    sys.unraisablehook = dropped
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 
 import pytest
 
@@ -76,3 +78,29 @@ def test_a_forked_worker_dies_of_sigterm_and_leaves_ctrl_c_to_its_owner(number, 
             send(number)
             os._exit(0)
         assert os.waitpid(process, 0)[1] == status
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_a_finalizer_would_swallow_comes_once_more(number, capfd):
+    class Finalized:
+        def __del__(self):
+            send(number)
+
+    with pytest.raises(interrupts.Stopped) as stopped, interrupts.raised():
+        Finalized()
+        time.sleep(10)
+        pytest.fail('the signal is lost')
+    assert stopped.value.number == number
+    assert not capfd.readouterr().err
+
+
+def test_what_else_a_finalizer_raises_is_told_as_ever(monkeypatch):
+    class Broken:
+        def __del__(self):
+            raise ValueError('broken')
+
+    told = []
+    monkeypatch.setattr(sys, 'unraisablehook', lambda one: told.append(str(one.exc_value)))
+    with interrupts.raised():
+        Broken()
+    assert told == ['broken']

@@ -15,6 +15,7 @@ from types import FrameType
 
 from gleam_mm.errors import UserError, describe
 from gleam_mm.fileio import write_bytes
+from gleam_mm.interrupts import delivered
 from gleam_mm.sweep import training
 from gleam_mm.sweep.cells import RUNNING, WAITING
 from gleam_mm.sweep.claim import Claim, LostTrialError
@@ -44,6 +45,7 @@ class Worker:
         self.identity = identity(os.getpid())
         self._stop = threading.Event()
         self._interruptible = False
+        self._interrupting = False  # Interrupted is on its way
 
     def run(self) -> None:
         """Runs trainings. Signals are handled meanwhile, so this is for the main thread."""
@@ -120,13 +122,18 @@ class Worker:
             if os.getpid() != process:  # a fork of this process: a worker of a data loader
                 os._exit(128 + number)
             self._stop.set()
-            if self._interruptible:
-                self._interruptible = False
+            if self._interruptible and not self._interrupting:
+                self._interrupting = True
                 raise Interrupted
+
+        def lost(_: Interrupted) -> int:
+            self._interrupting = False
+            return signal.SIGTERM
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            yield
+            with delivered(Interrupted, lost):
+                yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import time
+import weakref
 
 import pytest
 from mmengine.hooks import Hook
@@ -211,6 +213,27 @@ def test_stopped_within_a_bare_except(place, monkeypatch):
     Worker(study, folder := place / 'bare').run()
     assert [cell.state for cell in study.cells()] == ['waiting'] * 4
     assert not list(folder.rglob('error.txt'))
+
+
+def test_stopped_within_a_callback_of_a_weak_reference(place, monkeypatch, capfd):
+    """Python prints what is raised there, and goes on."""
+    study = begin_study('dropped/study.db', 'dropped', sweep())
+
+    class Target:
+        pass
+
+    def stopped(*args, **kwargs):
+        target = Target()
+        watched = weakref.ref(target, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del target
+        assert watched() is None
+        time.sleep(10)
+        raise AssertionError('SIGTERM had no effect')
+
+    monkeypatch.setattr(training, 'train', stopped)
+    Worker(study, place / 'dropped').run()
+    assert [cell.state for cell in study.cells()] == ['waiting'] * 4
+    assert 'Traceback' not in capfd.readouterr().err
 
 
 class Lost:
