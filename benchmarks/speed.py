@@ -39,11 +39,9 @@ calls of GLEAM's many small operations and its thin products weigh most.
 
 _NO_CARD = """### On a card
 
-docs/explain/cost.md has what one GPU gave in ten minutes, before GLEAM had a kernel of its own
-for it. `python benchmarks/step.py --device cuda`
-measures ViT-B and Swin-B in float32, bf16 and fp16 with batches of 32 and 128 there,
-`--channels-last` in that format, and `--profile` says where the time goes; each adds its tables
-to this page.
+`python benchmarks/step.py --device cuda` measures ViT-B and Swin-B in float32, bf16 and fp16 with
+batches of 32 and 128 there, `--cuda-graph` steps that are replayed, `--channels-last` in that
+format, and `--profile` says where the time goes; each adds its tables to this page.
 """
 
 _SCALING = """## Cost against size

@@ -65,16 +65,16 @@ class Setting:
     cuda_graph: bool = False
 
     def __str__(self) -> str:
+        graph = ', CUDA graphs' if self.cuda_graph else ''
         return (
             f'{self.backbone} at {self.image_size}, {self.mode}, batch {self.batch}, {self.way}, '
-            f'{self.device}'
+            f'{self.device}{graph}'
         )
 
     @property
     def way(self) -> str:
-        """How it is computed."""
-        layout = ', channels last' if self.channels_last else ''
-        return f'{self.dtype}{layout}{", a CUDA graph" if self.cuda_graph else ""}'
+        """In which precision and format it is computed."""
+        return f'{self.dtype}{", channels last" if self.channels_last else ""}'
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def write(results: dict[Setting, list[Row]], path: Path) -> None:
 
 
 def markdown(results: dict[Setting, list[Row]]) -> str:
-    """One table for each backbone and mode, with the batches and types beside each other."""
+    """One table for each backbone and mode, with batches and types beside each other."""
     parts = []
     for title, settings in _grouped(results):
         names = _ordered(row.contender for setting in settings for row in results[setting])
@@ -305,10 +305,14 @@ def draw(results: dict[Setting, list[Row]], path: Path) -> list[Path]:
 
 def _grouped(results: Iterable[Setting]) -> Iterable[tuple[str, list[Setting]]]:
     def key(setting: Setting) -> tuple:
-        return setting.device, setting.backbone, setting.image_size, setting.mode
+        s = setting
+        return s.device, s.backbone, s.image_size, s.mode, s.cuda_graph
 
-    for (device, backbone, size, mode), members in itertools.groupby(sorted(results, key=key), key):
+    for (device, backbone, size, mode, graph), members in itertools.groupby(
+        sorted(results, key=key), key
+    ):
         place = ', on a card' if device == 'cuda' else ''
+        place += ', as CUDA graphs' if graph else ''
         yield f'{BACKBONES[backbone].title} at {size}, {mode}{place}', list(members)
 
 

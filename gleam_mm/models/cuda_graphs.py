@@ -264,8 +264,16 @@ def use_cuda_graphs(module: nn.Module, *parts: nn.Module) -> CudaGraphs:
 
     Raises:
         RuntimeError: At the first pass: it cannot be recorded.
-        ValueError: At the first pass: a method has a loss of its own.
+        ValueError: Blocks are checkpointed; or, at the first pass, a method has a loss of its own.
     """
+    for part in (module, *parts):
+        for child in part.modules():
+            if getattr(child, 'with_cp', False) or getattr(child, 'grad_checkpointing', False):
+                raise ValueError(
+                    'cuda_graph: gradient checkpointing (with_cp, set_grad_checkpointing) puts the '
+                    'generator of random numbers back at every step, which cannot be recorded: do '
+                    'without one of them'
+                )
     # Where Module.compile() puts what it compiles: around the module's hooks, and not copied.
     graphs = CudaGraphs(module, *parts)
     module._compiled_call_impl = graphs

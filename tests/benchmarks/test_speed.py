@@ -133,6 +133,6 @@ def test_the_page_has_what_was_measured_and_says_what_was_not(rows, tmp_path):
     step.note(tmp_path, 'step on cpu')
     text = speed.page(tmp_path)
     assert 'ViT of two blocks' in text
-    assert 'docs/explain/cost.md has what one GPU gave' in text
+    assert '`--cuda-graph` steps that are replayed' in text
     assert f'torch {torch.__version__}'.replace('+', r'\+')[:9] in text
     assert 'Cost against size' not in text

@@ -25,6 +25,14 @@ SPEED = {
     "MMPretrain's LoRAModel-8 on every Linear": "MMPretrain's LoRAModel, every Linear",
     '每个 Linear 上的 MMPretrain LoRAModel': "MMPretrain's LoRAModel, every Linear",
 }
+ON_A_CARD = {
+    **SPEED,
+    'the limit': 'limit',
+    'GLEAM-L, without the kernel below': 'gleam-l, without its kernel',
+    "the limit, timm's ViT": 'limit (timm)',
+    "GLEAM-L, timm's ViT": 'gleam-l (timm)',
+    "HF PEFT's LoRA-8 on every Linear, timm's ViT": "HF PEFT's LoRA, every Linear (timm)",
+}
 METHODS = {
     'LoRA, rank 8 on qkv': 'lora',
     'LoRA，qkv 上秩为 8': 'lora',  # noqa: RUF001
@@ -76,6 +84,7 @@ def test_what_a_step_costs(page, head, columns):
         (setting.backbone, setting.mode, row.contender): row
         for setting, rows in step.read(step.FOLDER / 'step.csv').items()
         for row in rows
+        if setting.device == 'cpu'
     }
     for name, cells in table(page, head).items():
         numbers = [number for cell in cells for number in cell.split(', ')]
@@ -83,6 +92,22 @@ def test_what_a_step_costs(page, head, columns):
             mode = step.EVALUATION if what == 'evaluation' else step.TRAINING
             row = measured[backbone, mode, SPEED[name]]
             assert told == f'{row.memory if what == "memory" else row.time:.2f}', (name, backbone)
+
+
+def test_what_a_step_costs_on_a_gpu():
+    measured = {
+        (setting.batch, setting.cuda_graph, row.contender): row
+        for setting, rows in step.read(step.FOLDER / 'step.csv').items()
+        for row in rows
+        if (setting.device, setting.backbone) == ('cuda', 'vit-b')
+    }
+    columns = [(batch, graph) for batch in (32, 128) for graph in (False, True)]
+    for name, cells in table('docs/explain/cost.md', '| | batch 32 | replayed |').items():
+        for told, column in zip(cells, columns, strict=True):
+            row = measured.get((*column, ON_A_CARD[name]))
+            limit = name.startswith('the limit')
+            time = '' if row is None or limit else f' ({row.time:.2f})'
+            assert told == ('—' if row is None else f'{row.images_per_second:,.0f}{time}'), name
 
 
 @pytest.mark.parametrize(

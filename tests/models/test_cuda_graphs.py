@@ -9,7 +9,12 @@ from mmengine.config import Config
 from torch import nn
 from torch.nn import functional as F
 
-import gleam_mm
+import gleam_mm  # first: torchvision may have to be mended before others import it
+
+# isort: split
+
+import timm
+
 from gleam_mm.engine.checks import check_cuda_graph
 from gleam_mm.models.cuda_graphs import use_cuda_graphs
 from gleam_mm.registry import MODELS
@@ -134,8 +139,6 @@ def test_a_copy_and_what_is_removed_compute_by_themselves():
 
 @needs_gpu
 def test_a_model_of_timm_in_a_loop_of_ones_own():
-    import timm
-
     def run(graphed):
         torch.manual_seed(0)
         model = timm.create_model('vit_tiny_patch16_224', img_size=32, depth=2, num_classes=CLASSES)
@@ -186,6 +189,17 @@ def test_what_does_not_go_together_is_refused(config, gpu, message, monkeypatch)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     with pytest.raises(ValueError, match=re.escape(message)):
         check_cuda_graph(Config({'launcher': 'none', **config}))
+
+
+def test_blocks_that_are_checkpointed_are_refused():
+    model = classifier()
+    model.backbone.layers[0].with_cp = True
+    with pytest.raises(ValueError, match=r'gradient checkpointing \(with_cp'):
+        recorded(model)
+    model = timm.create_model('vit_tiny_patch16_224', img_size=32, depth=2)
+    model.set_grad_checkpointing()
+    with pytest.raises(ValueError, match='set_grad_checkpointing'):
+        use_cuda_graphs(model)
 
 
 def test_trainings_without_it_are_not_asked():
