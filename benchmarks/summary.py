@@ -7,11 +7,11 @@ from pathlib import Path
 import charts
 import claims
 import paired
+import per_task
 import records
 import results
 import tuned
 import verdicts
-import writeup
 from matplotlib.figure import Figure
 
 from gleam_mm.fileio import write_bytes
@@ -37,8 +37,8 @@ clipping, and learning rates chosen for each task.
 
 ![Accuracy against parameters, as measured on MiniVTAB and on the real backbone](front.svg)
 
-Whiskers are standard deviations over seeds. Opened by itself, [the figure](front.svg) tells every
-point's name and numbers under the pointer.
+MiniVTAB's panel has the second edition. Whiskers are standard deviations over seeds. Opened by
+itself, [the figure](front.svg) tells every point's name and numbers under the pointer.
 
 """
 
@@ -67,6 +67,7 @@ Said = dict[tuple[str, str], tuple[paired.Paired | None, str]]
 
 NAMED = (
     'gleam-b',
+    'adaptformer',
     'linear',
     'full',
     *dict.fromkeys(name for one in results.ASKED.comparisons for name in (one.first, one.second)),
@@ -203,14 +204,18 @@ def _cell(said: Said, pair: tuple[str, str] | None) -> str:
 
 
 def front() -> Figure:
-    """README's figure: accuracy against parameters on MiniVTAB, and on the real backbone."""
-    of_mini = writeup.measured(records.read(records.FOLDER / records.CSV))
+    """README's figure: accuracy against parameters on MiniVTAB, and on the real backbone.
+
+    Of MiniVTAB the second edition, where options are chosen for each task as on the other.
+    """
+    trainings = records.read(records.FOLDER / records.CSV)
+    of_mini = per_task.points([r for r in trainings if r.study in claims.TUNED], tuned.TASKS)
     tasks, of_real = results.measured(records.read(HERE / 'real' / records.CSV))
     of_tasks = f'mean of {len(tasks)} tasks (%)'
     if len(tasks) < 4:
         of_tasks = f'mean of {" and ".join(tasks)} (%)'
     panels = [
-        charts.Panel(f'MiniVTAB: {claims.BACKBONE}', 'mean of the three group means (%)', of_mini),
+        charts.Panel(f'MiniVTAB: {claims.BACKBONE}', 'mean of nine tasks (%)', of_mini),
         charts.Panel("Real backbone: DINOv2's ViT-S/14", of_tasks, of_real),
     ]
     return charts.one_above_the_other(panels, NAMED)

@@ -4,6 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import charts
 import paired
 import records
 import verdicts
@@ -106,6 +107,23 @@ def deviation(own: paired.Scores, tasks: Collection[str]) -> float | None:
     by_seed = [[own.get((task, seed)) for task in tasks] for seed in seeds]
     means = [statistics.fmean(values) for values in by_seed if None not in values]
     return over_seeds(means)[1] if means else None
+
+
+def points(trainings: Sequence[Record], tasks: Collection[str]) -> list[charts.Point]:
+    """What figures of accuracy against parameters draw: the methods that have all of the tasks.
+
+    Args:
+        trainings: The record.
+        tasks: The tasks, over which accuracies are means.
+    """
+    scores, parameters = records.scores(trainings), records.parameters(trainings)
+    found = []
+    for method, own in scores.items():
+        means = paired.task_means(own)
+        if tasks and means.keys() >= {*tasks}:
+            mean = statistics.fmean(means[task] for task in tasks)
+            found.append(charts.Point(method, parameters[method], mean, deviation(own, tasks)))
+    return found
 
 
 def answers(claim: Claim, scores: Mapping[str, paired.Scores]) -> str:

@@ -1,12 +1,10 @@
 """The page of results on the real backbone, from its record alone."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import charts
 import inside
-import paired
 import per_task
 import records
 from records import Record
@@ -129,14 +127,6 @@ def measured(trainings: Sequence[Record]) -> tuple[list[str], list[charts.Point]
         The tasks that the methods of the headline all have, and the methods that have these; their
         accuracies are means over the tasks, and deviations are over seeds that all tasks have.
     """
-    scores, parameters = records.scores(trainings), records.parameters(trainings)
-    means = {method: paired.task_means(own) for method, own in scores.items()}
-    tasks = [task for task in TASKS if all(f'real-{task}' in means.get(m, {}) for m in HEADLINE)]
-    datasets = [f'real-{task}' for task in tasks]
-    points = []
-    for method, own in means.items():
-        if datasets and own.keys() >= {*datasets}:
-            mean = statistics.fmean(own[dataset] for dataset in datasets)
-            deviation = per_task.deviation(scores[method], datasets)
-            points.append(charts.Point(method, parameters[method], mean, deviation))
-    return tasks, points
+    of = {method: {task for task, _ in own} for method, own in records.scores(trainings).items()}
+    tasks = [task for task in TASKS if all(f'real-{task}' in of.get(m, ()) for m in HEADLINE)]
+    return tasks, per_task.points(trainings, [f'real-{task}' for task in tasks])
