@@ -303,6 +303,30 @@ CASES = [
         lambda shape: shape.each_block(lambda d: 20),
         merges=True,
     ),
+    Case(
+        'HF PEFT: PVeRA',
+        hf_peft(peft_type='PVERA', r=8),
+        lambda shape: shape.each_block(lambda d: 2 * 8 + 3 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: BOFT',
+        hf_peft(peft_type='BOFT', boft_block_size=8),
+        lambda shape: shape.each_block(lambda d: d // 8 * 8**2 + 3 * d),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: HiRA',
+        hf_peft(peft_type='HIRA', r=4),
+        lambda shape: shape.each_block(lambda d: 4 * (d + 3 * d)),
+        merges=True,
+    ),
+    Case(
+        'HF PEFT: MiSS',
+        hf_peft(peft_type='MISS', r=4),
+        lambda shape: shape.each_block(lambda d: 4 * 3 * d),
+        merges=True,
+    ),
     Case('SLoRA', dict(type='SLoRA', rank=4, alpha=0.5), ladder(4), merges=True),
     Case('FacT-TT', dict(type='FacT', rank=4, alpha=0.5), ladder(4, local=True), merges=True),
     Case(
