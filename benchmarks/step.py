@@ -434,8 +434,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         write(results, args.out / 'step.csv')
     if missing:
         names = ', '.join(dict.fromkeys(setting.backbone for setting in missing))
+        batches = ', '.join(dict.fromkeys(str(setting.batch) for setting in missing))
         way = ', CUDA graphs' if args.cuda_graph else ''
-        note(args.out, f'step of {names} on {args.device}{way}', args.device)
+        what = f'step of {names} at batch {batches} on {args.device}{way}'
+        note(args.out, what, args.device)
     write_bytes(args.out / 'step.md', markdown(results).encode())
     for path in draw(results, args.out / 'step'):
         print(f'wrote {path}')
