@@ -85,6 +85,8 @@ class CudaGraphs:
         with _unchanged(self._parts, images.device):
             try:
                 passes = _Passes(self._parts, [p for p, _ in self._trained], images)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 reason = str(error).partition('\n')[0]
                 raise RuntimeError(
