@@ -435,8 +435,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if missing:
         names = ', '.join(dict.fromkeys(setting.backbone for setting in missing))
         batches = ', '.join(dict.fromkeys(str(setting.batch) for setting in missing))
+        modes = ' and '.join(dict.fromkeys(setting.mode for setting in missing))
         way = ', CUDA graphs' if args.cuda_graph else ''
-        what = f'step of {names} at batch {batches} on {args.device}{way}'
+        what = f'{modes} of {names} at batch {batches} on {args.device}{way}'
         note(args.out, what, args.device)
     write_bytes(args.out / 'step.md', markdown(results).encode())
     for path in draw(results, args.out / 'step'):

@@ -84,7 +84,7 @@ def test_what_a_step_costs(page, head, columns):
         (setting.backbone, setting.mode, row.contender): row
         for setting, rows in step.read(step.FOLDER / 'step.csv').items()
         for row in rows
-        if setting.device == 'cpu'
+        if (setting.device, setting.batch) == ('cpu', 4)
     }
     for name, cells in table(page, head).items():
         numbers = [number for cell in cells for number in cell.split(', ')]
