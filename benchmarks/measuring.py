@@ -18,7 +18,7 @@ from contenders import CLASSES
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from gleam_mm.models.cuda_graphs import use_cuda_graphs
+from gleam_mm.models import use_cuda_graphs
 from gleam_mm.petl import PETLMethod
 
 DTYPES = {'float32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -25,7 +25,7 @@ from gleam_mm.engine.dist import is_sharded, unwrapped
 from gleam_mm.engine.loops import EpochTrainLoop, IterTrainLoop
 from gleam_mm.engine.order import EpochSeedHook, stop_workers
 from gleam_mm.fileio import claim
-from gleam_mm.models.cuda_graphs import CudaGraphs, use_cuda_graphs
+from gleam_mm.models import CudaGraphs, use_cuda_graphs
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODEL_WRAPPERS, RUNNERS
 

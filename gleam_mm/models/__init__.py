@@ -3,6 +3,7 @@
 from gleam_mm.models.building import build_model, load_model
 from gleam_mm.models.classifier import PETLClassifier
 from gleam_mm.models.cosine_head import CosineClsHead
+from gleam_mm.models.cuda_graphs import CudaGraphs, use_cuda_graphs
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.petl_backbone import PETLBackbone
 from gleam_mm.models.regression_head import RegressionHead
@@ -12,6 +13,7 @@ from gleam_mm.models.zero import ZeroDataParallel
 
 __all__ = [
     'CosineClsHead',
+    'CudaGraphs',
     'PETLBackbone',
     'PETLClassifier',
     'RegressionHead',
@@ -21,4 +23,5 @@ __all__ = [
     'ZeroDataParallel',
     'build_model',
     'load_model',
+    'use_cuda_graphs',
 ]

@@ -9,7 +9,8 @@ from cases import CASES, NUM_CLASSES, build_classifier, logits, make_images
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from gleam_mm.models.cuda_graphs import Aliased, use_cuda_graphs
+from gleam_mm.models import use_cuda_graphs
+from gleam_mm.models.cuda_graphs import Aliased
 
 BRANCHES = {
     'DyLoRA': 'it draws another rank at every step',

@@ -16,7 +16,7 @@ import gleam_mm  # first: torchvision may have to be mended before others import
 import timm
 
 from gleam_mm.engine.checks import check_cuda_graph
-from gleam_mm.models.cuda_graphs import use_cuda_graphs
+from gleam_mm.models import use_cuda_graphs
 from gleam_mm.registry import MODELS
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='a CUDA graph needs a GPU')
