@@ -71,9 +71,14 @@ def test_several_ways_to_read_keep_nothing(petl, images):
     assert kept(True, images, petl) == 0
 
 
+def loss_of(output):
+    """Not the sum of a norm's output, nor of its squares: they hardly change, and only round."""
+    return (output * torch.arange(output.numel()).sin().view_as(output)).sum()
+
+
 def gradients(backbone, method, images):
     torch.manual_seed(3)
-    loss = backbone(images)[-1].square().sum()
+    loss = loss_of(backbone(images)[-1])
     return torch.autograd.grad(loss, list(method.parameters()), create_graph=True)
 
 
@@ -92,7 +97,7 @@ def test_gradients_of_gradients_are_those_of_the_plain_pass(images):
 
 def test_a_graph_that_is_kept_gives_the_same_gradients_again(images):
     backbone, method = attached()
-    loss = backbone(images)[-1].square().sum()
+    loss = loss_of(backbone(images)[-1])
     first = torch.autograd.grad(loss, list(method.parameters()), retain_graph=True)
     for mine, again in zip(
         first, torch.autograd.grad(loss, list(method.parameters())), strict=True
@@ -102,7 +107,7 @@ def test_a_graph_that_is_kept_gives_the_same_gradients_again(images):
 
 def test_a_norm_that_is_changed_before_the_backward_pass_is_named(images):
     backbone, _ = attached()
-    loss = backbone(images)[-1].square().sum()
+    loss = loss_of(backbone(images)[-1])
     with torch.no_grad():
         backbone.layers[1].ln2.bias.add_(1)
     with pytest.raises(RuntimeError, match=r'LayerNorm .* changed in place .*recompute=False'):
@@ -119,7 +124,7 @@ def test_norms_that_are_lent_for_a_pass_are_computed_again_as_they_were(images):
     found = []
     for recompute in (True, False):
         method.recompute = recompute
-        loss = functional_call(backbone, lent, (images,))[-1].square().sum()
+        loss = loss_of(functional_call(backbone, lent, (images,))[-1])
         found.append(torch.autograd.grad(loss, list(method.parameters())))
     assert all(map(torch.equal, *found))
 
@@ -130,7 +135,7 @@ def test_gradients_by_torch_func(images):
     trained = {f'petl.{name}': p.detach() for name, p in method.named_parameters()}
 
     def loss(parameters):
-        return functional_call(backbone, parameters, (images,))[-1].square().sum()
+        return loss_of(functional_call(backbone, parameters, (images,))[-1])
 
     expected = torch.autograd.grad(loss({}), list(method.parameters()))
     for mine, plain in zip(grad(loss)(trained).values(), expected, strict=True):
