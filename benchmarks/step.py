@@ -169,9 +169,8 @@ def built(name: str, backbone: str, image_size: int, device: str) -> nn.Module:
 
 def entry(model: nn.Module, images: torch.Tensor, setting: Setting) -> Turns:
     """What takes turns with others in a setting."""
-    training = setting.mode == TRAINING
-    ways = setting.dtype, setting.channels_last, setting.cuda_graph and training
-    return Turns(model, images, training, *ways)
+    ways = setting.dtype, setting.channels_last, setting.cuda_graph
+    return Turns(model, images, setting.mode == TRAINING, *ways)
 
 
 def profile(setting: Setting, names: Sequence[str]) -> str:
@@ -340,7 +339,7 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
                 batch,
                 dtype,
                 args.channels_last,
-                args.cuda_graph,
+                args.cuda_graph and mode == TRAINING,  # an evaluation is not recorded
             )
         )
     return found

@@ -33,7 +33,7 @@ class CudaGraphs:
     """
 
     def __init__(self, module: nn.Module, *parts: nn.Module) -> None:
-        self._module, self._parts = module, (module, *parts)
+        self._module, self._parts = module, nn.ModuleList((module, *parts))
         self._trained: tuple[tuple[nn.Parameter, int], ...] = ()
         self._passes: dict[tuple, _Passes] = {}
 
@@ -41,7 +41,7 @@ class CudaGraphs:
         if not self._is_step(args, kwargs):
             return self._module._call_impl(*args, **kwargs)
         images = args[0]
-        trained = tuple((p, p.data_ptr()) for p in self._parameters() if p.requires_grad)
+        trained = tuple((p, p.data_ptr()) for p in self._parts.parameters() if p.requires_grad)
         if not trained:
             return self._module._call_impl(images)
         if not _same(trained, self._trained):  # others, or elsewhere in memory
@@ -73,14 +73,6 @@ class CudaGraphs:
             and not torch.cuda.is_current_stream_capturing()
         )
 
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        seen = set()
-        for part in self._parts:
-            for parameter in part.parameters():
-                if parameter not in seen:
-                    seen.add(parameter)
-                    yield parameter
-
     def _recorded(self, images: Tensor) -> '_Passes':
         with _unchanged(self._parts, images.device):
             try:
@@ -93,14 +85,12 @@ class CudaGraphs:
                     'cuda_graph: a step of this model cannot be recorded, for something in it is '
                     f'decided in Python anew at every step ({reason}); do without cuda_graph'
                 ) from error
-        for part in self._parts:
-            for module in part.modules():
-                if isinstance(module, PETLMethod) and (losses := module.all_losses()):
-                    raise ValueError(
-                        f'cuda_graph: {module.title} has a loss of its own ({", ".join(losses)}), '
-                        'which would stay that of the step that was recorded; do without one of '
-                        'them'
-                    )
+        for module in self._parts.modules():
+            if isinstance(module, PETLMethod) and (losses := module.all_losses()):
+                raise ValueError(
+                    f'cuda_graph: {module.title} has a loss of its own ({", ".join(losses)}), '
+                    'which would stay that of the step that was recorded; do without one of them'
+                )
         return passes
 
     def _keep_gradients(self) -> None:
@@ -108,10 +98,12 @@ class CudaGraphs:
 
         Autograd leaves a first gradient where it is, which the next step would write over.
         """
-        own = {place for passes in self._passes.values() for place in passes.places}
         for parameter, _ in self._trained:
-            if parameter.grad is not None and parameter.grad.data_ptr() in own:
-                parameter.grad = parameter.grad.clone()
+            kept = parameter.grad
+            if kept is not None and any(
+                kept.data_ptr() in passes.places for passes in self._passes.values()
+            ):
+                parameter.grad = kept.clone()
 
 
 class Aliased(nn.Module):
@@ -152,12 +144,11 @@ class _Passes:
     """
 
     def __init__(
-        self, parts: tuple[nn.Module, ...], parameters: list[nn.Parameter], images: Tensor
+        self, parts: nn.ModuleList, parameters: list[nn.Parameter], images: Tensor
     ) -> None:
         self._parameters = parameters
         self._images = images.detach().clone()
-        self._turn = 0
-        self._open = False  # a forward pass waits for its backward pass
+        self._awaited: object = None  # the turn whose backward pass may come
         self._of_outputs: list[Tensor] = []
         model = Aliased(parts, parameters)
 
@@ -206,8 +197,7 @@ class _Passes:
     def forward(self, ctx: Any, images: Tensor) -> tuple[Tensor, ...]:
         self._images.copy_(images)
         self._forward.replay()
-        self._turn, self._open = self._turn + 1, True
-        ctx.turn = self._turn
+        ctx.turn = self._awaited = object()
         outputs = tuple(output.detach() for output in self._outputs)
         ctx.mark_non_differentiable(
             *(o for o, learnt in zip(outputs, self._learnt, strict=True) if not learnt)
@@ -215,13 +205,13 @@ class _Passes:
         return outputs
 
     def backward(self, ctx: Any, of_outputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
-        if ctx.turn != self._turn or not self._open:
+        if ctx.turn is not self._awaited:
             raise RuntimeError(
                 'cuda_graph: what this backward pass needs has been written over, by another pass '
                 'over a batch of this shape: run backward once after each forward pass, or do '
                 'without cuda_graph'
             )
-        self._open = False
+        self._awaited = None
         given = [g for g, learnt in zip(of_outputs, self._learnt, strict=True) if learnt]
         for own, gradient in zip(self._of_outputs, given, strict=True):
             own.copy_(gradient)
@@ -268,14 +258,13 @@ def use_cuda_graphs(module: nn.Module, *parts: nn.Module) -> CudaGraphs:
         RuntimeError: At the first pass: it cannot be recorded.
         ValueError: Blocks are checkpointed; or, at the first pass, a method has a loss of its own.
     """
-    for part in (module, *parts):
-        for child in part.modules():
-            if getattr(child, 'with_cp', False) or getattr(child, 'grad_checkpointing', False):
-                raise ValueError(
-                    'cuda_graph: gradient checkpointing (with_cp, set_grad_checkpointing) puts the '
-                    'generator of random numbers back at every step, which cannot be recorded: do '
-                    'without one of them'
-                )
+    for child in nn.ModuleList((module, *parts)).modules():
+        if getattr(child, 'with_cp', False) or getattr(child, 'grad_checkpointing', False):
+            raise ValueError(
+                'cuda_graph: gradient checkpointing (with_cp, set_grad_checkpointing) puts the '
+                'generator of random numbers back at every step, which cannot be recorded: do '
+                'without one of them'
+            )
     # Where Module.compile() puts what it compiles: around the module's hooks, and not copied.
     graphs = CudaGraphs(module, *parts)
     module._compiled_call_impl = graphs
@@ -304,9 +293,9 @@ def _waiting_forbidden() -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(parts: tuple[nn.Module, ...], device: torch.device) -> Iterator[None]:
+def _unchanged(parts: nn.ModuleList, device: torch.device) -> Iterator[None]:
     """Undoes what passes within it do to buffers and to the generator of random numbers."""
-    buffers = [buffer for part in parts for buffer in part.buffers()]
+    buffers = list(parts.buffers())
     kept = [buffer.clone() for buffer in buffers]
     drawn = torch.cuda.get_rng_state(device)
     try:
