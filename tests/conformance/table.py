@@ -1,6 +1,7 @@
 """Compares docs/conformance.md with a run that saw all of the matrix; writes it when asked to."""
 
 from collections import defaultdict
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ class ConformanceTable:
     def __init__(self, write: bool = False, page: Path = PAGE) -> None:
         self.write = write
         self.file = page
-        self.stale = False
+        self.stale: list[str] = []
         self.rows: dict[int, str] = {}
         self.expected = 0
         self.cells: dict[tuple[int, str, str], list[tuple[str, str]]] = defaultdict(list)
@@ -72,20 +73,23 @@ class ConformanceTable:
         complete = self.expected and len(self.cells) == self.expected * len(KINDS) * len(CHECKS)
         if not complete or any(('fails', '') in outcomes for outcomes in self.cells.values()):
             return
-        text = self.page().encode()
+        text = self.page()
         if self.write:
-            write_bytes(self.file, text)
-        elif not self.file.is_file() or self.file.read_bytes() != text:
-            self.stale = True
+            write_bytes(self.file, text.encode())
+        elif (written := self.file.read_text() if self.file.is_file() else '') != text:
+            pages = written.splitlines(), text.splitlines()
+            self.stale = list(unified_diff(*pages, 'the page', 'the run', lineterm='', n=0))
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Says what to do about a page that is not what the run saw."""
+        """Says in what a page is not what the run saw, and what to do about it."""
         if self.stale:
             terminalreporter.section('conformance', red=True, bold=True)
             terminalreporter.line(
                 f'{self.file}: the run saw something else; write it anew by `make conformance`'
             )
+            for line in self.stale:
+                terminalreporter.line(line)
 
     def page(self) -> str:
         """The page in Markdown."""

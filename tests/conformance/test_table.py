@@ -27,7 +27,7 @@ def run(file, write=False, leave_out=0, failing=0):
     table.pytest_terminal_summary(
         SimpleNamespace(section=lambda *args, **kwargs: None, line=said.append)
     )
-    return session.exitstatus, ' '.join(said)
+    return session.exitstatus, said
 
 
 @pytest.fixture
@@ -36,22 +36,33 @@ def file(tmp_path):
 
 
 def test_a_stale_page_fails_and_is_left_alone(file):
-    file.write_text('Second only')
+    run(file, write=True)
+    stale = file.read_text().replace('| Second | ✓ |', '| Second | no |')
+    file.write_text(stale)
     status, said = run(file)
     assert status == 1
-    assert said == f'{file}: the run saw something else; write it anew by `make conformance`'
-    assert file.read_text() == 'Second only'
+    assert said[0] == f'{file}: the run saw something else; write it anew by `make conformance`'
+    changes = [line[:14] for line in said if line.startswith(('-| ', '+| '))]
+    assert changes == ['-| Second | no', '+| Second | ✓ ']
+    assert file.read_text() == stale
+
+
+def test_a_page_that_is_missing_fails(file):
+    status, said = run(file)
+    assert status == 1
+    assert '+| First | ✓ |' in ' '.join(said)
+    assert not file.exists()
 
 
 def test_a_page_that_was_written_by_the_same_run_passes(file):
-    assert run(file, write=True) == (0, '')
+    assert run(file, write=True) == (0, [])
     assert '| Second | ✓ | ✓ |' in file.read_text()
-    assert run(file) == (0, '')
+    assert run(file) == (0, [])
 
 
 @pytest.mark.parametrize('part', [dict(leave_out=1), dict(failing=1)])
 @pytest.mark.parametrize('write', [False, True])
 def test_a_part_of_the_matrix_says_nothing_of_the_page(part, write, file):
     file.write_text('as it was')
-    assert run(file, write, **part) == (0, '')
+    assert run(file, write, **part) == (0, [])
     assert file.read_text() == 'as it was'
