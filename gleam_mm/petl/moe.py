@@ -4,13 +4,13 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.arguments import Checked, NonNegative, Positive
+from gleam_mm.arguments import Checked, NonNegative, Positive, Range
 from gleam_mm.layouts import Grid, PassState
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.exporting import exporting
@@ -90,6 +90,11 @@ class ConvMoE(Checked, nn.Module):
             convolutions do, or ``'identity'``. As a kernel without outer taps folds to itself, the
             latter mixture starts as the identity, whatever its gate decides.
         expert_bias: Whether an expert's convolution has a bias, which starts at zero.
+        kernel_rate: How fast kernels learn beside all other parameters under an optimizer of Adam's
+            kind, whose steps do not depend on a gradient's size: the parameter is the kernel
+            divided by this number, and multiplied by it in the pass ("equalized learning rate",
+            Karras et al., ICLR 2018). The model that training starts from is the same. At 1/9 an
+            output of a kernel, which sums nine taps, moves in a step as that of an r x r matrix.
         residual: Weight c of the tokens themselves beside the mixture, :math:`c z + z_{out}`.
         normalize: Whether each token is divided by the root mean square of its channels first, so
             that what the mixture gives no longer grows with what it gets.
@@ -117,6 +122,7 @@ class ConvMoE(Checked, nn.Module):
         gate: Literal['image', 'token'] = 'image',
         expert_init: Literal['kaiming', 'identity'] = 'kaiming',
         expert_bias: bool = False,
+        kernel_rate: Annotated[float, Range(0, open=True)] = 1.0,
         residual: float = 0.0,
         normalize: bool = False,
         gate_init: Literal['uniform', 'zero'] = 'uniform',
@@ -138,6 +144,7 @@ class ConvMoE(Checked, nn.Module):
         self.scales = scales
         self.gates_tokens = gate == 'token'
         self.expert_init = expert_init
+        self.kernel_rate = kernel_rate
         self.residual = residual
         self.normalize = normalize
         self.gate_init = gate_init
@@ -162,6 +169,8 @@ class ConvMoE(Checked, nn.Module):
                 nn.init.dirac_(kernel)
             else:
                 nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+        with torch.no_grad():
+            self.kernels /= self.kernel_rate
         if self.biases is not None:
             nn.init.zeros_(self.biases)
         bound = 1 / math.sqrt(self.channels) if self.gate_init == 'uniform' else 0.0
@@ -245,7 +254,8 @@ class ConvMoE(Checked, nn.Module):
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
         flat = self.kernels.view(self.num_experts, -1, 9)
-        return (flat @ self._fold / self._areas.view(-1, 1, 1)).view_as(self.kernels)
+        divisors = self._areas.view(-1, 1, 1) / self.kernel_rate
+        return (flat @ self._fold / divisors).view_as(self.kernels)
 
     @constant
     def mixture(self) -> Mixture:
