@@ -26,7 +26,7 @@ from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import add_update, project
-from gleam_mm.petl.moe import ConvMoE, Mixture
+from gleam_mm.petl.moe import ConvMoE, Mixture, Rates
 from gleam_mm.petl.prepared import Prepared
 from gleam_mm.petl.sharing import for_each, stacked
 
@@ -40,16 +40,28 @@ class SharedProjection(Rounded):
         width: Token width d.
         rank: Inner width r.
         bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
+        down_rate: How fast A learns beside B under an optimizer of Adam's kind: the parameter is A
+            divided by this number.
     """
 
     matrices = ('down', 'up')
 
-    def __init__(self, width: int, rank: int, bits: Bits | None = None) -> None:
+    def __init__(
+        self, width: int, rank: int, bits: Bits | None = None, down_rate: float = 1.0
+    ) -> None:
         super().__init__()
+        self.down_rate = down_rate
         self.down = nn.Parameter(torch.empty(rank, width))
         self.up = nn.Parameter(torch.zeros(width, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        with torch.no_grad():
+            self.down /= down_rate
         self.round_to(bits)
+
+    def matrix(self, name: str) -> Tensor:
+        """A or B as the module computes with it."""
+        matrix = super().matrix(name)
+        return matrix if name == 'up' or self.down_rate == 1 else matrix * self.down_rate
 
 
 class LocalTransform(Rounded):
@@ -157,6 +169,9 @@ class LadderMethod(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of projections and local transforms, instead of full precision; see
             :class:`~gleam_mm.petl.bits.Rounded`.
+        rates: How fast A learns under an optimizer of Adam's kind: as B (``'even'``), or at r / d
+            of its rate (``'fan-in'``), so that what either gives, A as a sum of d products and B as
+            one of r, moves alike in a step.
 
     Raises:
         ValueError: ``bits`` is out of range.
@@ -176,9 +191,11 @@ class LadderMethod(PETLMethod):
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
+        rates: Rates = 'even',
     ) -> None:
         super().__init__(sites, blocks)
         self.bits = bits
+        self.rates = rates
         self.rank = rank
         self.alpha = alpha
         self.has_local = local
@@ -198,7 +215,7 @@ class LadderMethod(PETLMethod):
         """Creates one projection a stage and, where wanted, one local transform a site."""
         self.shared['projections'] = nn.ModuleDict(
             {
-                str(stage): SharedProjection(width, self.rank, self.bits)
+                str(stage): SharedProjection(width, self.rank, self.bits, self._down_rate(width))
                 for stage, width in sorted({(site.stage, site.width) for site in sites})
             }
         )
@@ -221,6 +238,9 @@ class LadderMethod(PETLMethod):
                 )
             if self.has_local:
                 self.local[site.key] = self.build_local(site)
+
+    def _down_rate(self, width: int) -> float:
+        return self.rank / width if self.rates == 'fan-in' else 1.0
 
     def build_local(self, site: Site) -> nn.Module:
         """Creates what is a site's own in its local transform."""

@@ -4,18 +4,21 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.arguments import Checked, NonNegative, Positive, Range
+from gleam_mm.arguments import Checked, NonNegative, Positive
 from gleam_mm.layouts import Grid, PassState
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.exporting import exporting
 from gleam_mm.petl.fused_moe import Choice, fusible, mix_fused
 from gleam_mm.petl.sharing import for_each, lowered
+
+Rates = Literal['even', 'fan-in']
+"""How fast parameters learn: all alike, or by how many products an output of theirs sums."""
 
 
 class _Imbalances(PassState):
@@ -90,11 +93,6 @@ class ConvMoE(Checked, nn.Module):
             convolutions do, or ``'identity'``. As a kernel without outer taps folds to itself, the
             latter mixture starts as the identity, whatever its gate decides.
         expert_bias: Whether an expert's convolution has a bias, which starts at zero.
-        kernel_rate: How fast kernels learn beside all other parameters under an optimizer of Adam's
-            kind, whose steps do not depend on a gradient's size: the parameter is the kernel
-            divided by this number, and multiplied by it in the pass ("equalized learning rate",
-            Karras et al., ICLR 2018). The model that training starts from is the same. At 1/9 an
-            output of a kernel, which sums nine taps, moves in a step as that of an r x r matrix.
         residual: Weight c of the tokens themselves beside the mixture, :math:`c z + z_{out}`.
         normalize: Whether each token is divided by the root mean square of its channels first, so
             that what the mixture gives no longer grows with what it gets.
@@ -105,6 +103,11 @@ class ConvMoE(Checked, nn.Module):
             over all n before the choice; the weights then sum to less than one, and the gate gets a
             gradient at k = 1 too.
         balance: Weight of the loss that keeps experts in use, see :meth:`imbalance`.
+        rates: How fast kernels learn under an optimizer of Adam's kind, whose steps do not depend
+            on the size of a gradient: as all parameters (``'even'``), or divided by their nine taps
+            (``'fan-in'``), so that an output, which sums 9 r products, moves as that of an r x r
+            matrix does. The parameter is then nine times the kernel, which the model has from the
+            start ("equalized learning rate", Karras et al., ICLR 2018).
 
     Raises:
         ValueError: ``num_experts``, ``top_k`` and ``scales`` do not fit each other.
@@ -122,13 +125,13 @@ class ConvMoE(Checked, nn.Module):
         gate: Literal['image', 'token'] = 'image',
         expert_init: Literal['kaiming', 'identity'] = 'kaiming',
         expert_bias: bool = False,
-        kernel_rate: Annotated[float, Range(0, open=True)] = 1.0,
         residual: float = 0.0,
         normalize: bool = False,
         gate_init: Literal['uniform', 'zero'] = 'uniform',
         noise_floor: NonNegative = 0.0,
         renormalize: bool = True,
         balance: NonNegative = 0.0,
+        rates: Rates = 'even',
     ) -> None:
         super().__init__()
         if top_k > num_experts:
@@ -144,13 +147,13 @@ class ConvMoE(Checked, nn.Module):
         self.scales = scales
         self.gates_tokens = gate == 'token'
         self.expert_init = expert_init
-        self.kernel_rate = kernel_rate
         self.residual = residual
         self.normalize = normalize
         self.gate_init = gate_init
         self.noise_floor = noise_floor
         self.renormalize = renormalize
         self.balance = balance
+        self.kernel_rate = 1 / 9 if rates == 'fan-in' else 1.0
         self.fused = True  # on a GPU, where it can be
         self._pass = _Imbalances()
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))

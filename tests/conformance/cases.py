@@ -346,7 +346,14 @@ CASES = [
     ),
     Case(
         'GLEAM, wired otherwise',
-        dict(type='GLEAM', rank=4, gate='token', moe_side='wide', expert_init='identity'),
+        dict(
+            type='GLEAM',
+            rank=4,
+            gate='token',
+            moe_side='wide',
+            expert_init='identity',
+            rates='fan-in',
+        ),
         ladder(4, local=True, experts=4),
     ),
     Case(

@@ -1,5 +1,6 @@
 """SLoRA, FacT-TT and GLEAM against the formula of their rung, and their parameter counts."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ WIRINGS = {
     'token': dict(gate='token'),
     'wide': dict(moe_side='wide'),
     'wide, token': dict(moe_side='wide', gate='token'),
+    'rates by fan-in': dict(rates='fan-in'),
 }
 # As Conv-LoRA has its mixture, and FacT its transforms.
 LINEAGE = dict(
@@ -44,8 +46,9 @@ def literal_update(method, site, x, grid, moe_side='narrow', gate='image', drop=
     """B L_s MoE A x, with A and B applied block by block and L_s as a convolution on all tokens."""
     projection = method.shared['projections'][str(site.stage)]
     blocks_in = x.unflatten(-1, (site.blocks_in, site.width))
-    z = (blocks_in @ projection.down.T).flatten(-2)  # (B, N, c_i r)
     r = method.rank
+    down_rate, kernel_rate = (r / site.width, 1 / 9) if method.rates == 'fan-in' else (1, 1)
+    z = (blocks_in @ (down_rate * projection.down.T)).flatten(-2)  # (B, N, c_i r)
     if site.key in method.local:
         weight = method.local[site.key].weight  # (c_o, c_i, r, r)
         kernel = torch.cat([torch.cat(list(row), dim=1) for row in weight])  # (c_o r, c_i r)
@@ -56,7 +59,7 @@ def literal_update(method, site, x, grid, moe_side='narrow', gate='image', drop=
         if 'mixer' not in method.shared:
             return tokens
         moe = method.shared['mixer']
-        weights = (moe.kernels, moe.scales, moe.gate, moe.noise, moe.top_k)
+        weights = (kernel_rate * moe.kernels, moe.scales, moe.gate, moe.noise, moe.top_k)
         options = dict(decides=gate, biases=moe.biases, residual=moe.residual)
         blocks = tokens.split(r, dim=-1)  # one on the narrow side
         return torch.cat([mixture(z, grid, *weights, **options) for z in blocks], dim=-1)
@@ -229,6 +232,35 @@ def test_identity_experts_start_on_the_rung_below(moe_side, gate, backbone, imag
     gleam.attach(backbone)
     gleam.load_state_dict(below.state_dict(), strict=False)
     torch.testing.assert_close(backbone(images)[-1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rates_by_fan_in_start_alike_and_move_a_and_kernels_less(vit, images):
+    moved = {}
+    for rates in ('even', 'fan-in'):
+        torch.manual_seed(0)
+        backbone, method = copy.deepcopy(vit), GLEAM(rank=4, top_k=4, rates=rates)
+        method.attach(backbone.double())
+        method.double()
+        projection, mixer = method.shared['projections']['0'], method.shared['mixer']
+        torch.nn.init.normal_(projection.up)
+
+        def factors(projection=projection, mixer=mixer):
+            up, down = projection.matrix('up'), projection.matrix('down')
+            return [tensor.detach().clone() for tensor in (up, down, mixer.folded_kernels()[0])]
+
+        start = factors()  # the first expert's kernels, of scale 1, are as they are
+        optimizer = torch.optim.Adam(method.parameters(), lr=1e-4)
+        features = backbone(images.double())[0]
+        (features * torch.randn_like(features)).sum().backward()
+        optimizer.step()
+        steps = [(new - old).abs().max() for new, old in zip(factors(), start, strict=True)]
+        moved[rates] = start, torch.stack(steps)
+    for ours, theirs in zip(moved['even'][0], moved['fan-in'][0], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    width = projection.down.shape[1]
+    for rates, expected in (('even', [1, 1, 1]), ('fan-in', [1, 4 / width, 1 / 9])):
+        expected = 1e-4 * torch.tensor(expected, dtype=torch.double)
+        torch.testing.assert_close(moved[rates][1], expected, rtol=1e-2, atol=0)
 
 
 def test_attention_only(vit):
