@@ -55,7 +55,7 @@ class SharedProjection(Rounded):
         self.up = nn.Parameter(torch.zeros(width, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         with torch.no_grad():
-            self.down /= down_rate
+            self.down.div_(down_rate)
         self.round_to(bits)
 
     def matrix(self, name: str) -> Tensor:

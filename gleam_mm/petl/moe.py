@@ -173,7 +173,7 @@ class ConvMoE(Checked, nn.Module):
             else:
                 nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
         with torch.no_grad():
-            self.kernels /= self.kernel_rate
+            self.kernels.div_(self.kernel_rate)
         if self.biases is not None:
             nn.init.zeros_(self.biases)
         bound = 1 / math.sqrt(self.channels) if self.gate_init == 'uniform' else 0.0
