@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Group, Suite
-from gleam_mm.sweep.cells import RUNNING, WAITING
+from gleam_mm.sweep.cells import RUNNING, WAITING, best_point
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, SELECT, Variant, option_key
 from gleam_mm.sweep.results import Result
@@ -83,19 +83,17 @@ def of_sweep(opened: 'SweepStudy') -> Study:
 
 
 def choosing(study: Study) -> Study:
-    """The best selection training of each method and dataset so far, as if it were final."""
-    best: dict[tuple[str, str], Result] = {}
+    """The best point of each method and dataset so far, as if it were a final training."""
+    pairs: dict[tuple[str, str], list[Result]] = {}
     for result in study.results:
-        key = (result.method, result.dataset)
-        if result.phase == SELECT and (key not in best or _above(result, best[key])):
-            best[key] = result
-    finals = [replace(result, phase=FINAL, seed=0, options={}) for result in best.values()]
+        if result.phase == SELECT:
+            pairs.setdefault((result.method, result.dataset), []).append(result)
+    finals = []
+    for results in pairs.values():
+        point = best_point(results)
+        best = replace(point.trainings[0], accuracy=point.accuracy) if point else results[0]
+        finals.append(replace(best, phase=FINAL, seed=0, options={}))
     return replace(study, results=finals)
-
-
-def _above(result: Result, other: Result) -> bool:
-    ours, theirs = (-1.0 if r.accuracy is None else r.accuracy for r in (result, other))
-    return ours > theirs
 
 
 @dataclass(frozen=True)

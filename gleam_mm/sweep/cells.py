@@ -1,11 +1,12 @@
 """The trainings of a sweep and what has become of each, by the trials that a study has of them."""
 
 import datetime
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from gleam_mm.sweep.plan import Job, Sweep
+from gleam_mm.sweep.plan import Job, Sweep, options_text
 
 MOST_LOST = 5  # a training that so many workers died of has failed
 
@@ -54,6 +55,11 @@ class Cell:
     ready: bool = True
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The grid's values."""
+        return self.job.options
+
+    @property
     def accuracy(self) -> float | None:
         """Top-1 in %, of a complete training."""
         return self.trial.accuracy if self.state == COMPLETE else None
@@ -61,6 +67,42 @@ class Cell:
     def attribute(self, name: str) -> Any:
         """What the worker noted under a name, or None."""
         return self.trial.notes.get(name) if self.trial else None
+
+
+class Training(Protocol):
+    """What :func:`best_point` reads: a :class:`Cell`, or what a study says of one."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The grid's values."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 in %, of a complete training."""
+
+
+T = TypeVar('T', bound=Training)
+
+
+@dataclass(frozen=True)
+class Point(Generic[T]):
+    """A point of a grid.
+
+    Attributes:
+        trainings: The complete ones, a seed each.
+    """
+
+    trainings: tuple[T, ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The grid's values."""
+        return self.trainings[0].options
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 in %, the mean over seeds."""
+        return statistics.fmean(training.accuracy for training in self.trainings)
 
 
 def cells_of(sweep: Sweep, trials: Iterable[Trial]) -> list[Cell]:
@@ -91,7 +133,7 @@ def cells_of(sweep: Sweep, trials: Iterable[Trial]) -> list[Cell]:
 
 
 def best_options(selection: Iterable[Cell]) -> dict[str, Any] | None:
-    """The best point of a grid: of equally accurate ones the first.
+    """The best point of a grid.
 
     Args:
         selection: All trainings of the select phase, of one method on one dataset.
@@ -99,13 +141,29 @@ def best_options(selection: Iterable[Cell]) -> dict[str, Any] | None:
     Returns:
         Options, ``{}`` without a select phase, and None where not all trainings are complete.
     """
-    best, accuracy = {}, -1.0
-    for cell in selection:
-        if cell.accuracy is None:
-            return None
-        if cell.accuracy > accuracy:
-            best, accuracy = cell.job.options, cell.accuracy
-    return best
+    cells = list(selection)
+    if any(cell.accuracy is None for cell in cells):
+        return None
+    best = best_point(cells)
+    return best.options if best else {}
+
+
+def best_point(trainings: Iterable[T]) -> Point[T] | None:
+    """The point of a grid with the highest mean so far: of equally accurate ones the first.
+
+    Args:
+        trainings: Those of the select phase, of one method on one dataset. What has no accuracy
+            yet does not count.
+
+    Returns:
+        None where none has one.
+    """
+    points: dict[str, list[T]] = {}
+    for training in trainings:
+        if training.accuracy is not None:
+            points.setdefault(options_text(training.options), []).append(training)
+    made = [Point(tuple(members)) for members in points.values()]
+    return max(made, key=lambda point: point.accuracy, default=None)
 
 
 def _cell(job: Job, trials: list[Trial], ready: bool = True) -> Cell:

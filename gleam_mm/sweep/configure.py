@@ -32,6 +32,7 @@ KEYS = (
     'variants',
     'grid',
     'seeds',
+    'trial_seeds',
     'final',
     'options',
     'heartbeat',
@@ -97,6 +98,7 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         methods=tuple(methods),
         datasets=tuple(datasets),
         seeds=_seeds(settings.get('seeds', 1)),
+        trial_seeds=_positive('trial_seeds', settings.get('trial_seeds', 1)),
         options=dict(settings.get('options') or {}),
         # Only those that it has: files of several sweeps may share more.
         variants={name: variants[name] for name in methods if name in variants},
@@ -104,6 +106,10 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         heartbeat=_positive('heartbeat', settings.get('heartbeat', 20)),
     )
     sweep = replace(sweep, grid=_grids(sweep, settings.get('grid') or {}))
+    if sweep.trial_seeds > len(sweep.seeds):
+        raise UserError(
+            f'trial_seeds={sweep.trial_seeds}: a sweep of {len(sweep.seeds)} seeds has no more'
+        )
     if not sweep.final and not sweep.grid:
         raise UserError('final=False: without a grid and a final phase there is nothing to train')
     name = settings.get('name') or f'{backbone}_{"-".join(_names(settings["datasets"]))}'
@@ -292,5 +298,5 @@ def _truth(name: str, value: Any) -> bool:
 
 def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int) or value < 1:
-        raise UserError(f'--{name} {value}: expected a whole number of seconds, at least 1')
+        raise UserError(f'--{name} {value}: expected a whole number of at least 1')
     return value

@@ -8,7 +8,7 @@ from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
 from gleam_mm.sweep import training
-from gleam_mm.sweep.cells import Cell, best_options
+from gleam_mm.sweep.cells import Cell, best_options, best_point
 from gleam_mm.sweep.plan import FINAL, SELECT, Job, options_text
 from gleam_mm.sweep.study import SweepStudy
 
@@ -81,10 +81,10 @@ def _origin(study: SweepStudy, job: Job, cells: Sequence[Cell]) -> list[str]:
     end = 'Trains on all images for training and tests once.'
     if not cells:
         return [f'# {job.method} of the sweep {study.name!r}. {end}']
-    best = max(cell.accuracy for cell in cells)
+    best, number = best_point(cells).accuracy, len({options_text(cell.options) for cell in cells})
     return [
         f'# {options_text(job.options)}: {best:.2f} % on the validation split, the best of '
-        f'{len(cells)} points that',
+        f'{number} points that',
         f'# the sweep {study.name!r} tried. {end}',
     ]
 

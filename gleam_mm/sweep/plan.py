@@ -85,7 +85,9 @@ class Sweep:
         backbone: Name of the backbone.
         methods: Names of methods and variants.
         datasets: Names of datasets.
-        seeds: Seeds of the final trainings; the first is also that of the selection.
+        seeds: Seeds of the final trainings; the first ones are also those of the selection.
+        trial_seeds: With how many seeds each point of a grid is trained. With one, a point may be
+            chosen that another seed would not survive.
         grid: By method the values of each option that it has; empty without a selection.
         options: Overrides of every config, such as ``{'train_cfg.max_epochs': 2}``.
         variants: What the names among the methods stand for that are not plain methods.
@@ -97,6 +99,7 @@ class Sweep:
     methods: tuple[str, ...]
     datasets: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
+    trial_seeds: int = 1
     grid: dict[str, dict[str, list]] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     variants: dict[str, Variant] = dataclasses.field(default_factory=dict)
@@ -131,7 +134,9 @@ class Sweep:
 
     def select_jobs(self, method: str, dataset: str) -> list[Job]:
         """The trainings that the options of a method on a dataset are chosen by."""
-        return [Job(SELECT, method, dataset, self.seeds[0], point) for point in self.points(method)]
+        seeds = self.seeds[: self.trial_seeds]
+        points = itertools.product(self.points(method), seeds)
+        return [Job(SELECT, method, dataset, seed, point) for point, seed in points]
 
     def final_jobs(
         self, method: str, dataset: str, options: Mapping[str, Any] | None = None

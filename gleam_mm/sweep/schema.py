@@ -43,6 +43,7 @@ _SWEEP = {
     'methods': list_of(_NAME),
     'datasets': list_of(_NAME),
     'seeds': Shape('a list of seeds', lambda v: _VALUES.fits(v) and list_of(COUNT).fits(v)),
+    'trial_seeds': POSITIVE,
     'grid': dict_of(dict_of(_VALUES)),
     'options': _OPTIONS,
     'variants': dict_of(fields({'method': _NAME, 'options': _OPTIONS})),

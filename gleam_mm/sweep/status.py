@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gleam_mm.output.escape import rich_markup, terminal
 from gleam_mm.output.tables import clock
-from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell
+from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING, Cell, best_point
 from gleam_mm.sweep.groups import over_seeds
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
 
@@ -64,15 +64,14 @@ def status(cells: Sequence[Cell]) -> RenderableType:
     for (method, dataset), own in pairs.items():
         select = [cell for cell in own if cell.job.phase == SELECT]
         final = [cell for cell in own if cell.job.phase == FINAL]
-        selected = [cell for cell in select if cell.accuracy is not None]
-        best = max(selected, key=lambda cell: cell.accuracy, default=None)
+        best = best_point(select)
         tested = [cell.accuracy for cell in final if cell.accuracy is not None]
         table.add_row(
             rich_markup(method),
             rich_markup(dataset),
             _progress(select),
             _progress(final),
-            rich_markup(options_text(best.job.options)) if best else '',
+            rich_markup(options_text(best.options)) if best else '',
             f'{best.accuracy:.2f}' if best else '',
             _mean(tested),
         )

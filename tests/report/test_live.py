@@ -1,6 +1,7 @@
 """The page of a sweep that runs: what it shows when, and that it is written at once."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,15 @@ def test_no_number_of_the_test_split_while_options_are_chosen(choosing):
     assert 'test split stays closed' in text
     assert 'Table 1 of the paper' not in text  # nor the paper's, which are of the test split
     assert "the paper's" not in text.lower()
+
+
+def test_of_several_seeds_a_point_the_mean_is_shown():
+    lucky = grid('lora', [90.0, 70.0])
+    steady = [replace(result, seed=1) for result in grid('lora', [20.5, 71.0])]
+    waiting = grid('gleam-l', [None, None])
+    text = words(live.build(Study('mine', [*lucky, *steady, *waiting]), refresh=10))
+    assert '70.5' in text
+    assert '90.0' not in text
 
 
 def test_test_results_once_all_are_chosen(choosing):

@@ -161,6 +161,8 @@ def test_a_selection_alone():
         (dict(seeds=0), '--seeds 0'),
         (dict(seeds=[1, 1]), '--seeds'),
         (dict(heartbeat=0), '--heartbeat 0'),
+        (dict(trial_seeds=0), '--trial_seeds 0'),
+        (dict(trial_seeds=3, seeds=2), 'trial_seeds=3: a sweep of 2 seeds has no more'),
     ],
 )
 def test_mistakes(changes, message):

@@ -47,6 +47,7 @@ def set_settings(study, **changes):
         (dict(seeds=[-1]), 'seeds is'),
         (dict(seeds=[True]), 'seeds is'),
         (dict(seeds=3), 'seeds is 3, expected a list of seeds'),
+        (dict(trial_seeds=0), 'trial_seeds is 0'),
         (dict(grid={'lora': {'alpha': 1}}), 'grid is'),
         (dict(grid=[]), 'grid is'),
         (dict(options=None), 'options is None, expected a mapping'),

@@ -118,6 +118,27 @@ def test_one_seed_after_another(storage):
     assert list(dict.fromkeys(cells)) == settings.pairs()
 
 
+def test_points_are_chosen_by_the_mean_over_their_seeds(storage):
+    """One of them is the best with the first seed, and diverges with the second."""
+    accuracies = {(0.1, 0): 60.0, (0.1, 1): 62.0, (1, 0): 80.0, (1, 1): 10.0, (10, 0): 61.0,
+                  (10, 1): 61.0}  # fmt: skip
+    settings = sweep(methods=['gleam-t'], datasets=['vtab-dtd'], seeds=(0, 1, 2), trial_seeds=2)
+    study = begin_study(storage, 'sweep', settings)
+    study.register()
+    chosen, seeds = [], []
+    while claim := study.claim(ME):
+        job = claim.job
+        if job.phase == 'select':
+            seeds.append(job.seed)
+            claim.complete(accuracies[job.options['alpha'], job.seed])
+        else:
+            chosen.append((job.seed, job.options))
+            claim.complete(50.0)
+        study.register()
+    assert seeds == [0, 0, 0, 1, 1, 1]
+    assert chosen == [(seed, {'alpha': 0.1}) for seed in (0, 1, 2)]  # of two at 61, the first
+
+
 def test_without_a_final_phase(storage):
     study = begin_study(storage, 'sweep', sweep(final=False))
     study.register()
