@@ -44,13 +44,10 @@ class GLEAM(LadderMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of projections and local transforms, 1, 2, 4 or 8, instead of full
             precision; see :class:`~gleam_mm.petl.bits.Rounded`. The mixture keeps full precision.
-        rates: How fast A, B and the experts' kernels learn under an optimizer of Adam's kind: all
-            alike (``'even'``), or at a rate that follows how many products an output of each sums
-            (``'fan-in'``), r / d for A and 1 / 9 for kernels beside B and the local transforms, as
-            for a layer's weights in Yang et al. (NeurIPS 2021, "Tuning large neural networks via
-            zero-shot hyperparameter transfer", table 3). An update is a product of all of them,
-            and runs away where each moves by its own size in a few steps. Files hold what is
-            trained, A d / r and nine times the kernels.
+        rates: How fast A, B, the local transforms and the experts' kernels learn under an optimizer
+            of Adam's kind: all alike (``'even'``), or by how many products an output of each sums
+            (``'fan-in'``, see :func:`~gleam_mm.petl.moe.rate_of`). ``docs/gleam.md`` has what that
+            changes. Files hold what is trained, the factors divided by their rates.
         **mixture: Arguments of :class:`ConvMoE`: how many experts there are, how they are chosen,
             and how they start.
 

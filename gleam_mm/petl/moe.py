@@ -18,7 +18,24 @@ from gleam_mm.petl.fused_moe import Choice, fusible, mix_fused
 from gleam_mm.petl.sharing import for_each, lowered
 
 Rates = Literal['even', 'fan-in']
-"""How fast parameters learn: all alike, or by how many products an output of theirs sums."""
+"""How fast the factors of an update learn under an optimizer of Adam's kind."""
+
+
+def rate_of(rates: Rates, rank: int, inputs: int) -> float:
+    r"""How fast a factor learns beside what is no factor, such as a head.
+
+    An Adam step moves each number of a factor by about the rate, and so an output that sums as many
+    products by so many rates. With ``'fan-in'`` the rate is divided by their number, as in Yang et
+    al. (NeurIPS 2021, table 3): :math:`3 r` over it, so that it is 3 where r channels are read, and
+    1/3 for a 3x3 kernel on them. A parameter is its factor divided by this number ("equalized
+    learning rate", Karras et al., ICLR 2018); what the model starts from is the same.
+
+    Args:
+        rates: Whether all learn alike or by their fan-in.
+        rank: Inner width r.
+        inputs: How many products an output of the factor sums.
+    """
+    return 3 * rank / inputs if rates == 'fan-in' else 1.0
 
 
 class _Imbalances(PassState):
@@ -103,11 +120,7 @@ class ConvMoE(Checked, nn.Module):
             over all n before the choice; the weights then sum to less than one, and the gate gets a
             gradient at k = 1 too.
         balance: Weight of the loss that keeps experts in use, see :meth:`imbalance`.
-        rates: How fast kernels learn under an optimizer of Adam's kind, whose steps do not depend
-            on the size of a gradient: as all parameters (``'even'``), or divided by their nine taps
-            (``'fan-in'``), so that an output, which sums 9 r products, moves as that of an r x r
-            matrix does. The parameter is then nine times the kernel, which the model has from the
-            start ("equalized learning rate", Karras et al., ICLR 2018).
+        rates: How fast kernels learn, see :func:`rate_of`.
 
     Raises:
         ValueError: ``num_experts``, ``top_k`` and ``scales`` do not fit each other.
@@ -153,7 +166,7 @@ class ConvMoE(Checked, nn.Module):
         self.noise_floor = noise_floor
         self.renormalize = renormalize
         self.balance = balance
-        self.kernel_rate = 1 / 9 if rates == 'fan-in' else 1.0
+        self.kernel_rate = rate_of(rates, channels, 9 * channels)
         self.fused = True  # on a GPU, where it can be
         self._pass = _Imbalances()
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
