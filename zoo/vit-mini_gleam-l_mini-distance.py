@@ -7,4 +7,4 @@ _base_ = [
     'gleam_mm::_base_/default_runtime.py',
 ]
 
-model = dict(petl=dict(_base_.method, rates='even'))
+model = dict(petl=_base_.method)
