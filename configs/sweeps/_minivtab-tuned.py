@@ -7,6 +7,5 @@ options = {'optim_wrapper.clip_grad': dict(max_norm=1.0, _delete_=True)}  # over
 # No decay where the official code has none.
 variants = {
     'ssf': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'petl': dict(decay_mult=0.0)})},
-    'gleam-l-fan-in': dict(method='gleam-l', rates='fan-in'),
     'lora-all': dict(method='lora', rank=16, alpha=16.0, sites=['qkv', 'proj', 'fc1', 'fc2']),
 }

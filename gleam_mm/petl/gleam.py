@@ -9,7 +9,7 @@ from gleam_mm.arguments import Positive, Probability, arguments_of
 from gleam_mm.layouts import LINEAR_ROLES
 from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.ladder import LadderMethod
-from gleam_mm.petl.moe import ConvMoE, Rates
+from gleam_mm.petl.moe import ConvMoE
 from gleam_mm.registry import MODELS
 
 
@@ -44,10 +44,6 @@ class GLEAM(LadderMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of projections and local transforms, 1, 2, 4 or 8, instead of full
             precision; see :class:`~gleam_mm.petl.bits.Rounded`. The mixture keeps full precision.
-        rates: How fast A, B, the local transforms and the experts' kernels learn under an optimizer
-            of Adam's kind: all alike (``'even'``), or by how many products an output of each sums
-            (``'fan-in'``, see :func:`~gleam_mm.petl.moe.rate_of`). ``docs/gleam.md`` has what that
-            changes. Files hold what is trained, the factors divided by their rates.
         **mixture: Arguments of :class:`ConvMoE`: how many experts there are, how they are chosen,
             and how they start.
 
@@ -55,7 +51,7 @@ class GLEAM(LadderMethod):
         ValueError: An argument is out of range, or a choice unknown.
     """
 
-    @arguments_of(ConvMoE, 'channels', 'rates')
+    @arguments_of(ConvMoE, 'channels')
     def __init__(
         self,
         rank: Positive = 16,
@@ -68,12 +64,11 @@ class GLEAM(LadderMethod):
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
-        rates: Rates = 'even',
         **mixture: Any,
     ) -> None:
-        mixer = ConvMoE(rank, rates=rates, **mixture) if moe else None
+        mixer = ConvMoE(rank, **mixture) if moe else None
         super().__init__(
-            rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks, bits, rates
+            rank, alpha, sites, local, mixer, moe_side, local_init, drop_rate, blocks, bits
         )
 
     def begin(self) -> None:

@@ -26,7 +26,7 @@ from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import add_update, project
-from gleam_mm.petl.moe import ConvMoE, Mixture, Rates, rate_of
+from gleam_mm.petl.moe import ConvMoE, Mixture
 from gleam_mm.petl.prepared import Prepared
 from gleam_mm.petl.sharing import for_each, stacked
 
@@ -40,30 +40,16 @@ class SharedProjection(Rounded):
         width: Token width d.
         rank: Inner width r.
         bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
-        rates: How fast they learn, see :func:`~gleam_mm.petl.moe.rate_of`.
     """
 
     matrices = ('down', 'up')
 
-    def __init__(
-        self, width: int, rank: int, bits: Bits | None = None, rates: Rates = 'even'
-    ) -> None:
+    def __init__(self, width: int, rank: int, bits: Bits | None = None) -> None:
         super().__init__()
-        self.rates = {
-            'down': rate_of(rates, rank, inputs=width),
-            'up': rate_of(rates, rank, inputs=rank),
-        }
         self.down = nn.Parameter(torch.empty(rank, width))
         self.up = nn.Parameter(torch.zeros(width, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-        with torch.no_grad():
-            self.down.div_(self.rates['down'])
         self.round_to(bits)
-
-    def matrix(self, name: str) -> Tensor:
-        """A or B as the module computes with it."""
-        matrix, rate = super().matrix(name), self.rates[name]
-        return matrix if rate == 1 else matrix * rate
 
 
 class LocalTransform(Rounded):
@@ -79,7 +65,6 @@ class LocalTransform(Rounded):
         init: How it starts: as the ``'identity'`` between blocks, where SLoRA stands all along, or
             ``'uniform'`` as PyTorch's Linears do, which is how FacT's official code starts it.
         bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
-        rate: How fast it learns; what is here is L_s divided by this number.
     """
 
     matrices = ('weight',)
@@ -91,7 +76,6 @@ class LocalTransform(Rounded):
         rank: int,
         init: str = 'identity',
         bits: Bits | None = None,
-        rate: float = 1.0,
     ) -> None:
         super().__init__()
         # Indexed (block out, block in, channel out, channel in).
@@ -100,21 +84,17 @@ class LocalTransform(Rounded):
         if init == 'uniform':
             bound = 1 / math.sqrt(rank * blocks_in)
             nn.init.uniform_(self.weight, -bound, bound)
-        with torch.no_grad():
-            self.weight.div_(rate)
-        self.rate = rate
         self.adds_identity = init == 'identity' and bits is not None
         if self.adds_identity:
             nn.init.zeros_(self.weight)
         self.round_to(bits)
 
     def transform(self) -> Tensor:
-        """L_s, divided by its rate."""
+        """L_s."""
         weight = self.matrix('weight')
         if not self.adds_identity:
             return weight
-        identity = torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device)
-        return weight + identity / self.rate
+        return weight + torch.eye(weight.shape[-1], dtype=weight.dtype, device=weight.device)
 
 
 class SiteWeights(NamedTuple):
@@ -177,7 +157,6 @@ class LadderMethod(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of projections and local transforms, instead of full precision; see
             :class:`~gleam_mm.petl.bits.Rounded`.
-        rates: How fast the factors learn, see :func:`~gleam_mm.petl.moe.rate_of`.
 
     Raises:
         ValueError: ``bits`` is out of range.
@@ -197,12 +176,9 @@ class LadderMethod(PETLMethod):
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,
-        rates: Rates = 'even',
     ) -> None:
         super().__init__(sites, blocks)
         self.bits = bits
-        self.rates = rates
-        self.local_rate = rate_of(rates, rank, inputs=rank) if local else 1.0
         self.rank = rank
         self.alpha = alpha
         self.has_local = local
@@ -222,7 +198,7 @@ class LadderMethod(PETLMethod):
         """Creates one projection a stage and, where wanted, one local transform a site."""
         self.shared['projections'] = nn.ModuleDict(
             {
-                str(stage): SharedProjection(width, self.rank, self.bits, self.rates)
+                str(stage): SharedProjection(width, self.rank, self.bits)
                 for stage, width in sorted({(site.stage, site.width) for site in sites})
             }
         )
@@ -248,11 +224,12 @@ class LadderMethod(PETLMethod):
 
     def build_local(self, site: Site) -> nn.Module:
         """Creates what is a site's own in its local transform."""
-        blocks = site.blocks_in, site.blocks_out
-        return LocalTransform(*blocks, self.rank, self.local_init, self.bits, self.local_rate)
+        return LocalTransform(
+            site.blocks_in, site.blocks_out, self.rank, self.local_init, self.bits
+        )
 
     def local_weight(self, site: Site) -> Tensor:
-        """The local transform of one site, of shape (c_o, c_i, r, r), divided by its rate."""
+        """The local transform of one site, of shape (c_o, c_i, r, r)."""
         if self.has_local:
             return self.local[site.key].transform()
         down = self.projection(site).down
@@ -301,7 +278,8 @@ class LadderMethod(PETLMethod):
         first, count, rank = sites[0], len(sites), self.rank
         projection = self.projection(first)
         down, up = projection.matrix('down'), projection.matrix('up').T
-        local = self._locals(sites).flatten(1, 2)  # (sites, blocks, r, r)
+        local = stacked([self.local_weight(site) for site in sites])
+        local = local.flatten(1, 2)  # (sites, blocks, r, r)
         if self._transforms_first(first):
             if first.blocks_in > 1:
                 local = local.transpose(1, 2)
@@ -315,11 +293,6 @@ class LadderMethod(PETLMethod):
             pairs = zip(for_each(down, count), ups.unbind(), strict=True)
         return [(down[:, : first.in_features], up[:, : first.out_features].T) for down, up in pairs]
 
-    def _locals(self, sites: Sequence[Site]) -> Tensor:
-        """The local transforms of some sites of one shape, (sites, c_o, c_i, r, r)."""
-        local = stacked([self.local_weight(site) for site in sites])
-        return local if self.local_rate == 1 else local * self.local_rate
-
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds the site's low-rank update to the frozen Linear's output."""
         down, up, mixture = self.site_weights(site)
@@ -331,7 +304,7 @@ class LadderMethod(PETLMethod):
             z = self.mix(site, z, mixture)
         if self.training and self.drop_rate:
             if not self._transforms_first(site):  # dropout, between L_s and B, keeps them apart
-                z = F.linear(z, _join(self._locals([site]).flatten(0, 2), site))
+                z = F.linear(z, _join(self.local_weight(site).flatten(0, 1), site))
                 up = self.projection(site).matrix('up')
             z = F.dropout(z, self.drop_rate)
         return add_update(y, z, up, self.alpha)

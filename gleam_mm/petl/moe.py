@@ -17,26 +17,6 @@ from gleam_mm.petl.exporting import exporting
 from gleam_mm.petl.fused_moe import Choice, fusible, mix_fused
 from gleam_mm.petl.sharing import for_each, lowered
 
-Rates = Literal['even', 'fan-in']
-"""How fast the factors of an update learn under an optimizer of Adam's kind."""
-
-
-def rate_of(rates: Rates, rank: int, inputs: int) -> float:
-    r"""How fast a factor learns beside what is no factor, such as a head.
-
-    An Adam step moves each number of a factor by about the rate, and so an output that sums as many
-    products by so many rates. With ``'fan-in'`` the rate is divided by their number, as in Yang et
-    al. (NeurIPS 2021, table 3): :math:`3 r` over it, so that it is 3 where r channels are read, and
-    1/3 for a 3x3 kernel on them. A parameter is its factor divided by this number ("equalized
-    learning rate", Karras et al., ICLR 2018); what the model starts from is the same.
-
-    Args:
-        rates: Whether all learn alike or by their fan-in.
-        rank: Inner width r.
-        inputs: How many products an output of the factor sums.
-    """
-    return 3 * rank / inputs if rates == 'fan-in' else 1.0
-
 
 class _Imbalances(PassState):
     """How uneven the decisions of each call since the last loss was taken."""
@@ -120,7 +100,6 @@ class ConvMoE(Checked, nn.Module):
             over all n before the choice; the weights then sum to less than one, and the gate gets a
             gradient at k = 1 too.
         balance: Weight of the loss that keeps experts in use, see :meth:`imbalance`.
-        rates: How fast kernels learn, see :func:`rate_of`.
 
     Raises:
         ValueError: ``num_experts``, ``top_k`` and ``scales`` do not fit each other.
@@ -144,7 +123,6 @@ class ConvMoE(Checked, nn.Module):
         noise_floor: NonNegative = 0.0,
         renormalize: bool = True,
         balance: NonNegative = 0.0,
-        rates: Rates = 'even',
     ) -> None:
         super().__init__()
         if top_k > num_experts:
@@ -166,7 +144,6 @@ class ConvMoE(Checked, nn.Module):
         self.noise_floor = noise_floor
         self.renormalize = renormalize
         self.balance = balance
-        self.kernel_rate = rate_of(rates, channels, 9 * channels)
         self.fused = True  # on a GPU, where it can be
         self._pass = _Imbalances()
         self.kernels = nn.Parameter(torch.empty(num_experts, channels, channels, 3, 3))
@@ -185,8 +162,6 @@ class ConvMoE(Checked, nn.Module):
                 nn.init.dirac_(kernel)
             else:
                 nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
-        with torch.no_grad():
-            self.kernels.div_(self.kernel_rate)
         if self.biases is not None:
             nn.init.zeros_(self.biases)
         bound = 1 / math.sqrt(self.channels) if self.gate_init == 'uniform' else 0.0
@@ -270,8 +245,7 @@ class ConvMoE(Checked, nn.Module):
     def folded_kernels(self) -> Tensor:
         """The experts' kernels at the original resolution, of shape (n, r, r, 3, 3)."""
         flat = self.kernels.view(self.num_experts, -1, 9)
-        divisors = self._areas.view(-1, 1, 1) / self.kernel_rate
-        return (flat @ self._fold / divisors).view_as(self.kernels)
+        return (flat @ self._fold / self._areas.view(-1, 1, 1)).view_as(self.kernels)
 
     @constant
     def mixture(self) -> Mixture:

@@ -346,14 +346,7 @@ CASES = [
     ),
     Case(
         'GLEAM, wired otherwise',
-        dict(
-            type='GLEAM',
-            rank=4,
-            gate='token',
-            moe_side='wide',
-            expert_init='identity',
-            rates='fan-in',
-        ),
+        dict(type='GLEAM', rank=4, gate='token', moe_side='wide', expert_init='identity'),
         ladder(4, local=True, experts=4),
     ),
     Case(

@@ -11,7 +11,6 @@ options = {
 }
 # No decay where the official code has none.
 variants = {
-    'gleam-l-fan-in': dict(method='gleam-l', rates='fan-in'),
     'ssf': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'petl': dict(decay_mult=0.0)})},
     'bitfit': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'backbone': dict(decay_mult=0.0)})},
     'lora-all': dict(method='lora', sites=['qkv', 'proj', 'fc1', 'fc2']),
