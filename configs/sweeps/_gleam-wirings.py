@@ -1,5 +1,5 @@
 # Candidates for the wiring and training of GLEAM's presets, on val200 alone; the rule by which one
-# of them is chosen is in docs/gleam.md. One file a seed.
+# of them is chosen is in docs/gleam.md.
 _base_ = '_minivtab.py'
 methods = ['gleam-l-*']
 datasets = ['mini-land', 'mini-distance', 'mini-letters', 'mini-orientation']

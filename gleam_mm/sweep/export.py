@@ -81,10 +81,10 @@ def _origin(study: SweepStudy, job: Job, cells: Sequence[Cell]) -> list[str]:
     end = 'Trains on all images for training and tests once.'
     if not cells:
         return [f'# {job.method} of the sweep {study.name!r}. {end}']
-    best, number = best_point(cells).accuracy, len({options_text(cell.options) for cell in cells})
+    best, points = best_point(cells).accuracy, study.sweep.points(job.method)
     return [
         f'# {options_text(job.options)}: {best:.2f} % on the validation split, the best of '
-        f'{number} points that',
+        f'{len(points)} points that',
         f'# the sweep {study.name!r} tried. {end}',
     ]
 

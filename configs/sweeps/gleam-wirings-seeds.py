@@ -1,4 +1,5 @@
-# The second round with seed 1: the four best of the first.
+# The second round with two more seeds: the four best of the first.
 _base_ = '_gleam-wirings.py'
-seeds = [1]
+seeds = [1, 2]
+trial_seeds = 2
 methods = ['gleam-l-dense', 'gleam-l-clipped', 'gleam-l-identity', 'gleam-l-soft']

@@ -1,5 +1,6 @@
-# The second round with seed 1: what is left, and what there was.
+# The second round with two more seeds: what is left, and what there was.
 _base_ = '_gleam-rates.py'
-seeds = [1]
+seeds = [1, 2]
+trial_seeds = 2
 methods = ['gleam-l-same', 'gleam-l-fan-in']
 grid = {'optim_wrapper.optimizer.lr': [1e-2, 3e-2]}

@@ -1,6 +1,0 @@
-# Whether the other presets bear the winner, with seed 1.
-_base_ = '_gleam-rates.py'
-seeds = [1]
-methods = ['gleam-t-fan-in', 'gleam-b-fan-in']
-datasets = ['mini-land', 'mini-letters']
-grid = {'optim_wrapper.optimizer.lr': [3e-2]}
