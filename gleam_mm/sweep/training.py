@@ -5,15 +5,16 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -198,15 +199,26 @@ def _remove_checkpoints(folder: Path) -> None:
 
 
 def _clear(experiment: str) -> None:
-    """Forgets what MMEngine keeps of an experiment: log files stay open otherwise."""
-    for kind in (MMLogger, MessageHub, Visualizer):
-        kept = kind._instance_dict.pop(experiment, None)
-        if isinstance(kept, MMLogger):
-            for handler in list(kept.handlers):
-                handler.close()
-                kept.removeHandler(handler)
-        elif isinstance(kept, Visualizer):
-            kept.close()
+    """Forgets what MMEngine keeps of an experiment: log files stay open otherwise.
+
+    It is kept by each class for itself, and by the name with the time of the start behind it.
+    """
+    for kind in _heirs(ManagerMixin):
+        kept_by_name: dict[str, ManagerMixin] = kind._instance_dict
+        for name in [name for name in kept_by_name if name.startswith(experiment)]:
+            kept = kept_by_name.pop(name)
+            if isinstance(kept, MMLogger):
+                for handler in list(kept.handlers):
+                    handler.close()
+                    kept.removeHandler(handler)
+            elif isinstance(kept, Visualizer):
+                kept.close()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _heirs(kind: type) -> Iterator[type]:
+    for heir in kind.__subclasses__():
+        yield heir
+        yield from _heirs(heir)

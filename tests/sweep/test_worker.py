@@ -5,9 +5,14 @@ import os
 import signal
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+from mmpretrain.visualization import UniversalVisualizer
 from PIL import Image
 from sweep_place import OPTIONS
 
@@ -173,6 +178,20 @@ def test_an_interrupted_training_goes_on(place, tmp_path):
     assert resumed.accuracy == whole.accuracy
     for ours, theirs in zip(resumed.curve, whole.curve, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_nothing_stays_of_a_training(place, tmp_path):
+    train(sweep(epochs=2), tmp_path / 'first', stop=2)  # what runs keep once for a process
+
+    def kept():
+        kinds = MMLogger, MessageHub, DefaultScope, Visualizer, UniversalVisualizer
+        open_files = len(list(Path('/proc/self/fd').iterdir()))
+        return [{*kind._instance_dict} for kind in kinds], open_files
+
+    before = kept()
+    train(sweep(), tmp_path / 'whole')
+    train(sweep(epochs=2), tmp_path / 'cut', stop=2)
+    assert kept() == before
 
 
 def test_a_folder_of_another_study_is_not_resumed(place, tmp_path):

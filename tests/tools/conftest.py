@@ -10,13 +10,12 @@ import struct
 import subprocess
 import sys
 import termios
-from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from experiments import begin_anew
 from tiny_vit import TINY_VIT
 from tool_folder import TOOLS
 
@@ -177,10 +176,9 @@ def run_on_terminal():
 def call(monkeypatch, capsys, tmp_path):
     """Runs a tool in this process, which is faster where it stops early."""
     monkeypatch.chdir(tmp_path)
-    # Loggers of earlier tests print to what was their standard output.
-    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
 
     def start(tool, *arguments):
+        begin_anew(monkeypatch)
         monkeypatch.setattr(sys, 'argv', [str(TOOLS / tool), *map(str, arguments)])
         code = 0
         try:

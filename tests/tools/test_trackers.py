@@ -2,13 +2,12 @@
 
 import json
 import sys
-from collections import OrderedDict
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from experiments import begin_anew
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gleam_mm.engine.trackers import TRACKERS, WandbTracker
@@ -70,7 +69,7 @@ def trained(config, wandb, mlflow, tmp_path_factory):
         for module in (wandb, mlflow):
             patch.setitem(sys.modules, module.__name__, module)
         for flags in (TWO, ('--resume',)):
-            patch.setattr(MMLogger, '_instance_dict', OrderedDict())
+            begin_anew(patch)
             patch.setattr(sys, 'argv', ['train.py', str(config), '--track', *TRACKERS, *flags])
             train.main(train.parse_args())
     return folder
