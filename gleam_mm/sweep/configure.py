@@ -297,6 +297,6 @@ def _truth(name: str, value: Any) -> bool:
 
 
 def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f'--{name} {value}: expected a whole number of at least 1')
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f'{name}={value!r}: expected a whole number of at least 1')
     return value

@@ -160,8 +160,9 @@ def test_a_selection_alone():
         (dict(final='no', grid={'alpha': [1]}), "final: expected True or False, found 'no'"),
         (dict(seeds=0), '--seeds 0'),
         (dict(seeds=[1, 1]), '--seeds'),
-        (dict(heartbeat=0), '--heartbeat 0'),
-        (dict(trial_seeds=0), '--trial_seeds 0'),
+        (dict(heartbeat=0), 'heartbeat=0: expected a whole number'),
+        (dict(trial_seeds=0), 'trial_seeds=0: expected a whole number'),
+        (dict(trial_seeds=True), 'trial_seeds=True: expected a whole number'),
         (dict(trial_seeds=3, seeds=2), 'trial_seeds=3: a sweep of 2 seeds has no more'),
     ],
 )
