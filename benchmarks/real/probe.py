@@ -11,12 +11,12 @@ over the tasks is the one in configs/_base_/backbones/real-vit.py. The test spli
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEPTHS = (10, 12)
-PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 TABLE = 'probe.csv'
 
 
@@ -31,10 +31,10 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # first: importing what follows takes seconds
 
-    import torch
     from mmengine.runner import Runner
-    from torch import Tensor
-    from torch.nn import functional as F
+
+    sys.path.append(str(HERE.parent))  # whose probe is used here
+    import ridge
 
     from gleam_mm import cli, errors
     from gleam_mm.config import recipes
@@ -55,31 +55,12 @@ if __name__ == '__main__':
         with scope_of(cfg), protocol.only('train800', 'val200'):
             fill_num_classes(cfg)
             model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).eval()
-            x, y = features(model, Runner.build_dataloader(cfg.train_dataloader))
-            x_val, y_val = features(model, Runner.build_dataloader(cfg.val_dataloader))
-        mean, std = x.mean(0), x.std(0) + 1e-6
-        x, x_val = (x - mean) / std, (x_val - mean) / std
-        targets = F.one_hot(y, int(cfg.data_preprocessor.num_classes)).double()
-        offset = targets.mean(0)
-        covariance, right = x.T @ x, x.T @ (targets - offset)
-        results = []
-        for penalty in PENALTIES:
-            identity = torch.eye(len(covariance), dtype=x.dtype)
-            weight = torch.linalg.solve(covariance + penalty * identity, right)
-            hits = (x_val @ weight + offset).argmax(1) == y_val
-            results.append(100 * hits.double().mean().item())
-        return results
-
-    @torch.inference_mode()
-    def features(model: torch.nn.Module, loader: torch.utils.data.DataLoader) -> tuple:
-        """The class tokens (N, d) in double precision, and the labels (N,)."""
-        tokens: list[Tensor] = []
-        labels: list[Tensor] = []
-        for batch in loader:
-            data = model.data_preprocessor(batch)
-            tokens.append(model.extract_feat(data['inputs'])[-1])
-            labels += [sample.gt_label for sample in data['data_samples']]
-        return torch.cat(tokens).double(), torch.cat(labels)
+            train, val = (
+                ridge.features(model, Runner.build_dataloader(loader))
+                for loader in (cfg.train_dataloader, cfg.val_dataloader)
+            )
+        classes = int(cfg.data_preprocessor.num_classes)
+        return [accuracy for (accuracy,) in ridge.accuracies(train, classes, [val])]
 
     def table(rows: Sequence[Sequence[object]]) -> bytes:
         """Rows as CSV."""
@@ -99,7 +80,7 @@ if __name__ == '__main__':
                     measured = accuracies(task, depth)
                     rows += [
                         (task, depth, penalty, f'{accuracy:.1f}')
-                        for penalty, accuracy in zip(PENALTIES, measured, strict=True)
+                        for penalty, accuracy in zip(ridge.PENALTIES, measured, strict=True)
                     ]
                     best.append(max(measured))
                     print(f'{depth} blocks, {task}: {best[-1]:.1f}', flush=True)

@@ -1,5 +1,6 @@
 """Tables that README and the docs have by hand: their numbers are those of the records."""
 
+import csv
 import statistics
 
 import claims
@@ -158,3 +159,21 @@ def test_the_real_backbone(page, head):
         own = method(name)
         tasks = [record.tasks(own)[f'real-{task}'] for task in told_tasks]
         assert told == [f'{record.parameters[own]:,}', *(f'{value:.1f}' for value in tasks)], name
+
+
+def test_the_probe_of_minivtab():
+    with (ROOT / 'benchmarks' / 'minivtab' / 'probe.csv').open(encoding='utf-8') as file:
+        probed = {
+            (row['task'], row['backbone']): float(row['test']) for row in csv.DictReader(file)
+        }
+    told = table('docs/minivtab.md', '| task | chance | probe, vit-mini | probe, swin-mini |')
+    tasks = {task for task, _ in probed}
+    assert tasks < told.keys() and len(probed) == 2 * len(tasks) == 18
+    for task in tasks:
+        cells = [f'{probed[task, backbone]:.1f}' for backbone in ('vit-mini', 'swin-mini')]
+        assert told[task][1:] == cells, task
+    groups = {name: cells[1:] for name, cells in told.items() if name.endswith(', mean')}
+    for index, backbone in enumerate(('vit-mini', 'swin-mini')):
+        for name, cells in groups.items():
+            mean = statistics.fmean(probed[task, backbone] for task in GROUPS[name.split(',')[0]])
+            assert float(cells[index]) == pytest.approx(mean, abs=0.06), name
