@@ -1,0 +1,2 @@
+# The first round: one seed.
+_base_ = '_gleam-starts.py'
