@@ -83,8 +83,7 @@ class FacT(LadderMethod):
         alpha: Scale of the update.
         sites: Roles to adapt.
         form: ``'tt'`` or ``'tk'``.
-        local_init: How FacT-TT's local transforms start: as the ``'identity'``, ``'uniform'``, or
-            ``'orthogonal'``.
+        local_init: How FacT-TT's local transforms start: as the ``'identity'``, or ``'uniform'``.
             FacT-TK's factors start as in the official code.
         drop_rate: Dropout of what B reads.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
@@ -101,7 +100,7 @@ class FacT(LadderMethod):
         alpha: float = 1.0,
         sites: Sequence[str] = LINEAR_ROLES,
         form: Literal['tt', 'tk'] = 'tt',
-        local_init: Literal['identity', 'uniform', 'orthogonal'] = 'identity',
+        local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,

@@ -39,8 +39,7 @@ class GLEAM(LadderMethod):
             the ``'narrow'`` side of L_s or each block of r channels on the ``'wide'`` side, which
             comes later where a site widens and earlier where it narrows; see
             :class:`LadderMethod`.
-        local_init: How local transforms start: as the ``'identity'``, ``'uniform'`` as in FacT, or
-            each with an ``'orthogonal'`` matrix of its own.
+        local_init: How local transforms start: as the ``'identity'``, or ``'uniform'`` as in FacT.
         drop_rate: Dropout of what B reads: 0.1 in FacT.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
         bits: Bits a number of projections and local transforms, 1, 2, 4 or 8, instead of full
@@ -61,7 +60,7 @@ class GLEAM(LadderMethod):
         moe: bool = True,
         local: bool = True,
         moe_side: Literal['narrow', 'wide'] = 'narrow',
-        local_init: Literal['identity', 'uniform', 'orthogonal'] = 'identity',
+        local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,

@@ -62,10 +62,8 @@ class LocalTransform(Rounded):
         blocks_in: Number of d-wide blocks that the site reads.
         blocks_out: Number of d-wide blocks that the site writes.
         rank: Inner width r.
-        init: How it starts: as the ``'identity'`` between blocks, where SLoRA stands all along;
-            ``'uniform'`` as PyTorch's Linears do, which is how FacT's official code starts it; or
-            with an ``'orthogonal'`` matrix between each two blocks, drawn for each site, by which
-            sites differ and none scales what it reads.
+        init: How it starts: as the ``'identity'`` between blocks, where SLoRA stands all along, or
+            ``'uniform'`` as PyTorch's Linears do, which is how FacT's official code starts it.
         bits: Bits a number, see :class:`~gleam_mm.petl.bits.Rounded`.
     """
 
@@ -86,9 +84,6 @@ class LocalTransform(Rounded):
         if init == 'uniform':
             bound = 1 / math.sqrt(rank * blocks_in)
             nn.init.uniform_(self.weight, -bound, bound)
-        elif init == 'orthogonal':
-            for block in self.weight.detach().flatten(end_dim=1):
-                nn.init.orthogonal_(block, gain=1 / math.sqrt(blocks_in))
         self.adds_identity = init == 'identity' and bits is not None
         if self.adds_identity:
             nn.init.zeros_(self.weight)
@@ -177,7 +172,7 @@ class LadderMethod(PETLMethod):
         local: bool = True,
         mixer: ConvMoE | None = None,
         moe_side: Literal['narrow', 'wide'] = 'narrow',
-        local_init: Literal['identity', 'uniform', 'orthogonal'] = 'identity',
+        local_init: Literal['identity', 'uniform'] = 'identity',
         drop_rate: Probability = 0.0,
         blocks: Sequence[int] | None = None,
         bits: Bits | None = None,

@@ -7,7 +7,6 @@ variants = {
     f'gleam-l-{name}': dict(method='gleam-l', **options)
     for name, options in {
         'uniform': dict(local_init='uniform'),
-        'orthogonal': dict(local_init='orthogonal'),
         'alpha0.1': dict(alpha=0.1),
         'alpha10': dict(alpha=10.0),
     }.items()
