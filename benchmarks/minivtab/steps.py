@@ -21,9 +21,9 @@ METHODS = {
     ),
     'SLoRA': ('slora', {}),
     'FacT': ('fact', {}),
-    'GLEAM-L, k = 2': ('gleam-l', dict(top_k=2, local_init='identity')),
-    'with a residual': ('gleam-l', dict(top_k=2, local_init='identity', residual=1.0)),
-    'normalized': ('gleam-l', dict(top_k=2, local_init='identity', normalize=True)),
+    'GLEAM-L, k = 2': ('gleam-l', dict(top_k=2)),
+    'with a residual': ('gleam-l', dict(top_k=2, residual=1.0)),
+    'normalized': ('gleam-l', dict(top_k=2, normalize=True)),
 }
 
 

@@ -9,7 +9,6 @@ variants = {
     f'gleam-l-{name}': {
         'method': 'gleam-l',
         'top_k': 2,
-        'local_init': 'identity',
         'optim_wrapper.clip_grad': dict(max_norm=1.0),
         **options,
     }

@@ -8,9 +8,4 @@ options = {'optim_wrapper.clip_grad': dict(max_norm=1.0, _delete_=True)}  # over
 variants = {
     'ssf': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'petl': dict(decay_mult=0.0)})},
     'lora-all': dict(method='lora', rank=16, alpha=16.0, sites=['qkv', 'proj', 'fc1', 'fc2']),
-    # The presets of before docs/gleam.md chose how local transforms start.
-    **{
-        f'{preset}-local-identity': dict(method=preset, local_init='identity')
-        for preset in ('gleam-t', 'gleam-b', 'gleam-l')
-    },
 }

@@ -7,7 +7,6 @@ final = False
 variants = {
     f'gleam-l-{name}': {
         'method': 'gleam-l',
-        'local_init': 'identity',
         'optim_wrapper.clip_grad': dict(max_norm=1.0),
         'optim_wrapper.paramwise_cfg': dict(
             custom_keys={part: dict(lr_mult=0.1) for part in parts}

@@ -9,6 +9,4 @@ methods = [
 datasets = ['mini-count', 'mini-letters']
 grid = {'optim_wrapper.optimizer.lr': [3e-3, 1e-2, 3e-2]}
 final = False
-variants = {
-    name: dict(top_k=2, local_init='identity') for name in ('gleam-l', 'gleam-b', 'gleam-t')
-}
+variants = {name: dict(top_k=2) for name in ('gleam-l', 'gleam-b', 'gleam-t')}

@@ -5,11 +5,11 @@ seeds = 1
 variants = {
     f'{name}-lr{rate:g}': {'method': name, 'optim_wrapper.optimizer.lr': rate, **options}
     for name, rate, options in [
-        ('gleam-b', 1e-2, dict(top_k=2, local_init='identity')),
+        ('gleam-b', 1e-2, dict(top_k=2)),
         ('lora', 1e-2, {}),
-        ('gleam-t', 3e-3, dict(top_k=2, local_init='identity')),
+        ('gleam-t', 3e-3, dict(top_k=2)),
         ('ssf', 1e-2, {}),
-        ('gleam-l', 3e-3, dict(top_k=2, local_init='identity')),
+        ('gleam-l', 3e-3, dict(top_k=2)),
         ('slora', 3e-3, {}),
         ('fact', 3e-3, {}),
         ('repadapter', 3e-3, {}),

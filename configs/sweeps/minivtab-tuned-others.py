@@ -1,3 +1,3 @@
 # The lower rungs of the ladder and what is compared most often, by the same rules.
 _base_ = '_minivtab-tuned.py'
-methods = ['slora', 'gleam-b-local-identity', 'adaptformer', 'linear']
+methods = ['slora', 'gleam-b', 'adaptformer', 'linear']

@@ -1,3 +1,3 @@
-# GLEAM with the presets of then and the two that it was behind or level with.
+# GLEAM with today's presets and the two that it was behind or level with.
 _base_ = '_minivtab-tuned.py'
-methods = ['gleam-l-local-identity', 'convpass', 'fact', 'gleam-t-local-identity']
+methods = ['gleam-l', 'convpass', 'fact', 'gleam-t']

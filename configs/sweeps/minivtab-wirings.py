@@ -5,7 +5,6 @@ variants = {
     f'gleam-l-{name}': {
         'method': 'gleam-l',
         'top_k': 2,
-        'local_init': 'identity',
         'optim_wrapper.optimizer.lr': 1e-2,
         **options,
     }

@@ -12,9 +12,9 @@ methods = [
 variants = {
     name: {'optim_wrapper.optimizer.lr': rate, **options}
     for name, rate, options in [
-        ('gleam-l', 1e-2, dict(top_k=2, local_init='identity')),
-        ('gleam-b', 3e-3, dict(top_k=2, local_init='identity')),
-        ('gleam-t', 1e-2, dict(top_k=2, local_init='identity')),
+        ('gleam-l', 1e-2, dict(top_k=2)),
+        ('gleam-b', 3e-3, dict(top_k=2)),
+        ('gleam-t', 1e-2, dict(top_k=2)),
         ('lora', 3e-3, {}),
         ('lora-r10', 3e-3, dict(method='lora', rank=10, alpha=10.0)),
         ('lora-r3', 3e-3, dict(method='lora', rank=3, alpha=3.0)),

@@ -1,4 +1,4 @@
 # GLEAM-B: 23,872 parameters on ViT-B. n = 4 experts as the paper, which searches alpha in
 # {0.01, 0.1, 1, 10, 100} and k in {1, 2, 3} for each task: choose them on the validation split. By
 # default all four serve every image, which trained GLEAM-L best on MiniVTAB (docs/gleam.md).
-method = dict(type='GLEAM', rank=8, alpha=1.0, num_experts=4, top_k=4, local_init='uniform')
+method = dict(type='GLEAM', rank=8, alpha=1.0, num_experts=4, top_k=4)

@@ -14,9 +14,4 @@ variants = {
     'ssf': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'petl': dict(decay_mult=0.0)})},
     'bitfit': {'optim_wrapper.paramwise_cfg': dict(custom_keys={'backbone': dict(decay_mult=0.0)})},
     'lora-all': dict(method='lora', sites=['qkv', 'proj', 'fc1', 'fc2']),
-    # The presets of before docs/gleam.md chose how local transforms start.
-    **{
-        f'{preset}-local-identity': dict(method=preset, local_init='identity')
-        for preset in ('gleam-t', 'gleam-l')
-    },
 }

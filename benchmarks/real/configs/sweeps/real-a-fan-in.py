@@ -6,7 +6,6 @@ datasets = ['real-cifar10', 'real-orientation']
 variants = {
     'gleam-l-fan-in': {
         'method': 'gleam-l',
-        'local_init': 'identity',
         'optim_wrapper.paramwise_cfg': dict(
             custom_keys={
                 'mixer.kernels': dict(lr_mult=1 / 3),

@@ -8,7 +8,6 @@ final = False
 variants = {
     f'{method}-fan-in': {
         'method': method,
-        'local_init': 'identity',
         'optim_wrapper.paramwise_cfg': dict(
             custom_keys={
                 'mixer.kernels': dict(lr_mult=1 / 9),
