@@ -67,6 +67,8 @@ Said = dict[tuple[str, str], tuple[paired.Paired | None, str]]
 
 NAMED = (
     'gleam-b',
+    'gleam-l-uniform',
+    'gleam-t-uniform',
     'adaptformer',
     'linear',
     'full',

@@ -64,7 +64,8 @@ _TABLE = """\
 
 By the mean over the tasks ({tasks}); parameters without the head. *seeds*: the fewest and the
 most that a task has; *SD*: of the mean, over the seeds that all tasks have. A method that lacks one
-of the tasks comes last, without a mean. `-6`: six epochs instead of three.
+of the tasks comes last, without a mean. `-6`: six epochs instead of three; `-uniform`: GLEAM whose
+local transforms start at random ([rule 7](README.md#rules-written-before-the-runs)).
 """
 
 _RATES = """\

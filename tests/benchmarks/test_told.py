@@ -39,6 +39,8 @@ METHODS = {
     'LoRA，qkv 上秩为 8': 'lora',  # noqa: RUF001
     'LoRA, rank 16 on every Linear': 'lora-all',
     'LoRA，每个 Linear 上秩为 16': 'lora-all',  # noqa: RUF001
+    **{f'GLEAM-{size}, random start': f'gleam-{size.lower()}-uniform' for size in 'LT'},
+    **{f'GLEAM-{size}，随机初始化': f'gleam-{size.lower()}-uniform' for size in 'LT'},  # noqa: RUF001
 }
 TIMES = [(backbone, what) for backbone in ('vit-b', 'swin-b') for what in ('time', 'memory')]
 ALL_TIMES = [*TIMES[:2], ('vit-b', 'evaluation'), *TIMES[2:], ('swin-b', 'evaluation')]
