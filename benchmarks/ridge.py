@@ -3,22 +3,43 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from gleam_mm.engine import fill_num_classes
 from gleam_mm.models import PETLClassifier
+from gleam_mm.registry import MODELS, scope_of
 
 PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
-@torch.inference_mode()
-def features(model: PETLClassifier, loader: DataLoader) -> tuple[Tensor, Tensor]:
-    """What the head reads of all images.
+def probe(cfg: Config, *judged: str) -> list[list[float]]:
+    """Probes the backbone of a config, on the training split of the config.
+
+    Args:
+        cfg: The whole config; changed in place.
+        *judged: Of which dataloaders, ``'val'`` or ``'test'``, the accuracy is told.
 
     Returns:
-        Features of shape (N, d) in double precision, and labels of shape (N,).
+        For each of :data:`PENALTIES` the accuracy on each of these, in %.
     """
+    cfg.train_dataloader.sampler.shuffle = False
+    with scope_of(cfg):
+        fill_num_classes(cfg)
+        model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).eval()
+        train, *others = (
+            _features(model, Runner.build_dataloader(cfg[f'{split}_dataloader']))
+            for split in ('train', *judged)
+        )
+    return accuracies(train, int(cfg.data_preprocessor.num_classes), others)
+
+
+@torch.inference_mode()
+def _features(model: PETLClassifier, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """What the head reads of all images, (N, d) in double precision, and labels, (N,)."""
     read: list[Tensor] = []
     labels: list[Tensor] = []
     for batch in loader:
@@ -34,7 +55,7 @@ def accuracies(
     """Probes the features of a training split, standardised, with targets of zero and one.
 
     Args:
-        train: Features and labels, as of :func:`features`.
+        train: Features of shape (N, d) in double precision, and labels of shape (N,).
         classes: Number of classes.
         judged: Features and labels of other splits.
 

@@ -26,31 +26,17 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # first: importing what follows takes seconds
 
-    from mmengine.runner import Runner
-
     sys.path.append(str(HERE.parent))  # whose probe is used here
     import ridge
 
     from gleam_mm import cli, errors
     from gleam_mm.config import recipes
-    from gleam_mm.engine import fill_num_classes
     from gleam_mm.fileio import write_bytes
     from gleam_mm.minivtab import MINI_TASKS
-    from gleam_mm.registry import MODELS, scope_of
 
     def probe(backbone: str, task: str) -> tuple[float, float, float]:
         """The penalty that val200 chooses, and its accuracy there and on test in %."""
-        shuffle = {'train_dataloader.sampler.shuffle': False}
-        cfg = recipes.load(f'{backbone}_linear_mini-{task}', shuffle)
-        with scope_of(cfg):
-            fill_num_classes(cfg)
-            model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).eval()
-            train, val, test = (
-                ridge.features(model, Runner.build_dataloader(loader))
-                for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
-            )
-        classes = int(cfg.data_preprocessor.num_classes)
-        found = ridge.accuracies(train, classes, [val, test])
+        found = ridge.probe(recipes.load(f'{backbone}_linear_mini-{task}'), 'val', 'test')
         best = max(range(len(found)), key=lambda index: found[index][0])
         return ridge.PENALTIES[best], *found[best]
 

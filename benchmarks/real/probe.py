@@ -31,16 +31,12 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # first: importing what follows takes seconds
 
-    from mmengine.runner import Runner
-
     sys.path.append(str(HERE.parent))  # whose probe is used here
     import ridge
 
     from gleam_mm import cli, errors
     from gleam_mm.config import recipes
-    from gleam_mm.engine import fill_num_classes
     from gleam_mm.fileio import write_bytes
-    from gleam_mm.registry import MODELS, scope_of
     from gleam_mm.sweep import protocol
 
     def accuracies(task: str, depth: int) -> list[float]:
@@ -49,18 +45,10 @@ if __name__ == '__main__':
             'model.backbone.depth': depth,
             'model.backbone.init_cfg.checkpoint': f'checkpoints/real-vit-{depth}.safetensors',
             'train_dataloader.dataset.split': 'train800',
-            'train_dataloader.sampler.shuffle': False,
         }
         cfg = recipes.load(f'real-vit_linear_real-{task}', options)
-        with scope_of(cfg), protocol.only('train800', 'val200'):
-            fill_num_classes(cfg)
-            model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.data_preprocessor}).eval()
-            train, val = (
-                ridge.features(model, Runner.build_dataloader(loader))
-                for loader in (cfg.train_dataloader, cfg.val_dataloader)
-            )
-        classes = int(cfg.data_preprocessor.num_classes)
-        return [accuracy for (accuracy,) in ridge.accuracies(train, classes, [val])]
+        with protocol.only('train800', 'val200'):
+            return [accuracy for (accuracy,) in ridge.probe(cfg, 'val')]
 
     def table(rows: Sequence[Sequence[object]]) -> bytes:
         """Rows as CSV."""
