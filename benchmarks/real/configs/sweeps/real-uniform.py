@@ -1,8 +1,3 @@
-# GLEAM with local transforms that start at random, which passed rule 7 of README.md.
-_base_ = '_real.py'
-methods = ['gleam-l-uniform', 'gleam-t-uniform']
+# GLEAM's random start on the tasks of real-a.py and real-b.py.
+_base_ = '_uniform.py'
 datasets = ['real-cifar10', 'real-orientation', 'real-solar', 'real-letters']
-variants = {
-    f'{preset}-uniform': dict(method=preset, local_init='uniform')
-    for preset in ('gleam-l', 'gleam-t')
-}
