@@ -1,7 +1,8 @@
 """Lists what recipes are made of, maps the methods, or writes a recipe as a short config to edit.
 
-A recipe is <backbone>_<method>_<dataset>, such as vit-b_gleam-l_vtab-cifar. Every combination works
-with every tool. Files in configs/_base_/ of the current directory join the list.
+A recipe is <backbone>_<method>_<dataset>, such as vit-b_gleam-l_vtab-cifar: any three of the lists.
+What does not go together, or not with a tool, is refused in a line that says why. Files in
+configs/_base_/ of the current directory join the list.
 """
 
 import argparse
