@@ -110,13 +110,13 @@ LINES = (
     ),
     Line('The same, trained twice as long (orientation)', MISSING, None, ('gleam-t-6', 'lora-6')),
     Line(
-        'GLEAM-L > LoRA on qkv, of rank 8 (10 on MiniVTAB, for its size)',
+        "GLEAM-L > LoRA on qkv, of rank 8 (10 in MiniVTAB's first edition, for its size)",
         _averages('gleam-l', 'lora'),
         ('gleam-l', 'lora-r10'),
         ('gleam-l', 'lora'),
     ),
     Line(
-        'GLEAM-L > RepAdapter (of rank 12 on MiniVTAB, for its size)',
+        "GLEAM-L > RepAdapter (of rank 12 in MiniVTAB's first edition, for its size)",
         _averages('gleam-l', 'repadapter'),
         ('gleam-l', 'repadapter-r12'),
         ('gleam-l', 'repadapter'),
