@@ -14,7 +14,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 help:
 	@echo 'make demo        fine-tune GLEAM-L on handwritten digits (a few minutes on two cores)'
 	@echo 'make bank        five small adapters on one backbone, asked in one stream (minutes)'
-	@echo 'make bench       every method on MiniVTAB, and its page of results (hours; can be resumed)'
+	@echo 'make bench       MiniVTAB: the sweeps of both editions, and their pages (hours; can be resumed)'
 	@echo 'make speed       what steps cost, and benchmarks/SPEED.md (an hour and a half on one core)'
 	@echo 'make zoo         train what zoo/ lacks, and write its index and metafile (half an hour)'
 	@echo 'make test        the test suite'
