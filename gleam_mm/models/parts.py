@@ -81,6 +81,20 @@ def checked_part(part: str, config: Any) -> Any:
     return {**checked, 'init_cfg': {**weights, 'type': 'Pretrained'}}
 
 
+def check_changes(part: str, changes: Any) -> None:
+    """Checks changes to the config of a part, such as a sweep's: they need not have its type.
+
+    Args:
+        part: Its name, one of :data:`~gleam_mm.checkpoint.DESCRIBED`.
+        changes: What JSON gave: nested, or a plain value in place of the part.
+
+    Raises:
+        CheckpointError: They name what is not built from a file. The message names the key.
+    """
+    whole = isinstance(changes, dict) and 'type' in changes
+    _checked(part, changes, MODELS, KINDS[part] if whole else object)
+
+
 def is_pretrained(config: Any) -> bool:
     """Whether an ``init_cfg`` reads weights from a file."""
     if not isinstance(config, dict) or not isinstance(config.get('type'), str):

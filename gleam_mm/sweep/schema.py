@@ -1,8 +1,8 @@
 """What the database of a study may say, checked before anything is done with it.
 
 It may come from anybody. Its options become configs, so that they must not name what MMEngine would
-import: only components that are registered already, and none of the user's own package. Those are
-for the user's own files and flags.
+import, nor a file or an address that something would open. Those are for the user's own files and
+flags.
 """
 
 import re
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gleam_mm import registry
+from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.models import parts as parts_of_models
 from gleam_mm.shapes import (
     COUNT,
     MAPPING,
@@ -26,7 +28,7 @@ from gleam_mm.shapes import (
     optional,
 )
 from gleam_mm.shell import command
-from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep
+from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep, option_key
 
 _NAME = matching('a name of letters, digits, _, -, . and =', r'\w[\w.=-]*')
 _OPTIONS = Shape(
@@ -75,9 +77,22 @@ _NOTES = {
 }
 
 # The keys of a config whose values MMEngine looks up by name, and imports if nothing has that name.
-_LOOKED_UP = ('type', 'constructor', 'runner_type')
+_LOOKED_UP = ('type', 'constructor')
 _REFUSED = ('custom_imports', 'default_scope', '_scope_', '_base_')
-_REGISTRIES = [getattr(registry, name) for name in registry.__all__ if name.isupper()]
+_METHOD = 'model.petl'
+_REGISTRIES = {
+    'optim_wrapper': (
+        registry.OPTIM_WRAPPERS,
+        registry.OPTIMIZERS,
+        registry.OPTIM_WRAPPER_CONSTRUCTORS,
+    ),
+    'param_scheduler': (registry.PARAM_SCHEDULERS,),
+}
+"""The parts of a config, beside the method, whose options may be words, and what theirs may name.
+
+A word elsewhere may name a file to read (``ann_file`` and pickles), one to write, or an address.
+"""
+_CONFIGS = ('.py', '.json', '.yaml', '.yml')
 
 
 def read_sweep(found: Any) -> Sweep:
@@ -108,40 +123,71 @@ def read_notes(found: Any) -> dict[str, Any]:
 
 
 def check_options(sweep: Sweep) -> None:
-    """Refuses options that would make MMEngine import something.
+    """Refuses what would make MMEngine import something, or open a file that the options name.
+
+    Numbers and truth values may stand anywhere; words only where a method, an optimizer or a
+    schedule is described, each by a closed list of types.
 
     Raises:
-        ValueError: There are some; the message names the key.
+        ValueError: There is something of the kind; the message names the key.
     """
+    for name in (sweep.backbone, *sweep.methods, *sweep.datasets):
+        if name.endswith(_CONFIGS):
+            raise _refusal(f'{name!a} is a file')
     parts: dict[str, Mapping] = {'options': sweep.options}
-    parts |= {f'variants.{name}': variant.options for name, variant in sweep.variants.items()}
+    parts |= {f'variants.{name}': _in_full(v.options) for name, v in sweep.variants.items()}
     parts |= {
-        f'grid.{method}.{name}.{index}': {name: value}
+        f'grid.{method}.{name}.{index}': _in_full({name: value})
         for method, grid in sweep.grid.items()
         for name, values in grid.items()
         for index, value in enumerate(values)
     }
     for where, options in parts.items():
-        for path, value in _leaves(options):
-            words = path.split('.')
-            looked_up = set(words) & set(_LOOKED_UP)
-            known = words[-1] in looked_up and isinstance(value, str) and _is_registered(value)
-            if (looked_up and not known) or set(words) & set(_REFUSED):
-                raise ValueError(
-                    f'{where}: {path} is {value!r}, which is for your own files and flags alone: '
-                    f'use {command("sweep", "run")!r} with the file or flags of this sweep'
-                )
+        for path, value in options.items():
+            if path == _METHOD or path.startswith(f'{_METHOD}.'):
+                _check_method(where, path, value)
+            else:
+                _check_others(where, path, value)
 
 
-def _leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in items:
-        here = f'{path}.{key}' if path else str(key)
-        if isinstance(inner, dict | list) and inner:
-            yield from _leaves(inner, here)
+def _in_full(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {option_key(name): value for name, value in options.items()}
+
+
+def _check_method(where: str, path: str, value: Any) -> None:
+    for key in reversed(path.removeprefix(_METHOD).split('.')[1:]):
+        value = {key: value}
+    try:
+        parts_of_models.check_changes('method', value)
+    except CheckpointError as error:
+        raise _refusal(f'{where}: {_METHOD}: {error}') from error
+
+
+def _check_others(where: str, path: str, value: Any) -> None:
+    for key, leaf in _leaves(value, path):
+        words = key.split('.')
+        known = _REGISTRIES.get(words[0], ())
+        looked_up = set(words) & set(_LOOKED_UP)
+        if (looked_up and words[-1] not in looked_up) or set(words) & set(_REFUSED):
+            fine = False
+        elif looked_up:
+            fine = isinstance(leaf, str) and any(registry.registered(r, leaf) for r in known)
         else:
-            yield here, inner
+            fine = not isinstance(leaf, str) or bool(known)
+        if not fine:
+            raise _refusal(f'{where}: {key} is {leaf!r}')
 
 
-def _is_registered(name: str) -> bool:
-    return any(registry.registered(known, name) is not None for known in _REGISTRIES)
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list) and value:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, f'{path}.{key}')
+    else:
+        yield path, value
+
+
+def _refusal(found: str) -> ValueError:
+    return ValueError(
+        f'{found}, which is for your own files and flags alone: use '
+        f'{command("sweep", "run")!r} with the file or flags of this sweep'
+    )

@@ -1,13 +1,16 @@
 """Databases that somebody else has written: refused in a line, and nothing of them is run."""
 
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gleam_mm import errors
+from gleam_mm.config.recipes import config_root
 from gleam_mm.errors import UserError
-from gleam_mm.sweep import Job, Sweep, commands, read_results, schema
+from gleam_mm.sweep import Job, Sweep, commands, configure, read_results, schema
 from gleam_mm.sweep.plan import Variant
 from gleam_mm.sweep.status import status
 from gleam_mm.sweep.study import begin_study, open_study
@@ -15,6 +18,8 @@ from gleam_mm.sweep.study import begin_study, open_study
 SWEEP = Sweep(
     'vit-mini', ('lora',), ('vtab-kitti',), grid={'lora': {'alpha': [1, 10]}}, options={'x.y': 1}
 )
+TRAIN = 'train_dataloader.dataset'
+DATASET = {'_delete_': True, 'type': 'BaseDataset', 'ann_file': 'http://evil/list.pkl'}
 HOOK = {'type': 'subprocess.check_call', 'args': ['touch', 'ran']}
 
 
@@ -127,9 +132,20 @@ def test_accuracies_that_are_none(study, storage):
         dict(options={'train_dataloader.collate_fn': {'type': ['os.system']}}),
         dict(grid={'lora': {'model.backbone': [{'init_cfg': {'a': [{'type': 'os.abc'}]}}]}}),
         dict(variants={'lora': Variant('lora', {'model.petl': HOOK})}),
+        dict(variants={'lora': Variant('lora', {'type': 'TIMMBackbone'})}),
+        dict(variants={'lora': Variant('lora', {'subnet': '../evil.json'})}),
+        dict(options={'custom_hooks': [{'type': 'EMAHook'}]}),
+        dict(options={'train_dataloader.dataset': DATASET}),
+        dict(options={'train_dataloader.dataset.ann_file': 'evil.pkl'}),
+        dict(options={'val_evaluator': [{'type': 'DumpResults', 'out_file_path': 'here.pkl'}]}),
+        dict(options={'model.backbone.init_cfg.checkpoint': 'http://evil/weights.pth'}),
+        dict(options={'model': {'backbone': {'frozen_stages': '/etc'}}}),
+        dict(options={'load_from': 'evil.pth'}),
+        dict(datasets=('evil.py',)),
+        dict(backbone='evil.json'),
     ],
 )
-def test_options_that_would_import(storage, settings, tmp_path):
+def test_options_that_would_import_or_open(storage, settings, tmp_path):
     """As the user's own they are fine; out of a database they are not."""
     sweep = Sweep(**{**vars(SWEEP), **settings})
     begin_study(storage, 'sweep', sweep)
@@ -154,14 +170,40 @@ class Arguments:
         vars(self).update(arguments)
 
 
-def test_registered_types_are_fine():
+def test_a_pickle_that_a_study_names_stays_shut(place, storage):
+    """MMPretrain's own dataset reads annotations through what opens pickles, too."""
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (Path('ran'),)
+
+    Path('evil.pkl').write_bytes(pickle.dumps(Evil()))
+    dataset = {**DATASET, 'ann_file': 'evil.pkl', 'metainfo': {'split': 'train800'}}
+    begin_study(storage, 'sweep', Sweep(**{**vars(SWEEP), 'options': {TRAIN: dataset}}))
+    with pytest.raises(errors.UserError, match=f"{TRAIN}.type is 'BaseDataset', which is for"):
+        commands.COMMANDS['estimate'](Arguments(sweep=storage, workers=1))
+    assert not Path('ran').exists()
+
+
+def test_what_a_study_may_say():
     options = {
         'optim_wrapper': {'type': 'AmpOptimWrapper', 'optimizer': {'type': 'SGD'}},
+        'optim_wrapper.dtype': 'bfloat16',
+        'optim_wrapper.clip_grad': None,
         'param_scheduler': [{'type': 'LinearLR'}],
         'train_dataloader.dataset.pipeline.1.scale': [32, 32],
-        'custom_hooks': [{'type': 'EMAHook'}],
+        'test_cfg.fp16': True,
+        'model.petl.type': 'LoRA',
+        'model.petl.sites': ['qkv', 'fc1'],
     }
-    schema.check_options(Sweep(**{**vars(SWEEP), 'options': options}))
+    variants = {'lora-a': Variant('lora', {'local_init': 'uniform', 'rank': 4})}
+    schema.check_options(Sweep(**{**vars(SWEEP), 'options': options, 'variants': variants}))
+
+
+@pytest.mark.parametrize('file', sorted((config_root() / 'sweeps').glob('[!_]*.py')))
+def test_our_own_sweeps_may_be_resumed_by_their_studies(file):
+    _, sweep = configure.make_sweep(configure.read_file(str(file)))
+    schema.check_options(sweep)
 
 
 def test_settings_that_changed_are_not_those_of_the_workers(study, storage):
