@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -82,6 +82,7 @@ class AdapterCheckpointHook(CheckpointHook):
                 write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
         self._check_names(runner)
         super().before_train(runner)  # which removes outdated ones
+        self._set_best_paths({key: self._here(path) for key, path in self._best_paths().items()})
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
             runner.message_hub.update_info(EPOCH_LENGTH, len(loop.dataloader))
@@ -96,7 +97,8 @@ class AdapterCheckpointHook(CheckpointHook):
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
                 remove_unfinished(folder)
             best = self._best_paths().values()
-            for path in runner.message_hub.runtime_info.get(_BEST_BEFORE, ()):
+            before = runner.message_hub.runtime_info.get(_BEST_BEFORE, ())
+            for path in map(self._here, before):
                 if path not in best:
                     self._remove(path)
         done = _done(runner)
@@ -292,7 +294,18 @@ class AdapterCheckpointHook(CheckpointHook):
         elif paths:
             self.best_ckpt_path = paths['']
 
+    def _here(self, path: str) -> str:
+        """Where a checkpoint of the run that is resumed is by now.
+
+        Its folder may have been moved or copied since, and what is in a copy is of the copy.
+        """
+        here = self.file_backend.join_path(self.out_dir, PurePath(path).name)
+        return here if self.file_backend.exists(here) else path
+
     def _remove(self, path: str) -> None:
+        """Removes a checkpoint, unless it lies in a folder that is not this run's."""
+        if path != self.file_backend.join_path(self.out_dir, PurePath(path).name):
+            return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # as DeepSpeed saves

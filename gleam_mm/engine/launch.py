@@ -30,7 +30,7 @@ from gleam_mm.engine.checks import (
 )
 from gleam_mm.engine.classes import check_test_data, classes_in, fill_classes
 from gleam_mm.engine.dist import init_dist
-from gleam_mm.engine.resume import LAST, find_resumable
+from gleam_mm.engine.resume import LAST, find_resumable, is_of
 from gleam_mm.engine.runner import PETLRunner
 from gleam_mm.machine import cores
 from gleam_mm.registry import (
@@ -118,7 +118,8 @@ def set_training_dir(
     """Sets where a training writes, so that it does not replace another one.
 
     Where the default folder has a training already, a new one goes beside it, into
-    ``work_dirs/<name>-2`` and so on; one that is resumed is the last of these.
+    ``work_dirs/<name>-2`` and so on; one that is resumed by ``auto`` is the last of these, and one
+    that goes on from a named checkpoint the one that this is of, or a new one.
 
     Args:
         cfg: The whole config; changed in place.
@@ -130,29 +131,36 @@ def set_training_dir(
         What to tell the user, or None.
 
     Raises:
-        FileExistsError: The user or the config names a folder that has a training already.
+        FileExistsError: The user or the config names a folder that has a training already, which
+            is not the one that is resumed.
     """
     named = work_dir is not None or cfg.get('work_dir') is not None
     set_work_dir(cfg, work_dir, name)
     first = Path(cfg.work_dir)
     if named:
-        if resume is None and _has_training(first):
+        if _has_training(first) and not _goes_on(first, resume):
+            other = '' if resume is None else f', which {resume} is not of,'
             raise FileExistsError(
-                f'{first}: has a training already, which another one would replace: go on with it '
-                'by --resume, or name another folder (--work-dir, work_dir=)'
+                f'{first}: has a training already{other or ","} which another one would replace: '
+                'go on with it by --resume, or name another folder (--work-dir, work_dir=)'
             )
         return None
     numbered = (first.with_name(f'{first.name}-{number}') for number in itertools.count(2))
     used = list(itertools.takewhile(_has_training, itertools.chain([first], numbered)))
     if not used:
         return None
-    if resume is None:
-        free = first.with_name(f'{first.name}-{len(used) + 1}')
-        cfg.work_dir = str(free)
-        return f'{used[-1]} has a training already: this one goes to {free}'
-    its_own = [folder for folder in used if folder.resolve() == Path(resume).resolve().parent]
-    cfg.work_dir = str((its_own or used)[-1])
-    return None
+    its_own = [folder for folder in used if _goes_on(folder, resume)]
+    if its_own:
+        cfg.work_dir = str(its_own[-1])
+        return None
+    free = first.with_name(f'{first.name}-{len(used) + 1}')
+    cfg.work_dir = str(free)
+    return f'{used[-1]} has a training already: this one goes to {free}'
+
+
+def _goes_on(folder: Path, resume: str | None) -> bool:
+    """Whether a run that resumes so goes on with the training that a folder has."""
+    return resume in ('', 'auto') or (resume is not None and is_of(resume, folder))
 
 
 def _has_training(folder: Path) -> bool:

@@ -38,10 +38,17 @@ def find_resumable(work_dir: str | Path) -> Path | None:
     return None
 
 
+def is_of(checkpoint: str | Path, work_dir: str | Path) -> bool:
+    """Whether a checkpoint lies where the training of a work directory writes its own."""
+    last = _last(Path(work_dir))
+    folders = {Path(work_dir)} | ({last.parent} if last else set())
+    return Path(checkpoint).resolve().parent in {folder.resolve() for folder in folders}
+
+
 def _candidates(work_dir: Path) -> list[Path]:
     """Checkpoints that are named as ours are, the newest first."""
     last = _last(work_dir)
-    folders = {work_dir} | ({last.parent} if last else set())
+    folders = {work_dir} if last is None else {last.parent}
     paths = {path for folder in folders for path in folder.glob('*.pth')}
     paths = {path for path in paths if not path.name.startswith(('best_', '.'))}
     kinds = {_kind(path) for path in paths} & {'epoch_#.pth', 'iter_#.pth'}
@@ -59,8 +66,8 @@ def _last(work_dir: Path) -> Path | None:
     pointer = work_dir / LAST
     try:
         named = Path(pointer.read_bytes()[: _LONGEST_PATH + 1].decode().strip())
-        # The work directory may have been moved since.
-        found = [path for path in (named, work_dir / named.name) if path.is_file()]
+        # The work directory may have been moved or copied since: what is in it is its own.
+        found = [path for path in (work_dir / named.name, named) if path.is_file()]
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

@@ -129,7 +129,9 @@ def test_a_second_training_goes_beside_the_first(tmp_path, monkeypatch):
     assert work_dir(tmp_path)[0] == 'work_dirs/tiny-3'
     for resume in ('', 'auto'):
         assert work_dir(tmp_path, resume=resume)[0] == str(second)
-    assert work_dir(tmp_path, resume=str(first / 'epoch_1.pth'))[0] == str(first)
+    assert work_dir(tmp_path, resume=str(first / 'epoch_1.pth')) == (str(first), None)
+    taken, told = work_dir(tmp_path, resume='elsewhere/epoch_1.pth')
+    assert taken == 'work_dirs/tiny-3' and told.endswith('this one goes to work_dirs/tiny-3')
 
 
 def test_a_folder_that_is_named_is_not_trained_in_twice(tmp_path):
@@ -137,7 +139,24 @@ def test_a_folder_that_is_named_is_not_trained_in_twice(tmp_path):
     (tmp_path / 'last_checkpoint').touch()
     with pytest.raises(FileExistsError, match=r'has a training already.*--resume, or name another'):
         work_dir(tmp_path, str(tmp_path))
-    assert work_dir(tmp_path, str(tmp_path), resume='') == (str(tmp_path), None)
+    its_own = str(tmp_path / 'epoch_1.pth')
+    for resume in ('', 'auto', its_own):
+        assert work_dir(tmp_path, str(tmp_path), resume=resume) == (str(tmp_path), None)
+
+
+def test_a_checkpoint_of_one_training_does_not_go_on_in_the_folder_of_another(tmp_path):
+    there = tmp_path / 'there'
+    there.mkdir()
+    (there / 'adapter.safetensors').touch()
+    other = str(tmp_path / 'elsewhere' / 'epoch_3.pth')
+    with pytest.raises(FileExistsError, match=r'a training already, which .*epoch_3\.pth is not of'):
+        work_dir(tmp_path, str(there), resume=other)
+    assert work_dir(tmp_path, str(tmp_path / 'new'), resume=other) == (str(tmp_path / 'new'), None)
+    # Checkpoints that the hook's out_dir keeps elsewhere are of the work directory all the same.
+    Path(other).parent.mkdir()
+    Path(other).touch()
+    (there / 'last_checkpoint').write_text(other)
+    assert work_dir(tmp_path, str(there), resume=other) == (str(there), None)
 
 
 NEW_STYLE = """

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import traceback
 import warnings
@@ -169,6 +170,24 @@ def test_adapter_cannot_be_resumed(finished, make_runner):
 def test_moved_work_directory_is_resumed(finished, tmp_path):
     moved = finished.rename(tmp_path / 'moved')
     assert find_resumable(moved) == moved / 'epoch_3.pth'
+
+
+def test_a_copy_of_a_work_directory_is_resumed_by_itself(finished, make_runner, tmp_path):
+    copy = Path(shutil.copytree(finished, tmp_path / 'copy'))
+    before = sorted(finished.iterdir())
+    (finished / 'epoch_3.pth').rename(finished / 'epoch_9.pth')  # it has gone on
+    assert find_resumable(copy) == copy / 'epoch_3.pth'
+    (finished / 'epoch_9.pth').rename(finished / 'epoch_3.pth')
+    best = next(copy.glob('best_*'))
+    make_runner(
+        work_dir=str(copy),
+        resume=True,
+        load_from=str(copy / 'epoch_3.pth'),
+        script=(1.0, 2.0, 3.0, 4.0, 5.0),
+        train_cfg=dict(by_epoch=True, max_epochs=5),
+    ).train()
+    assert sorted(finished.iterdir()) == before
+    assert not best.exists() and [p.name for p in copy.glob('best_*')] != [best.name]
 
 
 def test_crafted_checkpoint_is_passed_over(finished, tmp_path):
