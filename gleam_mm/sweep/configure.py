@@ -17,26 +17,40 @@ from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import checks, fill_num_classes
 from gleam_mm.errors import UserError
-from gleam_mm.messages import hint_at
+from gleam_mm.messages import hint_at, shown
 from gleam_mm.registry import DATASETS, MODELS, scope_of
+from gleam_mm.shapes import COUNT, MAPPING, POSITIVE, TEXT, TRUTH, Shape, list_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
 from gleam_mm.sweep.plan import Sweep, Variant
+from gleam_mm.sweep.schema import OPTIONS
 
 FOLDER = 'sweeps'  # in the configs folder
-KEYS = (
-    'name',
-    'backbone',
-    'methods',
-    'datasets',
-    'variants',
-    'grid',
-    'seeds',
-    'trial_seeds',
-    'final',
-    'options',
-    'heartbeat',
+
+_TEXT_OR_TEXTS = Shape(
+    'a name or a list of names',
+    lambda value: isinstance(value, str) or list_of(TEXT).fits(value),
 )
+_SEEDS = Shape(
+    'a number of seeds, at least 1, or a list of seeds, each once, none below 0',
+    lambda value: (
+        POSITIVE.fits(value) or (list_of(COUNT).fits(value) and 0 < len(value) == len(set(value)))
+    ),
+)
+_SHAPES = {
+    'name': TEXT,
+    'backbone': TEXT,
+    'methods': _TEXT_OR_TEXTS,
+    'datasets': _TEXT_OR_TEXTS,
+    'variants': MAPPING,
+    'grid': MAPPING,
+    'seeds': _SEEDS,
+    'trial_seeds': POSITIVE,
+    'final': TRUTH,
+    'options': OPTIONS,
+    'heartbeat': POSITIVE,
+}
+KEYS = tuple(_SHAPES)
 
 # Recipes and folders are split at underscores.
 _VARIANT_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9.=-]*')
@@ -81,6 +95,9 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
     Raises:
         UserError: Something is missing, unknown or does not fit.
     """
+    for key, value in settings.items():
+        if value is not None and not _SHAPES[key].fits(value):
+            raise UserError(f'{key}={shown(value)}: expected {_SHAPES[key].what}')
     known = recipes.families()
     variants = _variants(settings.get('variants') or {}, list(known['methods']))
     for key in ('backbone', 'methods', 'datasets'):
@@ -98,12 +115,12 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         methods=tuple(methods),
         datasets=tuple(datasets),
         seeds=_seeds(settings.get('seeds', 1)),
-        trial_seeds=_positive('trial_seeds', settings.get('trial_seeds', 1)),
+        trial_seeds=settings.get('trial_seeds', 1),
         options=dict(settings.get('options') or {}),
         # Only those that it has: files of several sweeps may share more.
         variants={name: variants[name] for name in methods if name in variants},
-        final=_truth('final', settings.get('final', True)),
-        heartbeat=_positive('heartbeat', settings.get('heartbeat', 20)),
+        final=settings.get('final', True),
+        heartbeat=settings.get('heartbeat', 20),
     )
     sweep = replace(sweep, grid=_grids(sweep, settings.get('grid') or {}))
     if sweep.trial_seeds > len(sweep.seeds):
@@ -214,10 +231,8 @@ def _untested(cfg: Config, splits: protocol.Splits) -> Iterator[None]:
         yield
 
 
-def _variants(settings: Any, methods: Sequence[str]) -> dict[str, Variant]:
+def _variants(settings: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Variant]:
     """Reads all variants of a file; whether methods have their options is checked when used."""
-    if not isinstance(settings, Mapping):
-        raise UserError(f'variants: expected a dict of name -> options, found {settings!r}')
     variants = {}
     for name, options in settings.items():
         if not _VARIANT_NAME.fullmatch(str(name)):
@@ -284,19 +299,4 @@ def _names(value: str | Iterable[str]) -> list[str]:
 
 
 def _seeds(value: int | Sequence[int]) -> tuple[int, ...]:
-    seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f'--seeds {value}: give at least one, each once, and none below 0')
-    return seeds
-
-
-def _truth(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise UserError(f'{name}: expected True or False, found {value!r}')
-    return value
-
-
-def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f'{name}={value!r}: expected a whole number of at least 1')
-    return value
+    return tuple(range(value)) if isinstance(value, int) else tuple(value)

@@ -31,7 +31,7 @@ from gleam_mm.shell import command
 from gleam_mm.sweep.plan import FINAL, SELECT, Job, Sweep, option_key
 
 _NAME = matching('a name of letters, digits, _, -, . and =', r'\w[\w.=-]*')
-_OPTIONS = Shape(
+OPTIONS = Shape(
     'a mapping of keys of the config',
     lambda value: (
         isinstance(value, dict)
@@ -47,8 +47,8 @@ _SWEEP = {
     'seeds': Shape('a list of seeds', lambda v: _VALUES.fits(v) and list_of(COUNT).fits(v)),
     'trial_seeds': POSITIVE,
     'grid': dict_of(dict_of(_VALUES)),
-    'options': _OPTIONS,
-    'variants': dict_of(fields({'method': _NAME, 'options': _OPTIONS})),
+    'options': OPTIONS,
+    'variants': dict_of(fields({'method': _NAME, 'options': OPTIONS})),
     'final': TRUTH,
     'heartbeat': POSITIVE,
 }
@@ -58,7 +58,7 @@ _JOB = {
     'method': _NAME,
     'dataset': _NAME,
     'seed': COUNT,
-    'options': _OPTIONS,
+    'options': OPTIONS,
 }
 _EPOCH = fields(
     {'epoch': COUNT, 'loss': optional(NUMBER), 'lr': NUMBER, 'accuracy': NUMBER},

@@ -259,10 +259,15 @@ def begin_study(storage: str, name: str, sweep: Sweep) -> SweepStudy:
         sweep: The settings.
 
     Raises:
-        UserError: The storage cannot be used, or has a study of that name with other settings.
+        UserError: The storage cannot be used, or has a study of that name with other settings, or
+            these settings are none that a study can hold.
     """
-    rdb, url = connect(storage, create=True)
     ours = _stored(sweep)
+    try:
+        schema.read_sweep(ours)  # what is stored can be read again
+    except ValueError as error:
+        raise UserError(f'settings of {name!r}: {error}') from error
+    rdb, url = connect(storage, create=True)
     with explained(url):
         with contextlib.suppress(DuplicatedStudyError):
             optuna.create_study(storage=rdb, study_name=name, direction='maximize')

@@ -88,8 +88,11 @@ def run(
         cells = study.cells()
         view.update(cells)
     left = [cell for cell in cells if cell.ready and cell.state in (WAITING, RUNNING)]
-    if left and all(process.broken for process in processes):
-        raise UserError(f'all workers have ended too early; see {processes[0].log}')
+    if left:  # of workers, too, that somebody has ended, with status 0
+        raise UserError(
+            f'all workers have ended too early, {len(left)} trainings are left; see '
+            f'{processes[0].log}'
+        )
     return cells
 
 

@@ -149,7 +149,9 @@ def test_a_checkpoint_of_one_training_does_not_go_on_in_the_folder_of_another(tm
     there.mkdir()
     (there / 'adapter.safetensors').touch()
     other = str(tmp_path / 'elsewhere' / 'epoch_3.pth')
-    with pytest.raises(FileExistsError, match=r'a training already, which .*epoch_3\.pth is not of'):
+    with pytest.raises(
+        FileExistsError, match=r'a training already, which .*epoch_3\.pth is not of'
+    ):
         work_dir(tmp_path, str(there), resume=other)
     assert work_dir(tmp_path, str(tmp_path / 'new'), resume=other) == (str(tmp_path / 'new'), None)
     # Checkpoints that the hook's out_dir keeps elsewhere are of the work directory all the same.

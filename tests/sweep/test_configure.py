@@ -58,6 +58,7 @@ def test_names():
     assert len(sweep.datasets) == 4
 
 
+SEEDS = (0, -1, True, '3', 0.5, [], [0.5], [True], [1, 1], [-1])  # that are none
 VARIANTS = {
     'lora': {'optim_wrapper.optimizer.lr': 5e-3},
     'gleam-l-k1': {'method': 'gleam-l', 'top_k': 1, 'optim_wrapper.optimizer.lr': 2e-3},
@@ -111,7 +112,7 @@ def test_the_grid_wins_over_variants():
         ({'lora_5': {'method': 'lora'}}, "'lora_5' cannot be a name"),
         ({'../lora': {'method': 'lora'}}, 'cannot be a name'),
         ({'lora': 5e-3}, r'variants\.lora: expected a dict of options'),
-        (['lora'], 'variants: expected a dict of name -> options'),
+        (['lora'], "variants=\\['lora'\\]: expected a mapping"),
     ],
 )
 def test_mistakes_in_variants(variants, message):
@@ -157,9 +158,13 @@ def test_a_selection_alone():
         (dict(grid={'alpha': 1}), r'grid\.alpha: expected a list'),
         (dict(grid={'alpha': [1, 1.0]}), r'grid\.alpha: a value is there twice'),
         (dict(final=False), 'without a grid and a final phase there is nothing to train'),
-        (dict(final='no', grid={'alpha': [1]}), "final: expected True or False, found 'no'"),
-        (dict(seeds=0), '--seeds 0'),
-        (dict(seeds=[1, 1]), '--seeds'),
+        (dict(final='no', grid={'alpha': [1]}), "final='no': expected true or false"),
+        *((dict(seeds=seeds), 'seeds=.*: expected a number of seeds') for seeds in SEEDS),
+        (dict(name=5), 'name=5: expected a text'),
+        (dict(methods=5), 'methods=5: expected a name or a list of names'),
+        (dict(grid=['alpha']), r"grid=\['alpha'\]: expected a mapping"),
+        (dict(options='x'), "options='x': expected a mapping of keys of the config"),
+        (dict(options={'..': 1}), 'options=.*: expected a mapping of keys of the config'),
         (dict(heartbeat=0), 'heartbeat=0: expected a whole number'),
         (dict(trial_seeds=0), 'trial_seeds=0: expected a whole number'),
         (dict(trial_seeds=True), 'trial_seeds=True: expected a whole number'),
