@@ -29,6 +29,7 @@ __all__ = [
     'arguments_of',
     'check',
     'check_call',
+    'takes_any',
 ]
 
 _Init = TypeVar('_Init', bound=Callable[..., None])
@@ -106,14 +107,25 @@ def argument_names(cls: type) -> set[str]:
 
     It hands on to the next base as long as its ``__init__`` takes ``**kwargs``.
     """
-    names: set[str] = set()
+    return {p.name for p in _handed_on(cls) if p.kind not in _VARIADIC}
+
+
+def takes_any(cls: type) -> bool:
+    """Whether a class keeps what ``**kwargs`` hold, instead of handing them on to its bases."""
+    last = _handed_on(cls)[-1:]
+    return cls.__init__ is not object.__init__ and any(p.kind is p.VAR_KEYWORD for p in last)
+
+
+def _handed_on(cls: type) -> list[inspect.Parameter]:
+    """The arguments of a class and of all bases to which it hands on."""
+    handed_on: list[inspect.Parameter] = []
     for base in cls.__mro__:
         if '__init__' in vars(base):
             _, *parameters = inspect.signature(base.__init__).parameters.values()  # without self
-            names |= {p.name for p in parameters if p.kind not in _VARIADIC}
+            handed_on += parameters
             if all(p.kind is not p.VAR_KEYWORD for p in parameters):
                 break
-    return names
+    return handed_on
 
 
 def arguments_of(other: type, *without: str) -> Callable[[_Init], _Init]:

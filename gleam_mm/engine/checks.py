@@ -1,16 +1,33 @@
 """What a config must not ask for, looked at before anything is built."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
+from torch.utils.data import DataLoader
 
+from gleam_mm.arguments import argument_names, takes_any
 from gleam_mm.engine.dist import is_sharded
 from gleam_mm.messages import hint_at
-from gleam_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from gleam_mm.registry import (
+    HOOKS,
+    LOOPS,
+    METRICS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    scope_of,
+)
+
+_ENVIRONMENT = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
+"""What MMEngine's runner reads of ``env_cfg``."""
+
+_GIVEN = {'params', 'optimizer', 'runner', 'dataloader', 'evaluator'}
+"""Arguments that no config has: MMEngine gives them."""
 
 _NO_STRATEGIES = (
     "MMEngine's strategies neither write adapters nor resume a training where it stopped; take "
@@ -124,18 +141,103 @@ def check_optimizer(cfg: Config) -> None:
         _check_options(named, OPTIM_WRAPPERS, 'optim_wrapper', {'optimizer', 'paramwise_cfg'})
 
 
+class Part(NamedTuple):
+    """A part of a config that MMEngine's runner builds.
+
+    Attributes:
+        key: Where it stands in the config.
+        options: What the config says of it, with its ``type``.
+        registry: Where that is registered.
+        others: Options that are taken out before it is built.
+    """
+
+    key: str
+    options: Mapping[str, Any]
+    registry: Registry
+    others: Collection[str] = ()
+
+
+def parts_of(cfg: Config) -> Iterator[Part]:
+    """The loops, loaders, hooks, schedulers and metrics of a config."""
+    of_epochs = (cfg.get('train_cfg') or {}).get('by_epoch', True)
+    training = 'EpochBasedTrainLoop' if of_epochs else 'IterBasedTrainLoop'
+    for split, kind in (('train', training), ('val', 'ValLoop'), ('test', 'TestLoop')):
+        loop, loader = cfg.get(f'{split}_cfg'), cfg.get(f'{split}_dataloader')
+        if isinstance(loop, dict):
+            yield Part(f'{split}_cfg', {'type': kind, **loop}, LOOPS, ('by_epoch',))
+        if isinstance(loader, dict):
+            named = {'type': DataLoader, **loader}
+            yield Part(f'{split}_dataloader', named, LOOPS, ('num_batch_per_epoch',))
+    for key, registry, others in (
+        ('default_hooks', HOOKS, ('priority',)),
+        ('custom_hooks', HOOKS, ('priority',)),
+        ('param_scheduler', PARAM_SCHEDULERS, ('convert_to_iter_based',)),
+        ('val_evaluator', METRICS, ()),
+        ('test_evaluator', METRICS, ()),
+    ):
+        found = cfg.get(key) or []
+        if isinstance(found, dict) and key != 'default_hooks':
+            yield Part(key, found, registry, others)
+            continue
+        for name, part in found.items() if isinstance(found, dict) else enumerate(found):
+            if isinstance(part, dict):  # not a hook that is switched off, or an object
+                yield Part(f'{key}.{name}', part, registry, others)
+
+
+def check_part(part: Part) -> None:
+    """Refuses a part that there is not, and options that it does not have.
+
+    MMEngine tells of most of them when it builds the part, and of a checkpoint's at the first one.
+
+    Raises:
+        ValueError: Its type or an option is unknown; the message names the nearest option.
+    """
+    kind = part.options.get('type')
+    if isinstance(kind, str) and part.registry.get(kind) is None:
+        raise ValueError(f'{part.key}.type={kind!r}: there is no such component')
+    _check_options(part.options, part.registry, part.key, part.others)
+
+
+def check_environment(cfg: Config) -> None:
+    """Refuses options of ``env_cfg`` that MMEngine would pass over.
+
+    Raises:
+        ValueError: There is one; the message names the nearest.
+    """
+    for name in cfg.get('env_cfg') or {}:
+        if name not in _ENVIRONMENT:
+            raise ValueError(
+                f'env_cfg.{name}: there is no such option{hint_at(name, _ENVIRONMENT)}; it has '
+                f'{", ".join(_ENVIRONMENT)}'
+            )
+
+
+def check_parts(cfg: Config) -> None:
+    """Refuses what any part of a config, or its environment, does not have.
+
+    Raises:
+        ValueError: As of :func:`check_part` and :func:`check_environment`.
+    """
+    with scope_of(cfg):
+        for part in parts_of(cfg):
+            check_part(part)
+    check_environment(cfg)
+
+
 def _check_options(
     config: Mapping[str, Any], registry: Registry, key: str, others: Iterable[str] = ()
 ) -> None:
-    """Refuses options that a class does not have; a class that takes any is not asked."""
+    """Refuses options that a class does not have.
+
+    One that takes any is not asked, nor one that chooses by them what is built.
+    """
     kind = config.get('type')
     component = registry.get(kind) if isinstance(kind, str) else kind
-    if not inspect.isclass(component):
+    if not inspect.isclass(component) or '__new__' in vars(component):
         return
-    parameters = inspect.signature(component).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if takes_any(component) and not issubclass(component, CheckpointHook):  # whose are of no use
         return
-    known = {*parameters, *others} - {'params'}
+    known = {*(argument_names(component) - _GIVEN), *others}
     for name in config:
         if name not in known and name not in ('type', '_scope_'):
             raise ValueError(

@@ -25,6 +25,7 @@ from gleam_mm.engine.checks import (
     check_cuda_graph,
     check_head,
     check_optimizer,
+    check_parts,
     check_schedule,
     check_strategy,
 )
@@ -405,6 +406,7 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
     use_own_components(cfg)
     check_head(cfg)
     if not test_only:
+        check_parts(cfg)
         check_optimizer(cfg)
         check_cuda_graph(cfg)
     check_strategy(cfg)

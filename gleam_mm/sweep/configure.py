@@ -198,6 +198,7 @@ def check(sweep: Sweep) -> None:
                 cfg, splits = training.make_config(sweep, job)
                 checks.check_schedule(cfg)
                 checks.check_optimizer(cfg)
+                checks.check_parts(cfg)
                 if method == first.method:
                     _open_lists(cfg, splits)
     cfg, splits = training.make_config(sweep, first)

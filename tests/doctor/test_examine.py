@@ -136,17 +136,31 @@ def test_keys_that_loops_and_hooks_do_not_know():
     cfg.val_cfg.fp = True
     cfg.default_hooks.checkpoint.save_bests = 'auto'
     cfg.custom_hooks = [dict(type='Nope')]
+    cfg.train_dataloader.batchsize = 4
+    cfg.param_scheduler[0].start_facter = 1e-3
+    cfg.val_evaluator.top = 1
+    cfg.env_cfg.cudnn_benchmrk = True
     findings = Findings()
     runtime.check(cfg, findings)
-    assert [(finding.topic, finding.text) for finding in findings] == [
-        (
-            'default_hooks.checkpoint',
-            "default_hooks.checkpoint has no 'save_bests' (did you mean 'save_best'?)",
-        ),
-        ('custom_hooks.0', "type='Nope': there is no such component"),
-        ('train_cfg', "train_cfg has no 'max_epoch' (did you mean 'max_epochs'?)"),
-        ('val_cfg', "val_cfg has no 'fp' (did you mean 'fp16'?)"),
+    assert [finding.topic for finding in findings] == [
+        *('train_cfg', 'train_dataloader', 'val_cfg', 'default_hooks.checkpoint'),
+        *('custom_hooks.0', 'param_scheduler.0', 'val_evaluator', 'env_cfg'),
     ]
+    for finding, text in zip(
+        findings,
+        (
+            "train_cfg.max_epoch: EpochTrainLoop has no such option (did you mean 'max_epochs'?)",
+            "train_dataloader.batchsize: DataLoader has no such option (did you mean 'batch_size'?",
+            "val_cfg.fp: FoldingValLoop has no such option (did you mean 'fp16'?)",
+            "checkpoint.save_bests: AdapterCheckpointHook has no such option (did you mean 'save_b",
+            "custom_hooks.0.type='Nope': there is no such component",
+            "start_facter: WarmupLR has no such option (did you mean 'start_factor'?)",
+            "val_evaluator.top: Accuracy has no such option (did you mean 'topk'?)",
+            "env_cfg.cudnn_benchmrk: there is no such option (did you mean 'cudnn_benchmark'?)",
+        ),
+        strict=True,
+    ):
+        assert text in finding.text
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ def test_a_random_backbone_that_is_meant_is_the_same_in_every_run():
             r"wrapper\.clip_gard: OptimWrapper has no such option \(did you mean 'clip_grad'\?",
         ),
         ({'model.head': None}, 'model.head is missing: add dict'),
+        ({'train_cfg.max_epoch': 2}, r"max_epoch: EpochTrainLoop has no .*'max_epochs'\?"),
+        ({'default_hooks.checkpoint.intervall': 3}, r"intervall: .* no .*'interval'\?"),
     ],
 )
 def test_what_is_missing_is_told_before_anything_is_built(options, message):
