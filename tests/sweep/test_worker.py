@@ -32,25 +32,27 @@ from gleam_mm.sweep.worker import Worker
 
 @HOOKS.register_module(force=True)
 class Peek(Hook):
-    """Looks at the test split while options are chosen."""
+    """Looks at a split that is closed while options are chosen."""
+
+    def __init__(self, at):
+        self.at = at
 
     def before_train_epoch(self, runner):
-        split = os.environ.get('PEEK')
-        if split and runner.cfg.val_dataloader is not None:
-            VTAB1K('kitti', split, data_root='data/vtab-1k')
+        if runner.cfg.val_dataloader is not None:
+            VTAB1K('kitti', self.at, data_root='data/vtab-1k')
 
 
 BASES = recipes.config_root() / '_base_'
 
 
-def sweep(epochs=1, **settings):
+def sweep(epochs=1, options=None, **settings):
     defaults = dict(
         backbone='tiny',
         methods=('lora',),
         datasets=('vtab-kitti',),
         seeds=(0, 1),
         grid={'lora': {'alpha': [1, 8]}},
-        options={**OPTIONS, 'train_cfg.max_epochs': epochs, 'custom_hooks': [dict(type='Peek')]},
+        options={**OPTIONS, 'train_cfg.max_epochs': epochs, **(options or {})},
     )
     return Sweep(**{**defaults, **settings})
 
@@ -135,9 +137,9 @@ def _with_classes(cfg):
 
 
 @pytest.mark.parametrize('split', ['test', pytest.param('train800val200', marks=pytest.mark.slow)])
-def test_a_selection_that_opens_the_test_split_fails(place, monkeypatch, split):
-    monkeypatch.setenv('PEEK', split)
-    settings = sweep(datasets=('vtab-kitti',), methods=('lora', 'linear'), seeds=(0,))
+def test_a_selection_that_opens_the_test_split_fails(place, split):
+    peek = {'custom_hooks': [dict(type='Peek', at=split)]}
+    settings = sweep(options=peek, methods=('lora', 'linear'), seeds=(0,))
     _, _, results = run(settings, f'peek-{split}')
     states = {(result.method, result.phase): result for result in results}
     assert states['lora', SELECT].state == 'failed'
