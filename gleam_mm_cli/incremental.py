@@ -34,17 +34,19 @@ def main(args: argparse.Namespace) -> None:
 
     with errors.setup():
         cfg = recipes.load(args.config, args.cfg_options)
-        launch.set_work_dir(cfg, args.work_dir)
+        told = launch.set_training_dir(cfg, args.work_dir, resume=None)
         if args.seed is not None:
             cfg.setdefault('randomness', {})['seed'] = args.seed
         fill_num_classes(cfg)
         learner = SSIAT(cfg, **(cfg.get('incremental') or {}))
+    if told:
+        print(told, flush=True)
     found = learner.run(_tell)
     last, mean = found[-1], sum(found) / len(found)
     print(f'A_last {last:.2f}\nA_mean {mean:.2f}')
     folder = Path(cfg.work_dir)
-    told = dict(accuracies=found, A_last=last, A_mean=mean)
-    fileio.write_bytes(folder / 'incremental.json', f'{json.dumps(told, indent=2)}\n'.encode())
+    results = dict(accuracies=found, A_last=last, A_mean=mean)
+    fileio.write_bytes(folder / 'incremental.json', f'{json.dumps(results, indent=2)}\n'.encode())
     save_classifier(learner.model, folder / ADAPTER, cfg, learner.sessions.names)
 
 
