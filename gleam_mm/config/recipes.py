@@ -13,7 +13,7 @@ is what comes before the first hyphen (``mini`` of ``mini-digits``).
 import os
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,8 +133,9 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     """Loads a config file or composes a recipe.
 
     Args:
-        config: A path or the name of a recipe. A file that exists wins; otherwise the stem is
-            looked for among the files in :func:`config_root`, and then taken for a recipe's name.
+        config: A path or the name of a recipe. A file that exists wins; otherwise the name that
+            :func:`name_in_configs` tells is looked for among the files in :func:`config_root`, and
+            then taken for a recipe's name.
         options: Overrides such as ``{'model.petl.rank': 8}``. ``method`` is the name of a preset,
             which replaces the config's method before the others are applied, and ``strategy`` that
             of a file in ``configs/_base_/strategies``, which is added to the config.
@@ -146,9 +147,7 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
         RecipeError: There is no such config or recipe, the file is broken, or a key is misspelt.
     """
     path = Path(config).expanduser()
-    if not path.is_file():
-        path = _find_file(path.stem if path.suffix == '.py' else path.name) or path
-    cfg = without_scopes(_read(path) if path.is_file() else compose(_recipe_name(config)))
+    cfg = without_scopes(_read(path) if path.is_file() else _read_ours(config))
     options = dict(options or {})
     try:
         keys.check_keys(cfg)
@@ -177,6 +176,27 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     except ValueError as error:
         raise RecipeError(f'{config}: {error}') from error
     return cfg
+
+
+def name_in_configs(file: str | Path, known: Callable[[str], bool]) -> str:
+    """What a file that does not exist is called among those of the configs folder.
+
+    A bare name stands for one of them, with or without ``.py``, and so does a path in a folder
+    ``configs``, from wherever it is named. Any other path means the very file: taking another one
+    of its name would run what nobody has asked for.
+
+    Args:
+        file: The path or name.
+        known: Whether there is one of a name, for the message.
+
+    Raises:
+        RecipeError: It is such a path.
+    """
+    path = Path(file)
+    if path.name != str(file) and 'configs' not in path.parts[:-1]:
+        ours = f'; the one that ships is called {path.stem}, without a folder'
+        raise RecipeError(f'{file}: no such file{ours if known(path.stem) else ""}')
+    return path.stem if path.suffix == '.py' else path.name
 
 
 def compose(name: str) -> Config:
@@ -339,6 +359,27 @@ def _read(path: Path) -> Config:
         raise RecipeError(f'{path}: {type(error).__name__}: {reason}') from error
 
 
+def _read_ours(config: str | Path) -> Config:
+    """The config file in the configs folder, or else the recipe, that has the name of a config."""
+    name = name_in_configs(config, _is_ours)
+    if file := _find_file(name):
+        return _read(file)
+    try:
+        recipe = parse(name)
+    except RecipeError as error:
+        if name == str(config):
+            raise
+        raise RecipeError(f'{config} does not exist, and its name is no recipe: {error}') from None
+    return compose(str(recipe))
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        return name in _file_names() or bool(parse(name))
+    except RecipeError:
+        return False
+
+
 def _find_file(name: str) -> Path | None:
     """The config file of that stem in the configs folder, outside of ``_base_``."""
     found = [file for file in _files() if file.stem == name]
@@ -356,19 +397,6 @@ def _files() -> list[Path]:
 
 def _file_names() -> list[str]:
     return [file.stem for file in _files()]
-
-
-def _recipe_name(config: str | Path) -> str:
-    path = Path(config)
-    name = path.stem if path.suffix == '.py' else path.name
-    if path.name != str(config) or path.suffix == '.py':
-        try:
-            return str(parse(name))
-        except RecipeError as error:
-            raise RecipeError(
-                f'{config} does not exist, and its name is no recipe: {error}'
-            ) from None
-    return name
 
 
 def _with_method(cfg: Config, method: Any) -> Config:

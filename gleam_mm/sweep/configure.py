@@ -61,15 +61,18 @@ def read_file(file: str) -> dict[str, Any]:
     """Reads the settings of a sweep from a config file.
 
     Args:
-        file: A path, or the stem of a file in ``configs/sweeps``.
+        file: A path, or the name of a file in ``configs/sweeps``, as
+            :func:`~gleam_mm.config.recipes.name_in_configs` tells it.
 
     Raises:
+        RecipeError: It is a path of no file, which does not lie in a folder ``configs``.
         UserError: There is no such file, or it is broken or has a key that no sweep has.
     """
     path = Path(file).expanduser()
     if not path.is_file():
         folder = recipes.config_root() / FOLDER
-        path = folder / f'{path.stem}.py'
+        name = recipes.name_in_configs(file, lambda name: (folder / f'{name}.py').is_file())
+        path = folder / f'{name}.py'
         if not path.is_file():
             there = sorted(found.stem for found in folder.glob('*.py'))
             listed = ', '.join(stem for stem in there if not stem.startswith('_'))

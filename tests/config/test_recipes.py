@@ -42,6 +42,19 @@ def test_a_path_that_nobody_wrote_is_composed_from_its_stem(elsewhere):
     assert cfg.data_preprocessor.num_classes == 47
 
 
+@pytest.mark.parametrize('folder', ['my/own/', './', '../', '/no/such/folder/', '~/'])
+def test_a_path_of_no_file_is_no_name(elsewhere, folder):
+    for name in ('vit-b_gleam-t_vtab-dtd', 'vit-b_gleam-l_vtab-cifar'):  # the second has a file
+        for ending in ('', '.py'):
+            with pytest.raises(RecipeError, match='no such file') as error:
+                recipes.load(f'{folder}{name}{ending}')
+            assert str(error.value).startswith(f'{folder}{name}{ending}: ')
+            assert f'is called {name}, without a folder' in str(error.value)
+    with pytest.raises(RecipeError) as error:
+        recipes.load(f'{folder}mine.py')
+    assert str(error.value) == f'{folder}mine.py: no such file'  # and none that ships
+
+
 def test_an_existing_file_wins(elsewhere):
     file = elsewhere / 'vit-b_gleam-t_vtab-dtd.py'
     file.write_text("model = dict(type='Mine')\n")

@@ -195,6 +195,18 @@ def test_a_file_with_an_unknown_key(tmp_path):
     assert not any(stem.startswith('_') for stem in listed)
 
 
+def test_a_path_of_no_file_is_no_sweep_that_ships():
+    for spelling in ('digits', 'digits.py', 'configs/sweeps/digits.py', '/a/configs/digits.py'):
+        assert read_file(spelling)['name'] == 'digits'
+    for path in ('my/own/digits.py', '/no/such/folder/digits.db', './digits.py'):
+        with pytest.raises(recipes.RecipeError, match='the one that ships is called digits, with'):
+            read_file(path)
+    with pytest.raises(recipes.RecipeError, match=r'^my/own/mine\.py: no such file$'):
+        read_file('my/own/mine.py')
+    with pytest.raises(UserError, match=r'^digits\.db: no such file, and no sweep of'):
+        read_file('digits.db')
+
+
 def test_what_would_make_every_training_fail_is_found_before(place):
     _, sweep = make_sweep(settings(backbone='tiny', datasets='vtab-kitti', options=OPTIONS))
     configure.check(sweep)
