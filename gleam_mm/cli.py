@@ -31,6 +31,7 @@ def run(main: Callable[[], int | None]) -> None:
     """
     tool = Path(sys.argv[0]).name
     sys.path.append(str(Path.cwd()))  # for modules of the user's own, named in custom_imports
+    escape.unencodable_on_stdout()
     try:
         with interrupts.raised():
             code = main()

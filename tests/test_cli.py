@@ -91,6 +91,17 @@ def test_a_reader_that_goes_away_is_no_error():
     assert (done.returncode, done.stderr) == (141, '')
 
 
+def test_a_name_that_the_terminal_cannot_show():
+    program = "from gleam_mm import cli; cli.run(lambda: print('caf\\xe9 \\u65e5\\u672c.png'))"
+    done = subprocess.run(
+        [sys.executable, '-c', program],
+        env={**os.environ, 'PYTHONIOENCODING': 'cp1252'},
+        capture_output=True,
+    )
+    told = 'caf\xe9 \\u65e5\\u672c.png\n'.encode('cp1252')
+    assert (done.returncode, done.stdout, done.stderr) == (0, told, b'')
+
+
 def test_a_number_of_processes_that_is_none(capsys, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', 'abc')
     with pytest.raises(SystemExit) as stop:

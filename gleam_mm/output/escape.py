@@ -8,7 +8,9 @@ that turns the direction of text) is shown as Python writes it: ``\\n``, ``\\x1b
 
 import hashlib
 import html as _html
+import io
 import re
+import sys
 from typing import TypeVar
 
 from rich.markup import escape as _escape_markup
@@ -50,6 +52,15 @@ def terminal(text: object) -> str:
     return ''.join(
         char if char.isprintable() else char.encode('unicode_escape').decode() for char in str(text)
     )
+
+
+def unencodable_on_stdout() -> None:
+    """Shows so, too, what the encoding of standard output lacks, as ``日`` in that of a Windows.
+
+    Otherwise a name in it would end the program. Standard error does it by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a notebook or a test has may be none
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def rich_markup(text: object) -> str:

@@ -16,6 +16,7 @@ from types import FrameType
 from gleam_mm.errors import UserError, describe
 from gleam_mm.fileio import write_bytes
 from gleam_mm.interrupts import delivered
+from gleam_mm.output import escape
 from gleam_mm.sweep import training
 from gleam_mm.sweep.cells import RUNNING, WAITING
 from gleam_mm.sweep.claim import Claim, LostTrialError
@@ -85,7 +86,8 @@ class Worker:
                 claim.release()
                 return
             folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / ERROR_FILE, traceback.format_exc().encode())
+            text = traceback.format_exc().encode(errors='backslashreplace')
+            write_bytes(folder / ERROR_FILE, text)
             print(traceback.format_exc(), flush=True)
             with contextlib.suppress(LostTrialError):
                 kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
@@ -208,6 +210,7 @@ def identity(process: int) -> dict[str, str | int]:
 
 def main() -> None:
     """The process: reads what to do from standard input, as JSON."""
+    escape.unencodable_on_stdout()
     told = json.load(sys.stdin)
     sys.path.append(str(Path.cwd()))  # for modules of the user's own, named in custom_imports
     study = open_study(told['storage'], told['study'], known=Sweep.from_dict(told['sweep']))

@@ -1,8 +1,10 @@
 """Trainings of a sweep, in this process."""
 
+import io
 import json
 import os
 import signal
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -20,6 +22,7 @@ from gleam_mm.config import recipes
 from gleam_mm.datasets import VTAB1K
 from gleam_mm.engine import PETLRunner, fill_num_classes
 from gleam_mm.errors import UserError
+from gleam_mm.output import escape
 from gleam_mm.registry import HOOKS
 from gleam_mm.sweep import Job, Sweep, configure, read_results, training, worker
 from gleam_mm.sweep.claim import LostTrialError
@@ -148,6 +151,21 @@ def test_a_selection_that_opens_the_test_split_fails(place, split):
     assert states['linear', FINAL].state == 'complete'  # the sweep goes on
     text = (training.Path(states['lora', SELECT].log) / 'error.txt').read_text()
     assert 'before_train_epoch' in text
+
+
+def test_an_error_that_no_encoding_has_fails_one_training(place, monkeypatch):
+    def broken(*_):
+        raise OSError('\udc80 日.png')
+
+    monkeypatch.setattr(Worker, '_train', broken)
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO(), 'cp1252'))
+    escape.unencodable_on_stdout()  # as main() does
+    _, folder, results = run(sweep(methods=('linear',), grid={}, seeds=(0, 1)), 'unencodable')
+    assert [result.state for result in results] == ['failed', 'failed']
+    (error, _) = folder.rglob('error.txt')
+    assert '\\udc80 日.png' in error.read_text()
+    sys.stdout.flush()
+    assert rb'OSError: \udc80 \u65e5.png' in sys.stdout.buffer.getvalue()
 
 
 class Stop(BaseException):
