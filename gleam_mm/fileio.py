@@ -1,6 +1,7 @@
 """Files that are there in full or not at all, whenever a process is killed; all floors write so."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,6 +87,43 @@ def claim(path: str | Path) -> BinaryIO | None:
     return file
 
 
+def listing(
+    folder: str | Path, deep: bool = False, within: tuple[Path, ...] = ()
+) -> Iterator[tuple[str, bool]]:
+    """The files and folders in a folder, in no order; pipes and other things are left out.
+
+    Links are followed, but for one to a folder that it lies in, which would lead round in a circle.
+
+    Args:
+        folder: The folder.
+        deep: Whether to list what is in its folders as well, at any depth.
+        within: The folders that were gone through to this one.
+
+    Yields:
+        The path from the folder on, and whether it is a file.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    within = (*within, Path(folder).resolve())
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            link = entry.is_symlink()
+            target = Path(entry.path) if link else entry  # to itself, that is none of both
+            if target.is_file():
+                yield entry.name, True
+            elif target.is_dir() and not (link and _leads_back(entry.path, within)):
+                yield entry.name, False
+                if deep:
+                    for path, is_file in listing(entry.path, deep, within):
+                        yield f'{entry.name}{os.sep}{path}', is_file
+
+
+def _leads_back(link: str, within: tuple[Path, ...]) -> bool:
+    target = Path(link).resolve()
+    return any(folder.is_relative_to(target) for folder in within)
+
+
 def _sync_folder(folder: Path) -> None:
     """Puts the new name of a file on disk as well. Windows can neither do it nor needs it."""
     if os.name != 'posix':
@@ -98,7 +136,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local files, written at once; MMEngine itself truncates the old file first."""
+    """MMEngine's local files, written at once; MMEngine itself truncates the old file first.
+
+    Folders are listed by :func:`listing`; MMEngine itself goes round where a link leads back.
+    """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Writes bytes."""
@@ -107,6 +148,24 @@ class AtomicLocalBackend(LocalBackend):
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes text."""
         write_bytes(filepath, obj.encode(encoding))
+
+    def list_dir_or_file(
+        self,
+        dir_path: str | Path,
+        list_dir: bool = True,
+        list_file: bool = True,
+        suffix: str | tuple[str] | None = None,
+        recursive: bool = False,
+    ) -> Iterator[str]:
+        """Lists folders, and files whose name does not begin with a dot."""
+        for path, is_file in listing(dir_path, recursive):
+            if not is_file:
+                wanted = list_dir
+            else:
+                wanted = list_file and not Path(path).name.startswith('.')
+                wanted = wanted and path.endswith(suffix or '')
+            if wanted:
+                yield path
 
 
 register_backend('local', AtomicLocalBackend, force=True, prefixes='')

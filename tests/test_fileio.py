@@ -5,7 +5,13 @@ import pytest
 from mmengine.fileio import get_file_backend
 from mmengine.runner import save_checkpoint
 
-from gleam_mm.fileio import AtomicLocalBackend, claim, remove_unfinished, write_bytes
+from gleam_mm.fileio import (
+    AtomicLocalBackend,
+    claim,
+    listing,
+    remove_unfinished,
+    write_bytes,
+)
 
 
 def test_writes_and_replaces(tmp_path):
@@ -52,6 +58,39 @@ def test_mmengine_writes_local_files_this_way(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space'):
         save_checkpoint({'meta': 2}, str(tmp_path / 'x.pth'))
     assert (tmp_path / 'x.pth').read_bytes() == whole
+
+
+def test_a_folder_is_listed_once_however_links_lead(tmp_path):
+    root = tmp_path / 'root'
+    for folder in ('a', 'b/c', '.d'):
+        (root / folder).mkdir(parents=True)
+        (root / folder / 'x.png').touch()
+    (tmp_path / 'beside').mkdir()
+    (tmp_path / 'beside' / 'y.png').touch()
+    (root / 'b' / 'beside').symlink_to(tmp_path / 'beside')
+    plain = set(listing(root, deep=True))
+    assert plain == {
+        *((folder, False) for folder in ('a', 'b', 'b/c', '.d', 'b/beside')),
+        *((f'{folder}/x.png', True) for folder in ('a', 'b/c', '.d')),
+        ('b/beside/y.png', True),
+    }
+    (root / 'a' / 'up').symlink_to('..')  # to the folder itself
+    (root / 'b' / 'c' / 'top').symlink_to(tmp_path)  # to one that it lies in
+    (root / 'self').symlink_to('self')
+    (root / 'lost').symlink_to('nowhere')
+    os.mkfifo(root / 'pipe')
+    (tmp_path / 'beside' / 'back').symlink_to(root / 'b')  # by the way of another link
+    assert set(listing(root, deep=True)) == plain
+    assert set(listing(root)) == {('a', False), ('b', False), ('.d', False)}
+
+    backend = get_file_backend(root)
+    files = set(backend.list_dir_or_file(root, list_dir=False, recursive=True))
+    assert files == {path for path, is_file in plain if is_file}
+    (root / 'a' / '.hidden.png').touch()
+    (root / 'a' / 'x.txt').touch()
+    told = backend.list_dir_or_file(root, list_dir=False, suffix='.png', recursive=True)
+    assert set(told) == files
+    assert set(backend.list_dir_or_file(root, list_file=False)) == {'a', 'b', '.d'}
 
 
 def test_a_claim_lasts_as_long_as_its_process(tmp_path):

@@ -1,24 +1,27 @@
 """What a dataset is that somebody has, told by its path: configs of its splits."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gleam_mm.datasets.csv_list import read_table
-from gleam_mm.datasets.folder import is_hidden
+from gleam_mm.datasets.image_files import warn
+from gleam_mm.datasets.splits import (
+    SPLIT_NAMES,
+    folders_in,
+    has_pictures,
+    splits_among,
+    splits_in,
+)
+from gleam_mm.messages import listed
 
 __all__ = ['Source', 'source_of']
 
 HELD_OUT = 0.2
 """The share of the training images that validation gets, where it has none of its own."""
 
-_NAMES = {
-    'train': ('train', 'training'),
-    'val': ('val', 'valid', 'validation'),
-    'test': ('test',),
-}
-"""What splits are called."""
+_CALLED = f'they are called {", ".join(name for names in SPLIT_NAMES.values() for name in names)}'
 
 
 class Source(NamedTuple):
@@ -41,8 +44,9 @@ def source_of(data: str | Path, hold_out: float = HELD_OUT) -> Source:
     """Finds the splits of a dataset.
 
     Args:
-        data: A folder of ``train/<class>/*.jpg`` and, where there are any, ``val`` and ``test``, or
-            of ``<class>/*.jpg``; a ``.csv`` file, whose column ``split``, where it has one, says
+        data: A folder of ``train/<class>/*.jpg`` and, where there are any, ``val`` and ``test``,
+            also by their other names (:data:`~gleam_mm.datasets.splits.SPLIT_NAMES`), or of
+            ``<class>/*.jpg``; a ``.csv`` file, whose column ``split``, where it has one, says
             which split a line is of; the ``.tar`` files of WebDataset, as a pattern or their
             folder; or what ``save_to_disk`` of Hugging Face's ``datasets`` has written.
         hold_out: The share that is held out for validation, where it has no split of its own.
@@ -82,15 +86,15 @@ def _source(
 
 
 def _folder(path: Path, hold_out: float) -> Source:
-    folders = [f.name for f in sorted(path.iterdir()) if f.is_dir() and not is_hidden(f.name)]
+    folders = folders_in(path)
     if not folders:
         raise ValueError(f'{path}: has no folders of classes, <class>/<image>')
-    named = _splits(folders)
-    splits = {split: dict(data_prefix=name) for split, name in named.items()}
-    if 'train' not in splits:
-        if named and len(named) == len(folders):
-            raise ValueError(f'{path}: has {", ".join(folders)}, but no folder train')
-        splits = {'train': {}}  # the folders are classes, whatever they are called
+    named = splits_in(path)
+    if named and 'train' not in named:
+        raise ValueError(f'{path}: has {listed(folders)}, but no folder train')
+    if named:
+        _tell_ignored(path, [f for f in folders if has_pictures(path / f)], named)
+    splits = {split: dict(data_prefix=name) for split, name in named.items()} or {'train': {}}
     return _source('folder', splits, dict(type='CustomDataset', data_root=str(path)), hold_out)
 
 
@@ -104,13 +108,12 @@ def _table(path: Path, hold_out: float) -> Source:
     for number, row in rows:
         found.setdefault(row[column], number)
     for name, number in found.items():
-        if not _splits([name]):
+        if not splits_among([name], path):
             raise ValueError(
-                f'{path}, line {number}: {column}={name!r} is no split; they are called '
-                f'{", ".join(name for names in _NAMES.values() for name in names)}: name it so, '
-                'or call the column otherwise if it tells something else'
+                f'{path}, line {number}: {column}={name!r} is no split; {_CALLED}: name it so, or '
+                'call the column otherwise if it tells something else'
             )
-    splits = _splits(found)
+    splits = splits_among(found, path)
     if 'train' not in splits:
         raise ValueError(f'{path}: its column {column} has {", ".join(found)}, but no train')
     common['split_column'] = column
@@ -121,20 +124,24 @@ def _table(path: Path, hold_out: float) -> Source:
 
 def _saved(path: Path, hold_out: float) -> Source:
     names = [f.name for f in path.iterdir() if (f / 'state.json').is_file()]
-    splits = {split: dict(split=name) for split, name in _splits(names).items()}
-    if names and 'train' not in splits:
+    named = splits_among(names, path)
+    if names and 'train' not in named:
         raise ValueError(f'{path}: has the splits {", ".join(sorted(names))}, but no train')
+    _tell_ignored(path, names, named)
+    splits = {split: dict(split=name) for split, name in named.items()}
     common = dict(type='HuggingFaceDataset', path=str(path))
     return _source('huggingface', splits or {'train': {}}, common, hold_out)
 
 
 def _folder_of_tars(path: Path, hold_out: float) -> Source:
     stems = sorted({re.split(r'[-_.]', file.name)[0] for file in path.glob('*.tar')})
-    splits = {
-        split: dict(shards=str(path / f'{stem}*.tar')) for split, stem in _splits(stems).items()
-    }
-    if 'train' not in splits:
+    named = splits_among(stems, path)
+    if not named:
         return _tars(str(path / '*.tar'), hold_out)
+    if 'train' not in named:
+        raise ValueError(f'{path}: has .tar files of {listed(stems)}, but none of train')
+    _tell_ignored(path, stems, named)
+    splits = {split: dict(shards=str(path / f'{stem}*.tar')) for split, stem in named.items()}
     return _source('webdataset', splits, dict(type='TarDataset'), hold_out)
 
 
@@ -143,20 +150,8 @@ def _tars(pattern: str, hold_out: float) -> Source:
     return _source('webdataset', splits, dict(type='TarDataset'), hold_out)
 
 
-def _splits(names: Iterable[str]) -> dict[str, str]:
-    """Our names of the splits -> the names that they have.
-
-    Raises:
-        ValueError: A split has two of them, of which one would not be read.
-    """
-    known = {name: split for split, names in _NAMES.items() for name in names}
-    found: dict[str, str] = {}
-    for name in names:
-        split = known.get(name.lower())
-        if split in found:
-            raise ValueError(
-                f'{found[split]} and {name} both name the split {split}: leave one of them'
-            )
-        if split is not None:
-            found[split] = name
-    return found
+def _tell_ignored(path: Path, names: Iterable[str], splits: Mapping[str, str]) -> None:
+    """Warns of what lies beside the splits and is none."""
+    ignored = sorted({*names} - {*splits.values()})
+    if ignored:
+        warn(f'{path}: ignored {listed(ignored)}, which are no splits; {_CALLED}')

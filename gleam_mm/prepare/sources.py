@@ -16,6 +16,7 @@ from PIL import Image
 from gleam_mm.datasets.folder import is_hidden
 from gleam_mm.datasets.images import SUFFIXES, open_image
 from gleam_mm.datasets.lists import ImageListError, check_path, parse_line, raw_lines, text_of
+from gleam_mm.datasets.splits import folders_in, splits_among, splits_in
 from gleam_mm.prepare.origins import (
     KITTI_VEHICLES,
     clevr_count,
@@ -25,12 +26,6 @@ from gleam_mm.prepare.origins import (
 )
 
 __all__ = ['Pool', 'open_folder', 'open_huggingface', 'open_torchvision']
-
-_SPLIT_NAMES = {
-    'train': ('train', 'trainval', 'training'),
-    'val': ('val', 'valid', 'validation', 'dev'),
-    'test': ('test', 'testing'),
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,8 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
 
     Raises:
         FileNotFoundError: The folder, or what it must contain, does not exist.
-        ValueError: A list is malformed or names a file that does not exist.
+        ValueError: A list is malformed or names a file that does not exist, or a split has two
+            folders.
     """
     if not root.exists():
         raise FileNotFoundError(f'{root} does not exist')
@@ -88,22 +84,13 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
         return _kitti(root)
     if task.startswith('dsprites'):
         return _dsprites(task, root)
-    pools = {}
-    for split, names in _SPLIT_NAMES.items():
-        folder = next((root / name for name in names if (root / name).is_dir()), None)
-        if folder is not None:
-            pools[split] = _class_folders(folder, root)
+    pools = {split: _class_folders(root / name, root) for split, name in splits_in(root).items()}
     return pools or {'train': _class_folders(root, root)}
-
-
-def _classes(folder: Path) -> list[str]:
-    """The folders of classes."""
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
 def _class_folders(folder: Path, root: Path) -> Pool:
     files, labels = [], []
-    for label, name in enumerate(_classes(folder)):
+    for label, name in enumerate(folders_in(folder)):
         for file in sorted((folder / name).rglob('*')):
             picture = file.suffix.lower() in SUFFIXES and file.is_file()
             if picture and not is_hidden(file.relative_to(folder)):
@@ -118,7 +105,7 @@ def _listed(root: Path, file: Path) -> Pool:
     """The images of an official split file; without labels the class is the parent folder."""
     if not file.exists():
         raise FileNotFoundError(f'{file} does not exist')
-    index = {name: label for label, name in enumerate(_classes(root))}
+    index = {name: label for label, name in enumerate(folders_in(root))}
     files, labels = [], []
     for number, raw in raw_lines(file):
         try:
@@ -305,7 +292,7 @@ def open_huggingface(
 
     Raises:
         ImportError: The library is not installed.
-        ValueError: The folder is no such copy, or its columns are not clear.
+        ValueError: The folder is no such copy, or its columns or splits are not clear.
     """
     try:
         import datasets
@@ -325,13 +312,12 @@ def open_huggingface(
         raise ValueError(
             f'{root}: neither what save_to_disk writes (dataset_dict.json, state.json) nor .parquet'
         )
-    pools = {}
-    for split, names in _SPLIT_NAMES.items():
-        name = next((name for name in names if name in splits), None)
-        if name is not None:
-            pools[split] = _huggingface_pool(
-                datasets, splits[name], f'{root}, split {name}', name, image_column, label_column
-            )
+    pools = {
+        split: _huggingface_pool(
+            datasets, splits[name], f'{root}, split {name}', name, image_column, label_column
+        )
+        for split, name in splits_among(splits, root).items()
+    }
     if not pools:
         raise ValueError(f'{root}: no split is called train, val or test: {", ".join(splits)}')
     return pools

@@ -18,17 +18,6 @@ def fill(root, *files):
     return root
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """What is warned of."""
-    messages = []
-    warn.cache_clear()
-    monkeypatch.setattr(
-        'gleam_mm.datasets.image_files.print_log', lambda text, **_: messages.append(text)
-    )
-    return messages
-
-
 def names_of(dataset):
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     return [
@@ -60,6 +49,15 @@ def test_hidden_folders_are_no_classes(tmp_path, told):
         f'{tmp_path}: ignored hidden folders (.cache, .ipynb_checkpoints, __MACOSX, cat/.thumbs)'
     )
     assert len(CustomDataset(str(tmp_path), with_label=False)) == 4
+
+
+def test_a_link_that_leads_back_is_no_class(tmp_path, told):
+    fill(tmp_path, *(f'{name}/{i}.png' for name in ('cat', 'dog') for i in range(2)))
+    (tmp_path / 'cat' / 'up').symlink_to('..')
+    (tmp_path / 'up').symlink_to('..')
+    dataset = CustomDataset(str(tmp_path))
+    assert dataset.metainfo['classes'] == ('cat', 'dog')
+    assert (len(dataset), told) == (4, [])
 
 
 def test_every_picture_that_can_be_decoded_is_taken_and_the_rest_told(tmp_path, told):

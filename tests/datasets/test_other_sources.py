@@ -273,6 +273,58 @@ def test_what_a_path_means(birds, saved, tmp_path):
     assert built(source_of(saved, half)) == [3, 3, 2]
 
 
+def link(root, birds, *folders):
+    """Folders that are links to all classes or, with a dot behind the name, to the first one."""
+    root.mkdir()
+    for folder in folders:
+        name = folder.removesuffix('.')
+        (root / name).symlink_to(birds / CLASSES[0] if name != folder else birds)
+    return root
+
+
+def test_splits_by_all_their_names(birds, tmp_path, told):
+    source = source_of(link(tmp_path / 'a', birds, 'Training', 'dev', 'testing'))
+    assert [part['data_prefix'] for part in source[1:]] == ['Training', 'dev', 'testing']
+    source = source_of(link(tmp_path / 'b', birds, 'train', 'val', 'trainval'))  # both once more
+    assert [part['data_prefix'] for part in source[1:]] == ['train', 'val', 'val']
+    source = source_of(link(tmp_path / 'c', birds, 'trainval', 'test'))
+    assert [part['data_prefix'] for part in source[1:]] == ['trainval', 'trainval', 'test']
+    (message,) = told
+    assert message.startswith(f'{tmp_path / "b"}: ignored trainval, which are no splits; they are')
+
+
+def test_what_lies_beside_splits_is_told(birds, tmp_path, told):
+    root = link(tmp_path / 'data', birds, 'train', 'holdout', 'more.')
+    (root / 'labels').mkdir()  # which has no pictures
+    source_of(root)
+    assert told[0].startswith(f'{root}: ignored holdout, more, which are no splits; they are calle')
+    root = tmp_path / 'tars'
+    root.mkdir()
+    for name in ('train', 'extra'):
+        shard(root / f'{name}-0.tar', samples(birds, str))
+    source_of(root)
+    assert told[1].startswith(f'{root}: ignored extra, which are no splits')
+    (root / 'train-0.tar').rename(root / 'test-0.tar')
+    with pytest.raises(ValueError, match=r'has \.tar files of extra, test, but none of train'):
+        source_of(root)
+
+
+def test_classes_that_are_called_as_splits_are(birds, tmp_path, told):
+    for number, names in enumerate(
+        (['bus', 'car', 'train'], ['bus', 'test'], ['bus', 'dev', 'val'])
+    ):
+        root = link(tmp_path / str(number), birds, *(f'{name}.' for name in names))
+        train = DATASETS.build({**source_of(root).train, 'hold_out': 0})
+        assert train.metainfo['classes'] == tuple(names)
+    assert not told
+    flat = link(tmp_path / 'flat', birds, 'train.', 'test.')  # which nobody wants to tell apart
+    with pytest.raises(ValueError, match='flat/train: there are no pictures in folders of classes'):
+        DATASETS.build(source_of(flat).train)
+    lacking = link(tmp_path / 'lacking', birds, 'images', 'test')
+    with pytest.raises(ValueError, match='lacking: has images, test, but no folder train'):
+        source_of(lacking)
+
+
 def test_the_split_column_of_a_table(tmp_path):
     def source(*splits, column='split'):
         lines = [[f'{i}.png', 'robin', split] for i, split in enumerate(splits)]
@@ -286,7 +338,7 @@ def test_the_split_column_of_a_table(tmp_path):
         source('train', 'tset', 'test', 'tset')
     with pytest.raises(ValueError, match='but no train'):
         source('val', 'test')
-    with pytest.raises(ValueError, match='val and valid both name the split val'):
+    with pytest.raises(ValueError, match=r'birds\.csv: val and valid both name the split val'):
         source('train', 'val', 'valid')
 
 

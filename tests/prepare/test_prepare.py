@@ -490,6 +490,25 @@ def test_hidden_folders_and_pipes_are_no_source(tmp_path):
     assert pools['train'].labels == [2, 0]
 
 
+def test_splits_by_their_other_names_and_classes_that_are_called_so(tmp_path):
+    root = tmp_path / 'source'
+    for split, number in (('Training', 3), ('dev', 2), ('testing', 1)):
+        class_folders(root / split, 2, number)
+    pools = open_folder('eurosat', root)
+    assert {split: len(pool.labels) for split, pool in pools.items()} == {
+        'train': 6,
+        'val': 4,
+        'test': 2,
+    }
+    (root / 'valid').symlink_to('dev')
+    with pytest.raises(ValueError, match='source: dev and valid both name the split val'):
+        open_folder('eurosat', root)
+    for name in ('bus', 'train'):
+        class_folders(tmp_path / 'vehicles', 1, 2)
+        (tmp_path / 'vehicles' / 'class 00').rename(tmp_path / 'vehicles' / name)
+    assert open_folder('eurosat', tmp_path / 'vehicles')['train'].labels == [0, 0, 1, 1]
+
+
 def test_an_archive_that_claims_more_than_there_is_memory_is_told(tmp_path):
     header = io.BytesIO()
     shape = {'descr': '|u1', 'fortran_order': False, 'shape': (1 << 45,)}
