@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from mmengine.fileio import get_file_backend
@@ -15,10 +15,18 @@ from mmpretrain.datasets import Places205 as _Places205
 from gleam_mm.datasets.image_files import ImageFiles, warn
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.lists import ImageListError, Line, check_path, raw_lines, read_list, text_of
+from gleam_mm.fileio import listing
 from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS
 
-__all__ = ['CustomDataset', 'ImageNet', 'ImageNet21k', 'Places205', 'is_hidden']
+__all__ = [
+    'CustomDataset',
+    'ImageNet',
+    'ImageNet21k',
+    'Places205',
+    'is_hidden',
+    'pictures_below',
+]
 
 # What systems and tools put beside folders of classes.
 _HIDDEN = ('__MACOSX', '__pycache__', '@eaDir', '$RECYCLE.BIN', 'lost+found')
@@ -27,6 +35,13 @@ _HIDDEN = ('__MACOSX', '__pycache__', '@eaDir', '$RECYCLE.BIN', 'lost+found')
 def is_hidden(path: str | PurePath) -> bool:
     """Whether a path is, or lies in, a hidden folder: ``.ipynb_checkpoints``, ``__MACOSX``, ..."""
     return any(part.startswith('.') or part in _HIDDEN for part in PurePath(path).parts)
+
+
+def pictures_below(folder: str | Path) -> Iterator[str]:
+    """The pictures in a folder at any depth, as paths from it on, in no order; no hidden ones."""
+    for path, is_file in listing(folder, deep=True):
+        if is_file and PurePath(path).suffix.lower() in SUFFIXES and not is_hidden(path):
+            yield path
 
 
 @DATASETS.register_module()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gleam_mm.datasets.csv_list import read_table
+from gleam_mm.datasets.folder import pictures_below
 from gleam_mm.datasets.image_files import warn
 from gleam_mm.datasets.splits import (
     SPLIT_NAMES,
     folders_in,
-    has_pictures,
     splits_among,
     splits_in,
 )
@@ -93,7 +93,7 @@ def _folder(path: Path, hold_out: float) -> Source:
     if named and 'train' not in named:
         raise ValueError(f'{path}: has {listed(folders)}, but no folder train')
     if named:
-        _tell_ignored(path, [f for f in folders if has_pictures(path / f)], named)
+        _tell_ignored(path, [f for f in folders if any(pictures_below(path / f))], named)
     splits = {split: dict(data_prefix=name) for split, name in named.items()} or {'train': {}}
     return _source('folder', splits, dict(type='CustomDataset', data_root=str(path)), hold_out)
 

@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from gleam_mm.datasets.folder import is_hidden
-from gleam_mm.datasets.images import SUFFIXES
+from gleam_mm.datasets.folder import is_hidden, pictures_below
 from gleam_mm.fileio import listing
 
-__all__ = ['SPLIT_NAMES', 'folders_in', 'has_pictures', 'splits_among', 'splits_in']
+__all__ = ['SPLIT_NAMES', 'folders_in', 'splits_among', 'splits_in']
 
 SPLIT_NAMES = {
     'train': ('train', 'trainval', 'training'),
@@ -60,7 +59,7 @@ def splits_in(folder: Path) -> dict[str, str]:
     named = [name for name in folders if name.lower() in _SPLITS]
     others = [name for name in folders if name.lower() not in _SPLITS]
     has_classes = any(folders_in(folder / name) for name in named)
-    if not has_classes and any(has_pictures(folder / name) for name in others):
+    if not has_classes and any(any(pictures_below(folder / name)) for name in others):
         return {}
     return splits_among(named, folder)
 
@@ -68,11 +67,3 @@ def splits_in(folder: Path) -> dict[str, str]:
 def folders_in(folder: Path) -> list[str]:
     """The names of the folders in a folder, in their order, without hidden ones."""
     return sorted(name for name, is_file in listing(folder) if not (is_file or is_hidden(name)))
-
-
-def has_pictures(folder: Path) -> bool:
-    """Whether there is a picture in a folder, at any depth."""
-    return any(
-        is_file and Path(path).suffix.lower() in SUFFIXES and not is_hidden(path)
-        for path, is_file in listing(folder, deep=True)
-    )

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, check
-from gleam_mm.datasets.images import SUFFIXES, eight_bits, load_image
+from gleam_mm.datasets.folder import pictures_below
+from gleam_mm.datasets.images import eight_bits, load_image
 from gleam_mm.inference.preprocessing import Pipeline
 from gleam_mm.models.regression_head import RegressionHead
 
@@ -91,14 +92,13 @@ def is_folder(pictures: Any) -> bool:
 def pictures_in(folder: str | Path) -> list[str]:
     """The pictures in a folder at any depth, in the order of their names.
 
+    Hidden files and folders are left out, as in training: beside each picture an archive of a Mac
+    has a file of the same ending that is none.
+
     Raises:
         FileNotFoundError: There are none.
     """
-    files = sorted(
-        str(file)
-        for file in Path(folder).rglob('*')
-        if file.suffix.lower() in SUFFIXES and file.is_file()
-    )
+    files = sorted(str(Path(folder, file)) for file in pictures_below(folder))
     if not files:
         raise FileNotFoundError(f'{folder}: no pictures in this folder')
     return files

@@ -13,8 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from gleam_mm.datasets.folder import is_hidden
-from gleam_mm.datasets.images import SUFFIXES, open_image
+from gleam_mm.datasets.folder import pictures_below
+from gleam_mm.datasets.images import open_image
 from gleam_mm.datasets.lists import ImageListError, check_path, parse_line, raw_lines, text_of
 from gleam_mm.datasets.splits import folders_in, splits_among, splits_in
 from gleam_mm.prepare.origins import (
@@ -89,13 +89,12 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
 
 
 def _class_folders(folder: Path, root: Path) -> Pool:
-    files, labels = [], []
+    files: list[Path] = []
+    labels: list[int] = []
     for label, name in enumerate(folders_in(folder)):
-        for file in sorted((folder / name).rglob('*')):
-            picture = file.suffix.lower() in SUFFIXES and file.is_file()
-            if picture and not is_hidden(file.relative_to(folder)):
-                files.append(file)
-                labels.append(label)
+        found = sorted(folder / name / file for file in pictures_below(folder / name))
+        files += found
+        labels += [label] * len(found)
     if not files:
         raise FileNotFoundError(f'{folder}: there are no images in folders of classes')
     return _files_pool(root, files, labels)

@@ -198,9 +198,16 @@ def test_pictures_that_cannot_be_read(trained, folder, monkeypatch):
     assert str(outcomes[1]).startswith(f'{files[1]}: cannot be read')
     with pytest.raises(UnreadableImageError, match=r'broken\.png'):
         predictor(files)
-    (folder / 'empty').mkdir()
+    (folder / 'empty' / '__MACOSX').mkdir(parents=True)
+    for name in ('__MACOSX/._a.png', '__MACOSX/a.png', '._a.png', '.ipynb_checkpoints/a.png'):
+        (folder / 'empty' / name).parent.mkdir(exist_ok=True)
+        (folder / 'empty' / name).write_bytes(b'of a system, no picture')
     with pytest.raises(FileNotFoundError, match='no pictures in this folder'):
         predictor(folder / 'empty')
+    (folder / '.copy').symlink_to('empty')
+    (folder / '.copy' / 'a.png').symlink_to(good)
+    told = predictor(folder / '.copy')  # a hidden one that is named
+    assert told == {str(folder / '.copy' / 'a.png'): predictor(good)}
     with pytest.raises(UnreadableImageError, match='the picture: cannot be read'):
         predictor(b'no picture')
     for dtype in (np.uint8, np.float32):
