@@ -11,7 +11,7 @@ from mmpretrain.datasets import BaseDataset
 
 from gleam_mm.arguments import check
 from gleam_mm.datasets.image_files import ImageFiles
-from gleam_mm.datasets.lists import ImageListError, check_path, raw_lines
+from gleam_mm.datasets.lists import ImageListError, check_path, content_of
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS
 
@@ -59,25 +59,31 @@ def read_table(file: str | Path, delimiter: str | None = None) -> Table:
         FileNotFoundError: There is no such file.
         ImageListError: A line is malformed; the message has its number.
     """
-    lines = [line for _, line in raw_lines(file)]
-    if delimiter is None:
-        delimiter = max(DELIMITERS, key=lambda d: lines[0].count(d.encode()) if lines else 0)
-    rows = []
     try:
-        text = b'\n'.join(lines).decode()
-        reader = csv.DictReader(StringIO(text), delimiter=delimiter, strict=True)
-        columns = list(reader.fieldnames or [])
+        text = content_of(file).decode()
+    except UnicodeDecodeError as error:
+        raise ImageListError(f'{file}: not UTF-8: {error}') from None
+    if delimiter is None:
+        first = next((line for line in StringIO(text) if line.strip()), '')
+        delimiter = max(DELIMITERS, key=first.count)
+    columns: list[str] = []
+    rows = []
+    reader = csv.reader(StringIO(text, newline=None), delimiter=delimiter, strict=True)
+    try:
         for row in reader:
-            if None in row or None in row.values():
+            if not ''.join(row).strip() and len(row) < 2:
+                continue  # a blank line
+            if not columns:
+                columns = row
+                continue
+            if len(row) != len(columns):
                 raise ImageListError(
                     f'{file}, line {reader.line_num}: not {len(columns)} columns, as the first '
                     f'line has, between which there is {delimiter!r}'
                 )
-            rows.append((reader.line_num, row))
-    except UnicodeDecodeError as error:
-        raise ImageListError(f'{file}: not UTF-8: {error}') from None
+            rows.append((reader.line_num, dict(zip(columns, row, strict=True))))
     except csv.Error as error:
-        raise ImageListError(f'{file}: {error}') from None
+        raise ImageListError(f'{file}, line {reader.line_num}: {error}') from None
     return Table(columns, rows)
 
 

@@ -65,7 +65,7 @@ class HuggingFaceDataset(PicturesInRows):
         self._image = image
         of = f'{self.path}[{self.split}]'
         samples = [{'img_path': f'{of}[{row}]', 'row': row} for row in range(len(data))]
-        return self.labelled(samples, labels, of)
+        return self.labelled(samples, labels, of, f'column {label!r}')
 
     def picture_bytes(self, sample: dict) -> bytes:
         """The encoded picture of a row."""

@@ -1,12 +1,13 @@
 """Pictures that are in something else than files of their own."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
-import numpy as np
 from mmpretrain.datasets import BaseDataset
 
 from gleam_mm.datasets.image_files import ImageFiles
+from gleam_mm.messages import shown
 
 __all__ = ['PicturesInRows']
 
@@ -24,7 +25,9 @@ class PicturesInRows(ImageFiles, BaseDataset):
         """The encoded picture of a sample."""
         raise NotImplementedError
 
-    def labelled(self, samples: Sequence[dict], labels: Sequence[Any], of: str) -> list[dict]:
+    def labelled(
+        self, samples: Sequence[dict], labels: Sequence[Any], of: str, column: str
+    ) -> list[dict]:
         """Samples with the number of their class.
 
         Classes that nobody has named are the numbers from 0 on, or texts in their order.
@@ -33,27 +36,42 @@ class PicturesInRows(ImageFiles, BaseDataset):
             samples: The samples.
             labels: A number or a text each.
             of: What messages call the data.
+            column: What messages call the labels.
 
         Raises:
             ValueError: There are none, or a label is no class.
         """
         if not samples:
             raise ValueError(f'{of}: there are no pictures')
-        texts = [label for label in labels if isinstance(label, str)]
+        for sample, label in zip(samples, labels, strict=True):
+            if not _may_be_class(label):
+                raise ValueError(
+                    f'{sample["img_path"]}: {column} is {shown(label)}, which is no class: label '
+                    'each picture with a whole number or a text, or leave it out'
+                )
+        texts = any(isinstance(label, str) for label in labels)
         if self.CLASSES is None:
             if texts:
                 names = tuple(sorted({str(label) for label in labels}))
             else:
-                names = tuple(str(number) for number in range(int(np.max(labels)) + 1))
+                names = tuple(str(number) for number in range(int(max(labels)) + 1))
             self._metainfo['classes'] = names
         numbers = self.class_to_idx if texts else {}
         found = [numbers.get(str(label), -1) if texts else int(label) for label in labels]
         for sample, label, number in zip(samples, labels, found, strict=True):
             if not 0 <= number < len(self.CLASSES):
                 raise ValueError(
-                    f'{sample["img_path"]}: {label!r} is none of the {len(self.CLASSES)} classes'
+                    f'{sample["img_path"]}: {column} is {label!r}, none of the '
+                    f'{len(self.CLASSES)} classes'
                 )
         return [{**s, 'gt_label': n} for s, n in zip(samples, found, strict=True)]
 
     def _with_picture(self, sample: dict) -> dict:
         return {**sample, 'img_bytes': self.picture_bytes(sample)}
+
+
+def _may_be_class(label: Any) -> bool:
+    """Whether a label is a text or a whole number, and neither missing nor one of a measurement."""
+    if isinstance(label, str):
+        return bool(label.strip())
+    return isinstance(label, Real) and label % 1 == 0

@@ -15,6 +15,7 @@ __all__ = [
     'ImageListError',
     'Line',
     'check_path',
+    'content_of',
     'parse_line',
     'raw_lines',
     'read_list',
@@ -36,16 +37,24 @@ class Line(NamedTuple):
     label: int
 
 
-def raw_lines(file: str | Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a list that are not blank, with their numbers; without a byte order mark.
+def content_of(file: str | Path) -> bytes:
+    """What is in a list, without a byte order mark.
 
     Raises:
         ImageListError: It is no regular file, such as a pipe, which might never end.
     """
     if Path(file).exists() and not Path(file).is_file():
         raise ImageListError(f'{file}: a list must be a regular file')
-    content = fileio.get(str(file)).removeprefix(codecs.BOM_UTF8)
-    for number, line in enumerate(content.splitlines(), start=1):
+    return fileio.get(str(file)).removeprefix(codecs.BOM_UTF8)
+
+
+def raw_lines(file: str | Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a list that are not blank, with their numbers; without a byte order mark.
+
+    Raises:
+        ImageListError: It is no regular file.
+    """
+    for number, line in enumerate(content_of(file).splitlines(), start=1):
         if line.strip():
             yield number, line
 

@@ -46,7 +46,7 @@ class TarDataset(PicturesInRows):
                 labels.append(label)
         if any(isinstance(label, str) for label in labels):
             labels = [str(label) for label in labels]
-        return self.labelled(samples, labels, str(self.shards))
+        return self.labelled(samples, labels, str(self.shards), f'.{self.label}')
 
     def picture_bytes(self, sample: dict) -> bytes:
         """The encoded picture, out of its shard."""

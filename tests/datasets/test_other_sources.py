@@ -17,6 +17,7 @@ from gleam_mm.datasets import (
     TarDataset,
     UnreadableImageError,
 )
+from gleam_mm.datasets.csv_list import read_table
 from gleam_mm.datasets.sources import source_of
 from gleam_mm.registry import DATASETS
 
@@ -132,6 +133,29 @@ def test_mistakes_of_a_table(tmp_path, rows, options, told):
         CSVDataset(write(tmp_path / 'x.csv', rows), **options)
 
 
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+def test_blank_lines_count_and_those_in_quotes_stay(tmp_path, end):
+    lines = ['', 'image;label', '', 'a.png;"big', '', 'bird"', '   ', 'b.png;robin', '']
+    file = tmp_path / 'x.csv'
+    file.write_bytes(end.join(lines).encode())
+    assert read_table(file) == (
+        ['image', 'label'],
+        [
+            (6, {'image': 'a.png', 'label': 'big\n\nbird'}),
+            (8, {'image': 'b.png', 'label': 'robin'}),
+        ],
+    )
+    for bad, number, told in (
+        ('../c.png;wren', 9, 'leads out'),
+        ('c.png;wren;wren', 9, 'not 2 columns'),
+        ('"c".png;wren', 9, "';' expected after '\"'"),
+        ('c.png;"wren', 9, 'unexpected end of data'),
+    ):
+        file.write_bytes(end.join([*lines[:-1], bad, '']).encode())
+        with pytest.raises(ImageListError, match=rf'x\.csv, line {number}: .*{told}'):
+            CSVDataset(file)
+
+
 def test_a_picture_that_is_missing_is_told_with_its_line(birds, tmp_path):
     rows = [*table(birds, tmp_path), ['gone.png', 'robin']]
     file = write(tmp_path / 'birds.csv', rows)
@@ -200,6 +224,9 @@ def test_mistakes_of_shards(birds, tmp_path):
     with pytest.raises(ValueError, match=r'a\.tar: x has no \.cls'):
         TarDataset(file)
     assert TarDataset(file, label='txt').metainfo['classes'] == ('robin',)
+    empty = shard(tmp_path / 'c.tar', [('x', {'png': png, 'cls': b' '})])
+    with pytest.raises(ValueError, match=r"c\.tar/x\.png: \.cls is '', which is no class"):
+        TarDataset(empty)
     broken = shard(tmp_path / 'b.tar', [('x', {'png': png[:20], 'cls': b'0'})])
     with pytest.raises(UnreadableImageError, match=r'b\.tar/x\.png'):
         TarDataset(broken, pipeline=PIPELINE)[0]
@@ -241,6 +268,42 @@ def test_mistakes_of_a_saved_dataset(saved):
         HuggingFaceDataset(str(saved), split='tset')
     with pytest.raises(ValueError, match=r"label_column='brid' \(did you mean 'bird'"):
         HuggingFaceDataset(str(saved), label_column='brid')
+
+
+@pytest.mark.parametrize(
+    ('labels', 'row', 'told'),
+    [
+        (['robin', None, 'wren'], 1, 'None'),
+        ([0.0, 0.9, 1.7], 1, '0.9'),
+        ([None, None, None], 0, 'None'),
+        ([0, 1, None], 2, 'None'),
+        ([0.0, float('nan'), 1.0], 1, 'nan'),
+        (['robin', 'wren', ''], 2, "''"),
+        ([[0], [1], [0, 1]], 0, r'\[0\]'),
+    ],
+)
+def test_labels_that_are_no_classes(birds, tmp_path, labels, row, told):
+    datasets = pytest.importorskip('datasets')
+    rows = dict(photo=[str(file) for file in sorted(birds.rglob('*.png'))[:3]], bird=labels)
+    data = datasets.Dataset.from_dict(rows).cast_column('photo', datasets.Image())
+    data.save_to_disk(str(tmp_path / 'saved'))
+    with pytest.raises(
+        ValueError, match=rf"saved\[train\]\[{row}\]: column 'bird' is {told}, which is no class"
+    ):
+        HuggingFaceDataset(str(tmp_path / 'saved'), label_column='bird')
+
+
+def test_whole_numbers_may_be_written_as_floats(birds, tmp_path):
+    datasets = pytest.importorskip('datasets')
+    files = [str(file) for file in sorted(birds.rglob('*.png'))[:3]]
+    data = datasets.Dataset.from_dict(dict(photo=files, bird=[0.0, 2.0, 1.0]))
+    data.cast_column('photo', datasets.Image()).save_to_disk(str(tmp_path / 'saved'))
+    read = HuggingFaceDataset(str(tmp_path / 'saved'), label_column='bird')
+    assert read.metainfo['classes'] == ('0', '1', '2')
+    assert [read.get_data_info(i)['gt_label'] for i in range(3)] == [0, 2, 1]
+    few = dict(label_column='bird', classes=['a', 'b'])
+    with pytest.raises(ValueError, match=r"saved\[train\]\[1\]: column 'bird' is 2\.0, none"):
+        HuggingFaceDataset(str(tmp_path / 'saved'), **few)
 
 
 # By path --------------------------------------------------------------------------------------
