@@ -150,17 +150,18 @@ def test_groups_of_minivtab(page, head, tuned):
 @pytest.mark.parametrize(
     'page, head',
     [
-        ('README.md', '| | parameters | CIFAR-10, 1,000 images |'),
+        ('README.md', '| | parameters | CIFAR-10 | hand'),
         ('README.zh-CN.md', '| | 参数量 | CIFAR-10'),
     ],
 )
 def test_the_real_backbone(page, head):
-    told_tasks = ('cifar10', 'solar', 'letters', 'orientation')
+    told_tasks = ('cifar10', 'signs', 'solar', 'letters', 'distance', 'orientation')
     record = Trainings(REAL, tuned=None)
     for name, told in table(page, head).items():
         own = method(name)
         tasks = [record.tasks(own)[f'real-{task}'] for task in told_tasks]
-        assert told == [f'{record.parameters[own]:,}', *(f'{value:.1f}' for value in tasks)], name
+        numbers = [f'{value:.1f}' for value in (*tasks, statistics.fmean(tasks))]
+        assert told == [f'{record.parameters[own]:,}', *numbers], name
 
 
 def test_the_probe_of_minivtab():
