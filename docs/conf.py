@@ -55,6 +55,7 @@ outside_pages = {
     'benchmarks/minivtab/TUNED.md': 'results/minivtab-tuned',
     'benchmarks/CLAIMS.md': 'results/claims',
     'benchmarks/SPEED.md': 'results/speed',
+    'benchmarks/choices/README.md': 'results/choices',
     'benchmarks/real/README.md': 'results/real',
     'benchmarks/real/RESULTS.md': 'results/real-results',
 }
