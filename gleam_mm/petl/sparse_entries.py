@@ -42,7 +42,7 @@ class SparseEntries(nn.Module):
 
     def _check(self, state_dict: dict, prefix: str, *args: object) -> None:
         positions = state_dict.get(f'{prefix}positions')
-        if positions is not None and not ((positions >= -1) & (positions < self.total)).all():
+        if positions is not None and not are_within(positions, -1, self.total):
             raise RuntimeError(
                 f'{prefix}positions has numbers outside of -1 to {self.total - 1}: the file is '
                 'damaged or crafted'
@@ -76,7 +76,7 @@ class Pool(SparseEntries):
 
     def _check_starts(self, state_dict: dict, prefix: str, *args: object) -> None:
         starts = state_dict.get(f'{prefix}starts')
-        if starts is not None and not ((starts >= -1) & (starts < len(self.values))).all():
+        if starts is not None and not are_within(starts, -1, len(self.values)):
             raise RuntimeError(
                 f'{prefix}starts has numbers outside of the budget: the file is damaged or crafted'
             )
@@ -86,6 +86,13 @@ def _compact(entries: SparseEntries, state_dict: dict, prefix: str, local_metada
     if entries.total <= 2**31:
         name = f'{prefix}positions'
         state_dict[name] = state_dict[name].to(torch.int32)
+
+
+def are_within(indices: Tensor, first: int, end: int) -> bool:
+    """Whether all indices of a file, of whatever type, are from ``first`` to before ``end``."""
+    # A file's type may end where the range does: compared in it, the end would wrap.
+    indices = indices.long()
+    return bool(((indices >= first) & (indices < end)).all())
 
 
 def offsets_of(sites: Iterable[Site]) -> tuple[dict[str, int], int]:

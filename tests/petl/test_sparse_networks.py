@@ -8,6 +8,7 @@ from watching import close, randomize, watch
 from gleam_mm.layouts import LINEAR_ROLES, find_layout
 from gleam_mm.petl import LTSFT, SPT, MergeError
 from gleam_mm.petl.rehearsal import rehearsed
+from gleam_mm.petl.sparse_entries import SparseEntries
 
 
 def loss_of(backbone, images):
@@ -153,6 +154,15 @@ def test_spt_adds_structures_and_single_weights(form, vit, images):
         adapted = vit(images)[0]
         method.merge()
         torch.testing.assert_close(vit(images)[0], adapted, rtol=1e-5, atol=1e-5)
+
+
+def test_positions_are_read_where_their_type_ends_with_the_weights():
+    total = 2**31  # as many as positions of 32 bits can tell apart
+    entries = SparseEntries(2, total)
+    entries.positions[1] = total - 1
+    twin = SparseEntries(2, total)
+    twin.load_state_dict(entries.state_dict())
+    assert twin.positions.tolist() == [0, total - 1]
 
 
 def test_mistakes_are_named(vit, images):

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from gleam_mm.checkpoint import load_adapter, read_adapter, save_adapter
 from gleam_mm.layouts import LINEAR_ROLES, find_layout
 from gleam_mm.petl import SparseTuning
+from gleam_mm.petl.sparse_tuning import SparseRows
 from gleam_mm.registry import MODELS
 
 ARCH = dict(
@@ -142,6 +143,17 @@ def test_columns_outside_of_the_weight_are_refused(images, tmp_path):
     tensors[name] = tensors[name].clone().fill_(32)
     with pytest.raises(RuntimeError, match=r'columns has numbers outside of 0 to 31'):
         model.load_state_dict(tensors)
+
+
+@pytest.mark.parametrize('width', [255, 256, 257, 2**15, 2**15 + 1])
+def test_a_file_of_the_last_column_is_read_at_every_width(width):
+    columns = torch.tensor([[0, width - 1]])
+    twin = SparseRows(torch.zeros_like(columns), width)
+    twin.load_state_dict(SparseRows(columns, width).state_dict())
+    assert twin.columns.tolist() == [[0, width - 1]]
+    state = dict(twin.state_dict(), columns=torch.tensor([[0, width]]))
+    with pytest.raises(RuntimeError, match=f'outside of 0 to {width - 1}: the file is damaged'):
+        twin.load_state_dict(state)
 
 
 @pytest.mark.parametrize('k', [1, 3])
