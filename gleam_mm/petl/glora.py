@@ -1,6 +1,6 @@
 """GLoRA: generalized LoRA, and the supernet that it is chosen from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -200,7 +200,7 @@ class GLoRA(Supernet):
         """
         supports, forms = self.local[site.key], self._forms(site)
         linear = site.module
-        shift = self._shift(site)
+        shift = self._shift(site, lambda: site.weight, linear.bias)
         if forms['A'] != NONE:
             scale = supports.tensor('A', forms['A']).flatten()
             if linear.bias is not None:  # y has the bias, which A does not scale
@@ -231,7 +231,7 @@ class GLoRA(Supernet):
         self, site: Site, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         supports, forms = self.local[site.key], self._forms(site)
-        folded, shift = weight, self._shift(site)
+        folded, shift = weight, self._shift(site, lambda: weight, bias)
         if (scale := supports.tensor('A', forms['A'])) is not None:
             folded = folded + weight * scale
         if (update := supports.tensor('B', forms['B'])) is not None:
@@ -243,16 +243,19 @@ class GLoRA(Supernet):
     def _forms(self, site: Site) -> Mapping[str, str]:
         return self.current()[site.name]
 
-    def _shift(self, site: Site) -> Tensor | None:
+    def _shift(
+        self, site: Site, weight: Callable[[], Tensor], bias: Tensor | None
+    ) -> Tensor | None:
         """What is added to the bias: W_0 C + b_0 D + E, of the shape (m,) or (1,)."""
         supports, forms = self.local[site.key], self._forms(site)
-        linear, shift = site.module, None
+        shift = None
         if (point := supports.tensor('C', forms['C'])) is not None:
-            shift = (site.weight @ point).flatten()
+            # Asked for where it is needed, for a quantised one is made anew each time.
+            shift = (weight() @ point).flatten()
         for name in ('D', 'E'):
             if forms[name] != NONE:
                 part = supports.slices({name: forms[name]})[name]
-                shift = _sum(shift, part * linear.bias if name == 'D' else part)
+                shift = _sum(shift, part * bias if name == 'D' else part)
         return shift
 
 

@@ -1,0 +1,45 @@
+"""Methods on one backbone are merged one after the other, and out again: the same outputs.
+
+No column of the matrix: what merges alone has to merge beside others.
+"""
+
+import pytest
+import torch
+from backbones import BACKBONES
+from cases import CASES, build_backbone, make_images, randomize
+
+from gleam_mm.petl import LoRA, MergeError, RepAdapter
+from gleam_mm.registry import MODELS
+
+KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind != 'vit')) for kind in BACKBONES]
+
+AROUND_AND_INSIDE = 'Compose: RepAdapter, LoRA, SSF'
+"""It adapts inputs and outputs of one Linear, so that no other method there is first or last."""
+
+MERGING = [case for case in CASES if case.merges and case.name != AROUND_AND_INSIDE]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('case', MERGING, ids=lambda case: case.name)
+@pytest.mark.filterwarnings('ignore:.* is attached to a backbone that has')
+def test_outputs_stay_whatever_is_merged_with_it(case, kind):
+    backbone = build_backbone(kind)
+    images = make_images(2)
+    method = MODELS.build(dict(case.petl)).eval()
+    inputs, outputs = RepAdapter(4).eval(), LoRA(2, sites=['qkv', 'fc1', 'fc2']).eval()
+    for attached in (inputs, method, outputs):
+        attached.attach(backbone)
+        randomize(attached)
+
+    with torch.no_grad():
+        adapted = backbone(images)[-1]
+        try:
+            method.merge()
+            order = [outputs, inputs]
+        except MergeError:  # it adapts inputs, and so is around what adapts outputs
+            outputs.merge()
+            order = [method, inputs]
+        steps = [each.merge for each in order] + [each.unmerge for each in reversed(order)]
+        for step in steps:
+            step()
+            torch.testing.assert_close(backbone(images)[-1], adapted, rtol=1e-4, atol=1e-4)
