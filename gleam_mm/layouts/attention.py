@@ -75,9 +75,18 @@ class Attention:
             scale=self.scale,
         )
 
-    def project(self, out: Tensor) -> Tensor:
-        """The module's output (B, N, C) of weighted values (B, heads, N, c)."""
-        return self.module.proj_drop(self.module.proj(out.transpose(1, 2).flatten(2)))
+    def project(self, out: Tensor, x: Tensor) -> Tensor:
+        """The module's output (B, N, C).
+
+        Args:
+            out: The weighted values (B, heads, N, c).
+            x: The tokens (B, N, C) that asked for them.
+        """
+        joined = self._finish(out.transpose(1, 2).flatten(2), x)
+        return self.module.proj_drop(self.module.proj(joined))
+
+    def _finish(self, joined: Tensor, x: Tensor) -> Tensor:
+        return joined
 
     def _normalize(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         return queries, keys
@@ -94,19 +103,24 @@ class MMPretrainAttention(Attention):
         """What the products of queries and keys are multiplied by."""
         return self.module.head_dims**-0.5
 
-    def project(self, out: Tensor) -> Tensor:
-        """The module's output (B, N, C) of weighted values (B, heads, N, c)."""
-        return self.module.out_drop(self.module.gamma1(super().project(out)))
+    def project(self, out: Tensor, x: Tensor) -> Tensor:
+        """The module's output (B, N, C); see :meth:`Attention.project`."""
+        return self.module.out_drop(self.module.gamma1(super().project(out, x)))
 
     def _drop_rate(self) -> float:
         return self.module.attn_drop
 
 
 class TIMMAttention(Attention):
-    """timm's ``Attention``, which may normalise queries and keys."""
+    """timm's ``Attention``, which may normalise queries, keys and what heads give, and gate it."""
 
     def _normalize(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         return self.module.q_norm(queries), self.module.k_norm(keys)
+
+    def _finish(self, joined: Tensor, x: Tensor) -> Tensor:
+        joined = self.module.norm(joined)
+        gate = getattr(self.module, 'gate', None)  # which older versions do not have
+        return joined if gate is None else joined * gate(x).sigmoid()
 
 
 class TorchAttention(Attention):
@@ -117,8 +131,8 @@ class TorchAttention(Attention):
         """What the products of queries and keys are multiplied by."""
         return self.module.head_dim**-0.5
 
-    def project(self, out: Tensor) -> Tensor:
-        """The module's output (B, N, C) of weighted values (B, heads, N, c)."""
+    def project(self, out: Tensor, x: Tensor) -> Tensor:
+        """The module's output (B, N, C); see :meth:`Attention.project`."""
         return self.module.out_proj(out.transpose(1, 2).flatten(2))
 
     def _drop_rate(self) -> float:

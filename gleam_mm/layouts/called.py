@@ -167,5 +167,5 @@ def _attend(
         )
     own = TorchAttention(module)
     x = query if module.batch_first else query.transpose(0, 1)
-    y = own.project(own.attend(*own.split(projection(x)), None))
+    y = own.project(own.attend(*own.split(projection(x)), None), x)
     return y if module.batch_first else y.transpose(0, 1), None

@@ -45,7 +45,7 @@ class Prefix(nn.Module):
         keys, values = self.extend(keys, values, drop_rate)
         bias = attention.bias(mask, x.shape[0])
         bias = None if bias is None else F.pad(bias, (keys.shape[2] - x.shape[1], 0))
-        return attention.project(attention.attend(queries, keys, values, bias))
+        return attention.project(attention.attend(queries, keys, values, bias), x)
 
 
 @MODELS.register_module()

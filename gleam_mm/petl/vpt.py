@@ -234,9 +234,9 @@ class VPT(PETLMethod):
         if carries:
             own = out[:, :, :number].unflatten(0, (prompts.shape[0], -1)).mean(1)
             with layout.off_grid(number):
-                self._passing.attended = attention.project(own)
+                self._passing.attended = attention.project(own, normed)
             out = out[:, :, number:]
-        return attention.project(out)
+        return attention.project(out, x)
 
     def extend(self, site: Site, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a window attention, with others of the method's own in front."""

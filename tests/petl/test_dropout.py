@@ -163,6 +163,6 @@ def test_attention_by_its_steps_drops_what_the_module_drops(kind, training, monk
     x = torch.randn(8, 16, site.width)
     mask = torch.randn(4, 16, 16) if layout.windowed else None
     bias = attention.bias(mask, len(x))
-    found = attention.project(attention.attend(*attention.heads(x), bias))
+    found = attention.project(attention.attend(*attention.heads(x), bias), x)
     expected = module(x, mask) if layout.windowed else module(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from backbones import BACKBONES
+from torch import nn
 from watching import close, randomize, watch
 
+from gleam_mm.layouts import find_layout
 from gleam_mm.petl import E2VPT, PrefixTuning
 
 
-def attention(x, qkv, proj, heads, extra_keys, extra_values, bias=None):
+def attention(x, qkv, proj, heads, extra_keys, extra_values, bias=None, finish=None):
     """Plain attention over sequences (B, N, d); extra keys and values are (heads, p, c)."""
     width = x.shape[-1] // heads
     q, k, v = (x @ qkv.weight.T + qkv.bias).chunk(3, dim=-1)
@@ -23,7 +25,8 @@ def attention(x, qkv, proj, heads, extra_keys, extra_values, bias=None):
         if bias is not None:
             scores[:, :, extra_keys.shape[1] :] += bias[h]
         out.append(scores.softmax(-1) @ values)
-    return torch.cat(out, -1) @ proj.weight.T + proj.bias
+    joined = torch.cat(out, -1)
+    return (joined if finish is None else finish(joined)) @ proj.weight.T + proj.bias
 
 
 @pytest.mark.parametrize('shared', [False, True])
@@ -38,6 +41,34 @@ def test_keys_and_values_stand_in_every_head(kind, shared, images):
         own, module = method.local[site.key], site.module
         values = own.keys if shared else own.values
         close(note.adapted, attention(note.x, module.qkv, module.proj, 2, own.keys, values))
+
+
+def test_what_timm_does_in_front_of_the_projection_is_done(images):
+    backbone = BACKBONES['timm-vit'](scale_attn_norm=True)
+    backbone.eval()
+    layout = find_layout(backbone)
+    sites = layout.sites(['attn'])
+    if hasattr(sites[0].module, 'gate'):  # younger than the oldest version of timm
+        sites[0].module.gate = nn.Linear(32, 32)
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    for site in sites:
+        x, own = torch.randn(2, 5, 32), layout.attention(site)
+        close(own.project(own.attend(*own.heads(x), None), x), site.module(x))
+
+    method = PrefixTuning(3).eval()
+    method.attach(backbone)
+    randomize(method)
+    for site, note in watch(method, backbone, images).items():
+        module = site.module
+
+        def finish(joined, module=module, x=note.x):
+            gate = getattr(module, 'gate', None)
+            return module.norm(joined) * (1 if gate is None else gate(x).sigmoid())
+
+        keys, values = method.local[site.key].keys, method.local[site.key].values
+        expected = attention(note.x, module.qkv, module.proj, 2, keys, values, finish=finish)
+        close(note.adapted, expected)
 
 
 @pytest.mark.parametrize('kind', ['swin', 'timm-swin'])
