@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -40,6 +41,7 @@ class Member(Protocol):
     def begin(self) -> None: ...
     def end(self, output: Any) -> Any: ...
     def train(self, mode: bool) -> Any: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
     def check_constants(self) -> None: ...
     def refusal(self, reason: str) -> MergeError: ...
     def fold(
@@ -286,10 +288,22 @@ def _fold_rows(
 ) -> tuple[Tensor, Tensor | None]:
     """What a method makes of a weight and bias of which a site may be some rows alone."""
     if site.rows is None:
-        return member.fold(site, weight, bias)
+        return _fold_precisely(member, site, weight, bias)
     start, stop = site.rows.start, site.rows.stop
-    rows, own = member.fold(site, weight[start:stop], None if bias is None else bias[start:stop])
+    part = weight[start:stop], None if bias is None else bias[start:stop]
+    rows, own = _fold_precisely(member, site, *part)
     weight = weight.slice_scatter(rows, 0, start, stop)
     if bias is not None and own is not None:
         return weight, bias.slice_scatter(own, 0, start, stop)
     return weight, bias if own is None else own
+
+
+def _fold_precisely(
+    member: Member, site: Site, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """What a method makes of them in its own precision where that is higher, in theirs."""
+    own = (parameter.dtype for parameter in member.parameters() if parameter.is_floating_point())
+    dtype = reduce(torch.promote_types, own, weight.dtype)
+    new, shift = member.fold(site, weight.to(dtype), None if bias is None else bias.to(dtype))
+    stored = weight.dtype if bias is None else bias.dtype
+    return new.to(weight.dtype), None if shift is None else shift.to(stored)

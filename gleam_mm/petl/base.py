@@ -307,8 +307,8 @@ class PETLMethod(Checked, BaseModule):
         """Folds the method into the backbone's weights, which then give the adapted outputs alone.
 
         The outputs are those of evaluation mode, without the method's own dropout. A quantised
-        weight becomes one in floating point. The original weights are kept aside for
-        :meth:`unmerge`.
+        weight becomes one in floating point, any other stays in its precision. The original weights
+        are kept aside for :meth:`unmerge`.
 
         Raises:
             RuntimeError: The method is not attached, or is merged already.

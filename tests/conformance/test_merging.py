@@ -1,7 +1,9 @@
-"""Methods on one backbone are merged one after the other, and out again: the same outputs.
+"""What merges alone merges beside others, and into a backbone of lower precision.
 
-No column of the matrix: what merges alone has to merge beside others.
+No column of the matrix: there is no method that may do without.
 """
+
+import copy
 
 import pytest
 import torch
@@ -43,3 +45,26 @@ def test_outputs_stay_whatever_is_merged_with_it(case, kind):
         for step in steps:
             step()
             torch.testing.assert_close(backbone(images)[-1], adapted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'case', [case for case in CASES if case.merges], ids=lambda case: case.name
+)
+@torch.no_grad()
+def test_folded_weights_have_the_precision_of_those_they_replace(case):
+    low = build_backbone('vit').bfloat16()
+    high = copy.deepcopy(low).float()
+    method, twin = (MODELS.build(dict(case.petl)).eval() for _ in range(2))
+    method.attach(low)
+    randomize(method)
+    twin.attach(high)
+    twin.load_state_dict(method.state_dict())
+    high.load_state_dict(low.state_dict())  # what a method trains of the backbone itself
+    method.merge()
+    twin.merge()
+    for (name, weight), exact in zip(
+        low.state_dict().items(), high.state_dict().values(), strict=True
+    ):
+        assert weight.dtype == torch.bfloat16, name
+        torch.testing.assert_close(weight, exact.bfloat16(), rtol=2**-7, atol=1e-3)
+    low(make_images(2).bfloat16())
