@@ -38,6 +38,9 @@ class Int8(torch.Tensor):
             return type(args[0])(args[0].values, args[0].scales)
         if function is aten.clone.default:
             return type(args[0])(args[0].values.clone(), args[0].scales.clone())
+        if function is aten._to_copy.default:
+            values = args[0].values.to(kwargs.get('device'))
+            return type(args[0])(values, args[0].scales.to(**kwargs))
         if function is aten.copy_.default:
             target, source = args[:2]
             target.values.copy_(source.values)

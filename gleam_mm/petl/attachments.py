@@ -163,6 +163,7 @@ class Attachments:
     @torch.no_grad()
     def _become(self, merged: list[Member]) -> None:
         """Makes exactly these methods the merged ones."""
+        self._move_originals()
         # All of it before anything is written: a refusal leaves the backbone as it was.
         folded = self._fold(merged)
         for (module, name), original in self._originals.items():
@@ -174,6 +175,21 @@ class Attachments:
             module._parameters[name] = nn.Parameter(value, requires_grad=own.requires_grad)
         self._merged = merged
         self._plug()
+
+    def _move_originals(self) -> None:
+        """Takes the original weights to where the backbone has been moved since, as modules go."""
+        for (module, name), original in self._originals.items():
+            now = module._parameters[name]
+            dtype = now.dtype if original.is_floating_point() else original.dtype
+            if (original.device, original.dtype) == (now.device, dtype):
+                continue
+            moved: Tensor = original.to(now.device, dtype)
+            if dequantized(original) is original:
+                original.data = moved  # an optimizer that has the parameter still has it
+            else:
+                if not isinstance(moved, nn.Parameter):
+                    moved = nn.Parameter(moved, requires_grad=False)
+                self._originals[module, name] = moved
 
     def _fold(self, merged: Sequence[Member]) -> dict[tuple[Any, str], Tensor]:
         """What these methods make of the backbone's original weights."""

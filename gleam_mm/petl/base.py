@@ -321,6 +321,7 @@ class PETLMethod(Checked, BaseModule):
     def unmerge(self) -> None:
         """Gives the backbone its own weights back, bit for bit, and plugs the method in again.
 
+        They come back on the device and in the precision that the backbone has by then.
         Other methods that are merged stay so, whichever was merged first.
 
         Raises:

@@ -1,5 +1,6 @@
 """How methods act together on one backbone, in several threads, and what merging keeps."""
 
+import copy
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,23 @@ def test_inputs_and_outputs_adapted_at_one_linear_fold_from_the_inside_out(order
     for method in [*adapting, made[1]]:
         method.merge()
         torch.testing.assert_close(vit(images)[0], expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_a_backbone_that_is_moved_while_merged_is_given_back_where_it_is(dtype, vit, images):
+    twin = copy.deepcopy(vit)
+    owned = vit.layers[0].attn.qkv.weight
+    made = attach(vit, LoRA(2, sites=['qkv']), SSF(sites=['qkv', 'norm']))
+    for method in made:
+        method.merge()
+    for module in (vit, *made):
+        module.to(dtype)
+    made[1].unmerge()
+    made[0].detach()
+    assert vit.layers[0].attn.qkv.weight is owned
+    assert equal(vit, {name: tensor.to(dtype) for name, tensor in state(twin).items()})
+    vit(images.to(dtype))
 
 
 class Failing(PETLMethod):

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from backbones import BACKBONES, NECKS, WIDTH
+from backbones import BACKBONES, NECKS, WIDTH, evaluating
 from quantised import Int8, quantise
+from torch import nn
 from torch.nn import functional as F
 
 from gleam_mm.checkpoint import load_adapter, save_adapter
+from gleam_mm.layouts import LINEAR_ROLES
+from gleam_mm.petl import LoRA
 from gleam_mm.registry import MODELS
 
 METHODS = {
@@ -59,3 +62,21 @@ def test_a_quantized_backbone(name, images, tmp_path):
         model.petl.unmerge()
         assert isinstance(model.backbone.layers[0].attn.qkv.weight, Int8)
         assert torch.equal(model(images)[0], expected)
+
+
+@torch.no_grad()
+def test_a_quantized_backbone_that_is_moved_while_merged_is_quantized_again(images):
+    backbone = evaluating(BACKBONES['vit']())
+    quantise(backbone)
+    weight = backbone.layers[0].attn.qkv.weight
+    expected = backbone(images)[0]
+    method = LoRA(2, sites=LINEAR_ROLES).eval()
+    method.attach(backbone)
+    method.merge()
+    backbone.double()
+    method.detach()
+    moved = backbone.layers[0].attn.qkv.weight
+    assert isinstance(moved, Int8) and isinstance(moved, nn.Parameter)
+    assert torch.equal(moved.values, weight.values)
+    assert torch.equal(moved.scales, weight.scales.double())
+    torch.testing.assert_close(backbone(images.double())[0], expected.double(), rtol=0, atol=1e-5)
