@@ -126,7 +126,7 @@ class AdapterFusion(Library):
         """Creates queries, keys and values of every site."""
         for site in sites:
             linear = isinstance(site.module, nn.Linear)
-            width = site.module.out_features if linear else site.width
+            width = site.out_features if linear else site.width
             self.local[site.key] = Fusion(width, self.rank or width, self.value)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:

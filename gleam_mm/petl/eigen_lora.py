@@ -82,9 +82,9 @@ class EigenLoRA(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates the coefficients of every site, and random directions."""
         for site in sites:
-            linear = self.linear_of(site)
+            self.linear_of(site)
             self.local[site.key] = Coefficients(
-                linear.in_features, linear.out_features, self.components, self.rank
+                site.in_features, site.out_features, self.components, self.rank
             )
 
     @torch.no_grad()

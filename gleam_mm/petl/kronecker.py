@@ -117,7 +117,8 @@ class Kronecker(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates the factors of every site."""
         for site in sites:
-            rows, columns = self.linear_of(site).weight.shape
+            self.linear_of(site)
+            rows, columns = site.out_features, site.in_features
             if rows % self.size or columns % self.size:
                 raise ValueError(
                     f'size={self.size} does not divide the widths {columns} and {rows} of '

@@ -61,7 +61,8 @@ class LoRETTA(PETLMethod):
     def build(self, sites: list[Site]) -> None:
         """Creates two trains a site, and biases for adapters."""
         for site in sites:
-            rows, columns = self.linear_of(site).weight.shape
+            self.linear_of(site)
+            rows, columns = site.out_features, site.in_features
             read = rows if self.form == 'adp' else columns
             own = nn.Module()
             own.down = TensorTrain(self.rank, read, self.tensor_rank)

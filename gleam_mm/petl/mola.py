@@ -90,11 +90,9 @@ class MoLA(PETLMethod):
         """Creates the experts of every site."""
         depth = len(self.layout.sites(('block',)))
         for site in sites:
-            linear = self.linear_of(site)
+            self.linear_of(site)
             number = self.experts[site.index * len(self.experts) // depth]
-            self.local[site.key] = Experts(
-                number, linear.in_features, linear.out_features, self.rank
-            )
+            self.local[site.key] = Experts(number, site.in_features, site.out_features, self.rank)
 
     def begin(self) -> None:
         """Forgets the losses of a pass that nobody took."""
