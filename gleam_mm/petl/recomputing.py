@@ -152,10 +152,10 @@ def recomputing(*read: Any) -> AbstractContextManager:
 
     def pack(saved: Tensor) -> Tensor | _Recomputed:
         if type(saved) not in _PLAIN or saved.layout is not torch.strided:
-            return saved
+            return _apart(saved)
         source = found.get(_memory(saved))
         if source is None or saved.dtype != source.dtype or saved._version != source.version:
-            return saved
+            return _apart(saved)
         return source.keep(saved)
 
     return saved_tensors_hooks(pack, _unpack)
@@ -182,6 +182,15 @@ def _hooks() -> tuple | None:
     """The hooks that decide here what autograd keeps, ours or others', where there are any."""
     hooks: tuple | None = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks
+
+
+def _apart(saved: Tensor) -> Tensor:
+    """The same numbers without the graph, which autograd knows by itself.
+
+    An operation that keeps its own output would hold what holds it, and no pass that is not gone
+    back through would ever be freed.
+    """
+    return saved if saved.grad_fn is None else saved.detach()
 
 
 def _unpack(packed: Tensor | _Recomputed) -> Tensor:
