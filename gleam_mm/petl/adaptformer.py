@@ -18,7 +18,7 @@ class _Residuals(PassState):
     """By block, what the norm before its FFN read, and whether autograd saw it."""
 
     def __init__(self) -> None:
-        self.by_block: dict[int | None, tuple[Tensor, bool]] = {}
+        self.by_block: dict[int, tuple[Tensor, bool]] = {}
 
 
 @MODELS.register_module()
@@ -96,7 +96,8 @@ class AdaptFormer(PETLMethod):
 
     def before(self, site: Site, x: Tensor) -> Tensor:
         """Keeps the residual stream where a block reads it for its FFN, at its last norm."""
-        self._residuals.by_block[site.block] = x, torch.is_grad_enabled()
+        if site.block is not None:  # the norm behind all blocks, after which nobody asks
+            self._residuals.by_block[site.block] = x, torch.is_grad_enabled()
         return x
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class AdaptFormer(PETLMethod):
         Raises:
             RuntimeError: The block hides its inside from autograd.
         """
-        residual, recorded = self._residuals.by_block.pop(site.block)
+        residual, recorded = self._residuals.by_block.pop(site.index)
         if torch.is_grad_enabled() and not recorded:
             raise RuntimeError(
                 f'AdaptFormer cannot be trained with checkpointing inside of {site.name!r}, which '

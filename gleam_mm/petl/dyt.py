@@ -140,7 +140,7 @@ class DyT(AdaptFormer):
 
     def _choose(self, site: Site) -> Tensor:
         """What the FFN of each token is multiplied by (B, N, 1); ones outside of the grid."""
-        residual, _ = self._residuals.by_block[site.block]
+        residual, _ = self._residuals.by_block[site.index]
         block = self.layout.block_of(site)
         grid = self.layout.grid(block)
         outside, inside = grid.split(residual)
