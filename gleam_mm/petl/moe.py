@@ -299,7 +299,7 @@ class ConvMoE(Checked, nn.Module):
         weights = self.route((mixed if mixed.shape[1] else z).mean(1), mixture.router, noise)
         kernels = weights @ mixture.kernels.flatten(1)  # (B, 9 r^2)
         kernels = kernels.view(batch * channels, channels, 3, 3)
-        if mixed.shape[1] and exporting():
+        if mixed.shape[1] and (exporting() or not batch):  # no groups are no convolution
             mixed = self._sum_experts(mixed, weights, grid, mixture.kernels)
         elif mixed.shape[1]:
             # One group an image, so that each image meets its own kernel.
@@ -315,7 +315,7 @@ class ConvMoE(Checked, nn.Module):
         """Whether one kernel of a GPU computes all of this mixture."""
         plain = self.renormalize and self.biases is None and not (self.training and self.balance)
         on_grid = grid.height * grid.width > 0
-        able = self.fused and plain and on_grid and fusible(z, mixture.kernels)
+        able = self.fused and plain and on_grid and fusible(z, mixture.kernels) and len(z) > 0
         return able and _kernel_holds(z.device, z.dtype, self.channels)
 
     def _sum_experts(self, inside: Tensor, weights: Tensor, grid: Grid, kernels: Tensor) -> Tensor:

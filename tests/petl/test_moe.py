@@ -207,6 +207,19 @@ def test_images_are_mixed_independently(decides):
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('decides', ['image', 'token'])
+def test_no_images_are_mixed_to_none(decides, training):
+    moe = ConvMoE(3, gate=decides, balance=1.0, expert_bias=True).train(training)
+    for grid in GRIDS:
+        z = torch.randn(0, grid.tokens, 3, requires_grad=True)
+        mixed = moe(z, grid)
+        assert mixed.shape == z.shape
+        (mixed.sum() + moe.take_loss()).backward()
+        assert z.grad.shape == z.shape
+    assert all(not p.grad.any() for p in moe.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
