@@ -60,6 +60,9 @@ class _Held(NamedTuple):
 class Folding:
     """The constants of a module and its children, for as long as the parameters stay the same.
 
+    Parameters that were made within ``torch.inference_mode`` do not tell when they are changed: of
+    those nothing is kept.
+
     Args:
         module: The module.
     """
@@ -89,14 +92,22 @@ class Folding:
             vars(module).pop(_CONSTANTS, None)
 
     def _watch(self) -> None:
-        for module in self._module.modules():
-            vars(module)[_CONSTANTS] = {}
-        self._held = [
-            _Held(owner, name, tensor, tensor.data_ptr(), tensor._version)
+        found = [
+            (owner, name, tensor)
             for module in self._module.modules()
             for owner in (module._parameters, module._buffers)
             for name, tensor in owner.items()
             if tensor is not None
+        ]
+        self._held: list[_Held] = []
+        if any(tensor.is_inference() for _, _, tensor in found):
+            self.end()
+            return
+        for module in self._module.modules():
+            vars(module)[_CONSTANTS] = {}
+        self._held = [
+            _Held(owner, name, tensor, tensor.data_ptr(), tensor._version)
+            for owner, name, tensor in found
         ]
 
 

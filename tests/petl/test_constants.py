@@ -155,6 +155,19 @@ def test_a_copy_has_constants_of_its_own_parameters(images):
     assert not torch.equal(backbone(images)[-1], expected)
 
 
+@torch.inference_mode()
+def test_parameters_of_inference_mode_are_never_out_of_date(images):
+    backbone, method = attached(METHODS['GLEAM'])
+    before = backbone(images)[-1]
+    method.fold_constants()
+    assert torch.equal(backbone(images)[-1], before)
+    move(method)  # of which nothing tells
+    folded = backbone(images)[-1]
+    method.fold_constants(False)
+    assert torch.equal(folded, backbone(images)[-1])
+    assert not torch.equal(folded, before)
+
+
 @torch.no_grad()
 def test_within_a_context_it_is_computed_once(images, monkeypatch):
     backbone, method = attached(METHODS['GLEAM'])
