@@ -417,7 +417,9 @@ class PETLMethod(Checked, BaseModule):
         resolution, rounded weights and the like; passes in training mode or with gradients compute
         them anew all the same. It ends with ``train()``, or ``fold_constants(False)``. Parameters
         may be changed in place, moved or loaded meanwhile, by anything that PyTorch counts as a
-        change; what writes through ``parameter.data`` has to call it again.
+        change; what writes through ``parameter.data`` has to call it again. Changes are looked for
+        when the backbone itself is called: who calls a part of it, such as ``forward_features`` of
+        timm, has to call this again after a change.
 
         Args:
             on: Whether to begin; or to end.
