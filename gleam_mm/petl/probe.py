@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gleam_mm.layouts import Layout, Site
 
 _MOST_NAMES = 4
+_OF_MODULES = vars(nn.Module()).keys()  # PyTorch's own attributes
 _FAR = 0.95  # tokens between where a patch is and where its change is seen
 
 
@@ -26,8 +27,8 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
     that it never calls. One random image goes through the backbone, in evaluation mode and with a
     graph; then one patch of it is changed, and has to be the token that the grid says.
 
-    The backbone's gradients, modes and buffers are left as they are, and so is the state of random
-    numbers. A backbone on the meta device computes nothing, and is let pass.
+    The backbone's gradients, modes, buffers and caches are left as they are, and so is the state of
+    random numbers. A backbone on the meta device computes nothing, and is let pass.
 
     Args:
         layout: The layout of the backbone, whose hooks follow the grid.
@@ -207,6 +208,7 @@ def _title(backbone: nn.Module) -> str:
 @contextmanager
 def _left_as_it_is(backbone: nn.Module, device: torch.device) -> Iterator[None]:
     modes = [(module, module.training) for module in backbone.modules()]
+    kept = [(vars(module), _contents(module)) for module, _ in modes]
     with (
         torch.random.fork_rng([device] if device.type == 'cuda' else []),
         torch.inference_mode(False),
@@ -217,8 +219,34 @@ def _left_as_it_is(backbone: nn.Module, device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
+            for attributes, contents in kept:
+                _restore(attributes, contents)
             for module, mode in modes:
                 module.training = mode
+
+
+def _contents(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """What a module has beside its parts: name -> value, and a copy of what may be filled.
+
+    LeViT keeps its biases of attention in a dictionary, which must not hold any of this pass.
+    """
+    return {
+        name: (value, value.copy() if isinstance(value, dict | list) else None)
+        for name, value in vars(module).items()
+        if name == '_buffers' or name not in _OF_MODULES
+    }
+
+
+def _restore(attributes: dict[str, Any], contents: Mapping[str, tuple[Any, Any]]) -> None:
+    for name in attributes.keys() - contents.keys() - _OF_MODULES:
+        del attributes[name]
+    for name, (value, copied) in contents.items():
+        attributes[name] = value
+        if isinstance(value, dict):
+            value.clear()
+            value.update(copied)
+        elif isinstance(value, list):
+            value[:] = copied
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

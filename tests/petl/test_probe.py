@@ -85,6 +85,25 @@ def test_the_backbone_is_left_as_it_was(backbone, method, mode):
         method.layout.grid(next(method.layout.all_sites()))
 
 
+@pytest.mark.parametrize('mode', [True, False])
+def test_what_a_backbone_remembers_of_a_pass_is_forgotten(mode):
+    """LeViT keeps its biases of attention in evaluation, here those of before they were loaded."""
+    torch.manual_seed(0)
+    sizes = dict(num_classes=3, depth=(1, 1, 1))
+    model, twin = (timm.create_model('levit_128s', **sizes).train(mode) for _ in range(2))
+    gleam_mm.attach(model, dict(type='LoRA', rank=2))
+    copy.deepcopy(model)
+    state = twin.state_dict()
+    for name in state:
+        if name.endswith('attention_biases'):
+            nn.init.normal_(state[name])
+    model.load_state_dict(state, strict=False)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), twin.eval()(images))
+
+
+
 @pytest.mark.parametrize(
     ('build', 'method', 'message'),
     [
