@@ -13,6 +13,7 @@ from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.layouts import fit_positions
 from gleam_mm.messages import listed
 from gleam_mm.models import description
+from gleam_mm.models.statistics import learning_statistics, still
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
 from gleam_mm.shell import command
@@ -38,6 +39,8 @@ class Adapted:
     def adopt(self, probe: bool = True, recompute: bool = True) -> None:
         """Freezes the backbone, attaches the method, and lets what the method trains be trained.
 
+        The running statistics of frozen norms stay as they are, in training mode as well.
+
         Args:
             probe: As in :meth:`gleam_mm.petl.PETLMethod.attach`, and so is ``recompute``.
             recompute: See there.
@@ -54,6 +57,8 @@ class Adapted:
         self.petl.attach(self.backbone, probe=probe, recompute=recompute)
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
+        if not all(parameter.requires_grad for parameter in self.backbone.parameters()):
+            still(self.backbone)
 
     def keep_slim(self) -> None:
         """Leaves what is frozen by now out of state dicts."""
@@ -101,8 +106,9 @@ class Adapted:
     def _frozen_names(self) -> frozenset[str]:
         parameters = dict(self.backbone.named_parameters())
         frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
-        if frozen:  # then the buffers belong to frozen modules as well
+        if frozen:  # then most buffers belong to frozen modules as well
             frozen |= self.backbone.state_dict().keys() - parameters.keys()
+            frozen -= learning_statistics(self.backbone)
         return frozenset(f'backbone.{name}' for name in frozen)
 
     def checked(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from gleam_mm.messages import listed, shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.parts import checked_part
+from gleam_mm.models.statistics import Stilled, learning_statistics, still
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import MODELS, own_scope
@@ -26,6 +27,9 @@ NAME = 'petl'
 _CONFIG = '_petl_config'
 _LEARNED = '_petl_learned'
 """What was to learn before a method was attached: the names of parameters -> whether."""
+
+_STILL = '_petl_still'
+"""The norms whose statistics are frozen as long as a method is attached."""
 
 _Model = TypeVar('_Model', bound=nn.Module)
 
@@ -43,6 +47,8 @@ def attach(
 
     The method becomes the child ``petl`` of the model, so that ``model.parameters()``,
     ``model.to()`` and ``model.state_dict()`` have it. What is to be trained has ``requires_grad``.
+    A frozen BatchNorm stays in evaluation as long as the method is there, for its running
+    statistics belong to the frozen weights.
 
     Args:
         model: A transformer of timm, or a backbone of any class that has a layout.
@@ -101,6 +107,7 @@ def attach(
     setattr(model, NAME, petl)
     setattr(model, _CONFIG, config)
     setattr(model, _LEARNED, learned)
+    setattr(model, _STILL, [] if _all_learn(model) else still(model))
     return petl
 
 
@@ -115,7 +122,10 @@ def detach(model: _Model) -> _Model:
         TypeError: ``model`` is none.
     """
     method_of(model).detach()
-    learned = getattr(model, _LEARNED)
+    learned: dict[str, bool] = getattr(model, _LEARNED)
+    stilled: list[Stilled] = vars(model).pop(_STILL, [])  # or it was pickled before there were any
+    for norm in stilled:
+        norm.remove()
     for name in (NAME, _CONFIG, _LEARNED):
         delattr(model, name)
     for name, parameter in model.named_parameters():
@@ -403,12 +413,15 @@ def _require_ours(model: nn.Module) -> None:
 
 def _trained_names(model: nn.Module) -> set[str]:
     """The names of a model's state dict that a file has: what is trained, and the method."""
-    parameters = dict(model.named_parameters())
-    trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
     state = model.state_dict().keys()
-    if trained >= parameters.keys():  # then statistics, too, are not those of frozen weights
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if _all_learn(model):  # then statistics, too, are not those of frozen weights
         return trained | set(state)
-    return trained | set(filter(_of_method, state))
+    return trained | learning_statistics(model) | set(filter(_of_method, state))
+
+
+def _all_learn(model: nn.Module) -> bool:
+    return all(parameter.requires_grad for parameter in model.parameters())
 
 
 def _of_method(name: str) -> bool:

@@ -47,6 +47,35 @@ def test_full_tuning_trains_everything(make_classifier):
     assert all(p.requires_grad for p in make_classifier('FullTuning').parameters())
 
 
+@pytest.mark.parametrize('method', ['LoRA', 'BitFit', 'FullTuning'])
+def test_statistics_of_a_frozen_backbone_stay(method):
+    def make():
+        return MODELS.build(
+            dict(
+                type='PETLClassifier',
+                backbone=dict(
+                    type='PooledTIMMBackbone',
+                    model_name='levit_128s',
+                    img_size=(64, 96),
+                    depth=(1, 1, 1),
+                ),
+                petl=dict(type=method),
+                head=dict(type='LinearClsHead', num_classes=3, in_channels=384),
+                allow_random_backbone=True,
+            )
+        )
+
+    model, images = make().train(), torch.randn(2, 3, 64, 96)
+    before = copy.deepcopy(dict(model.backbone.named_buffers()))
+    step(model, images)
+    moved = [n for n, b in model.backbone.named_buffers() if not b.equal(before[n])]
+    assert bool(moved) == (method == 'FullTuning')
+    again = make()
+    again.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images)[-1], model.eval()(images)[-1])
+
+
 def test_drop_path_of_a_frozen_backbone_follows_the_config(images):
     model = MODELS.build(
         dict(

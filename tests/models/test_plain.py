@@ -192,6 +192,58 @@ def test_what_else_is_trained_is_saved(images, tmp_path):
     assert torch.equal(again(images), model(images))
 
 
+def levit(seed=0):
+    """A model whose blocks, and whose classifiers, have BatchNorms."""
+    torch.manual_seed(seed)
+    return timm.create_model('levit_128s', num_classes=3, depth=(1, 1, 1)).eval()
+
+
+def moving(model):
+    """The norms' statistics: name -> values."""
+    return {n: b.clone() for n, b in model.named_buffers() if 'running' in n or 'batches' in n}
+
+
+@pytest.mark.parametrize('method', [dict(type='LoRA', rank=2), 'bitfit', 'linear', 'full'])
+def test_statistics_move_with_what_is_trained_and_are_saved(method, tmp_path):
+    images = torch.randn(2, 3, 224, 224)
+    model = levit()
+    before, weights = moving(model), copy.deepcopy(model.state_dict())
+    gleam_mm.attach(model, method)
+    train(model, images)
+    moved = {name for name, values in moving(model).items() if not values.equal(before[name])}
+    heads = {name for name in before if name.startswith('head')}
+    assert moved == (set(before) if method == 'full' else heads)
+    if method == 'bitfit':
+        name = 'stem.conv1.bn'  # it learns, on the statistics of the frozen weights
+        assert not model.get_parameter(f'{name}.bias').equal(weights[f'{name}.bias'])
+        assert model.get_parameter(f'{name}.weight').equal(weights[f'{name}.weight'])
+
+    path = tmp_path / 'a.safetensors'
+    gleam_mm.save(model, path, options=dict(depth=[1, 1, 1]))
+    again = levit()
+    gleam_mm.load(again, path)
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+
+
+@pytest.mark.parametrize(
+    'kept', [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_detach_gives_frozen_norms_their_mode_back(kept):
+    model = levit()
+    norm = model.stem.conv1.bn
+    gleam_mm.attach(model, 'lora', rank=2)
+    model = kept(model)
+    model.train()
+    norm = model.stem.conv1.bn
+    assert not norm.training and model.head.bn.training
+    assert gleam_mm.detach(model).stem.conv1.bn.training
+    assert not model.eval().stem.conv1.bn.training and 'train' not in vars(norm)
+    model.train()
+    model(torch.randn(2, 3, 224, 224))
+    assert norm.num_batches_tracked == 1
+
+
 def learning(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}
 

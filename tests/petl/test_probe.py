@@ -103,7 +103,6 @@ def test_what_a_backbone_remembers_of_a_pass_is_forgotten(mode):
         assert torch.equal(model.eval()(images), twin.eval()(images))
 
 
-
 @pytest.mark.parametrize(
     ('build', 'method', 'message'),
     [
