@@ -17,12 +17,13 @@ from gleam_mm.checkpoint import (
 )
 from gleam_mm.checkpoint.packing import forms_of, pack, unpack
 from gleam_mm.models import description
+from gleam_mm.models.own_classifier import PREFIXES
 from gleam_mm.petl.compose import named
 
 METHOD = 'petl.'
 """What the names of a method's own tensors begin with."""
 
-_HEADS = ('head', 'neck')
+_HEADS = (*PREFIXES, 'neck')
 
 
 class Trained(NamedTuple):

@@ -13,13 +13,14 @@ from gleam_mm.checkpoint import CheckpointError, read_adapter, require_backbone
 from gleam_mm.messages import shown
 from gleam_mm.models import description
 from gleam_mm.models.budget import Budget
+from gleam_mm.models.own_classifier import PREFIXES
 from gleam_mm.models.parts import checked_part
 from gleam_mm.petl import PETLMethod, TrainedAdapter
 from gleam_mm.petl.compose import named
 from gleam_mm.registry import MODELS, registered
 
 _METHOD = 'petl.'
-_OTHERS = ('head', 'neck')
+_OTHERS = (*PREFIXES, 'neck')
 
 
 def files_by_name(adapters: Mapping[str, str | Path] | None) -> Mapping[str, str | Path]:
@@ -99,20 +100,21 @@ def budget(
 
 
 def hand_over(
-    taken: Mapping[str, tuple[Path, dict, TrainedAdapter]], petl: PETLMethod, ours: str
+    taken: Mapping[str, tuple[Path, dict, TrainedAdapter]], petl: PETLMethod, *ours: str
 ) -> None:
     """Gives a method the adapters that were trained on the backbone that it is attached to.
 
     Args:
         taken: What :func:`read` gave.
         petl: The method.
-        ours: The fingerprint of the backbone.
+        *ours: The fingerprint of the backbone; with and without what may be frozen or trained.
 
     Raises:
         CheckpointError: They were trained on another one, or do not fit the method.
     """
     for file, metadata, _ in taken.values():
-        require_backbone(file, metadata, ours)
+        theirs = metadata.get('backbone_fingerprint')
+        require_backbone(file, metadata, theirs if theirs in ours else ours[0])
     try:
         petl.take({name: adapter for name, (_, _, adapter) in taken.items()})
     except (RuntimeError, ValueError) as error:

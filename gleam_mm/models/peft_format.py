@@ -43,7 +43,8 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
     backbone, that backbone, without a head.
 
     Args:
-        model: The model, with a :class:`~gleam_mm.petl.LoRA`.
+        model: The model, with a :class:`~gleam_mm.petl.LoRA`; or what torch.compile or DataParallel
+            have made of it.
         folder: Where to write.
 
     Returns:
@@ -55,7 +56,7 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
         ValueError: The method is another one, or has more than PEFT's, or acts where that does not;
             or a neck was trained, or a head that timm does not have.
     """
-    folder = Path(folder)
+    folder, model = Path(folder), plain.unwrapped(model)
     petl, prefix, trained = _parts(model)
     if not isinstance(petl, LoRA):
         raise ValueError(

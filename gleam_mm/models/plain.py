@@ -15,6 +15,7 @@ from gleam_mm.config import recipes
 from gleam_mm.messages import listed, shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
+from gleam_mm.models.own_classifier import classifiers, outputs, warn_of_unknown
 from gleam_mm.models.parts import checked_part
 from gleam_mm.models.statistics import Stilled, learning_statistics, still
 from gleam_mm.petl import PETLMethod
@@ -30,6 +31,9 @@ _LEARNED = '_petl_learned'
 
 _STILL = '_petl_still'
 """The norms whose statistics are frozen as long as a method is attached."""
+
+_WRAPPED = ('_orig_mod', 'module')
+"""What wrappers call the model that is their only child."""
 
 _Model = TypeVar('_Model', bound=nn.Module)
 
@@ -47,8 +51,10 @@ def attach(
 
     The method becomes the child ``petl`` of the model, so that ``model.parameters()``,
     ``model.to()`` and ``model.state_dict()`` have it. What is to be trained has ``requires_grad``.
-    A frozen BatchNorm stays in evaluation as long as the method is there, for its running
-    statistics belong to the frozen weights.
+    The classifier is what timm's ``get_classifier()`` says, ``classifier`` of transformers' models
+    (two of a DeiT with a teacher), or ``heads`` or ``head`` of torchvision's. A frozen BatchNorm
+    stays in evaluation as long as the method is there, for its running statistics belong to the
+    frozen weights.
 
     Args:
         model: A transformer of timm, or a backbone of any class that has a layout.
@@ -71,6 +77,9 @@ def attach(
         CheckpointError: An adapter is damaged, does not fit, or belongs to another model. The model
             is as it was.
 
+    Warns:
+        UserWarning: A classifier of transformers or torchvision has its last layer elsewhere.
+
     Examples:
         >>> model = timm.create_model('vit_base_patch16_224', pretrained=True, num_classes=37)
         >>> gleam_mm.attach(model, 'gleam-l')
@@ -90,9 +99,10 @@ def attach(
     with library.budget(taken, model):
         petl.attach(model, probe=True, recompute=recompute)
     if taken:
-        heads = {f'{name}.{key}' for name, head in _named_heads(model) for key in head.state_dict()}
+        # A file may have been saved with the classifier frozen.
+        fingerprints = [frozen_fingerprint(model, names) for names in (_in_heads(model), ())]
         try:
-            library.hand_over(taken, petl, frozen_fingerprint(model, heads))
+            library.hand_over(taken, petl, *fingerprints)
         except CheckpointError:
             petl.detach()
             raise
@@ -100,7 +110,8 @@ def attach(
     if parameter is not None:
         petl.to(parameter.device)
     model.requires_grad_(False)
-    for head in _heads(model):
+    warn_of_unknown(model, stacklevel=2)
+    for head in classifiers(model):
         head.requires_grad_(True)
     for _, trained in petl.trainable_parameters():
         trained.requires_grad_(True)
@@ -114,6 +125,9 @@ def attach(
 def detach(model: _Model) -> _Model:
     """Takes the method off a model, whose parameters learn again as they did before it came.
 
+    Args:
+        model: The model, or what torch.compile or DataParallel have made of it.
+
     Returns:
         The very same model.
 
@@ -122,13 +136,14 @@ def detach(model: _Model) -> _Model:
         TypeError: ``model`` is none.
     """
     method_of(model).detach()
-    learned: dict[str, bool] = getattr(model, _LEARNED)
-    stilled: list[Stilled] = vars(model).pop(_STILL, [])  # or it was pickled before there were any
+    bare = unwrapped(model)
+    learned: dict[str, bool] = getattr(bare, _LEARNED)
+    stilled: list[Stilled] = vars(bare).pop(_STILL, [])  # or it was pickled before there were any
     for norm in stilled:
         norm.remove()
     for name in (NAME, _CONFIG, _LEARNED):
-        delattr(model, name)
-    for name, parameter in model.named_parameters():
+        delattr(bare, name)
+    for name, parameter in bare.named_parameters():
         parameter.requires_grad_(learned.get(name, parameter.requires_grad))  # or came afterwards
     return model
 
@@ -148,7 +163,7 @@ def save(
     :class:`gleam_mm.Predictor` needs nothing else but the published weights.
 
     Args:
-        model: The model.
+        model: The model, or what torch.compile or DataParallel have made of it.
         path: The ``.safetensors`` file; replaced if it exists.
         classes: Names of the classes.
         data_config: How pictures were prepared, in timm's words, where it was not as
@@ -165,12 +180,13 @@ def save(
         UserWarning: The file will not say how to build its model, or a name is that of two classes.
     """
     names = None if classes is None else _names(classes)
+    model = unwrapped(model)
     petl = method_of(model)
     if petl.merged:
         raise RuntimeError('the method is merged into the model: call petl.unmerge() before saving')
-    outputs = getattr(model, 'num_classes', None)
-    if names is not None and outputs is not None and len(names) != outputs:
-        raise ValueError(f'classes has {len(names)} names, but the model has {outputs} outputs')
+    told = outputs(model)
+    if names is not None and told is not None and len(names) != told:
+        raise ValueError(f'classes has {len(names)} names, but the model has {told} outputs')
     state = model.state_dict()
     trained = _trained_names(model)
     metadata: dict[str, Any] = {
@@ -211,7 +227,8 @@ def load(model: nn.Module, path: str | Path) -> dict[str, Any]:
     """Loads what :func:`save` has written, strictly, and attaches the method where none is.
 
     Args:
-        model: A model like the one that was saved, with the same weights where they were frozen.
+        model: A model like the one that was saved, with the same weights where they were frozen; or
+            what torch.compile or DataParallel have made of it.
         path: The file.
 
     Returns:
@@ -219,11 +236,11 @@ def load(model: nn.Module, path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is damaged, is of another kind, or does not belong to this model. The
-            model is as it was.
+        CheckpointError: It is damaged, is of another kind, or does not belong to this model; or the
+            model has the method merged into it. The model is as it was.
         TypeError: ``model`` is none.
     """
-    require_model(model)
+    model = unwrapped(model)
     tensors, metadata = read_adapter(path)
     load_parts(model, tensors, metadata, path)
     return metadata
@@ -243,6 +260,10 @@ def load_parts(
         if not hasattr(model, NAME):
             with Budget.for_weights(sum(tensor.numel() for tensor in tensors.values())):
                 attach(model, config)
+        if method_of(model).merged:  # its frozen weights are not those of the file
+            raise CheckpointError(
+                'the method is merged into the model: call petl.unmerge() before loading'
+            )
         own = fitting(model, tensors, metadata, config)
         require_frozen(metadata, frozen_fingerprint(model, own))
         model.load_state_dict(own, strict=False)
@@ -331,6 +352,22 @@ def require_frozen(metadata: Mapping[str, Any], found: str) -> None:
         )
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model in what torch.compile, DataParallel or an average of weights have made of it.
+
+    Raises:
+        TypeError: It is no model.
+    """
+    require_model(model)
+    while len(model._modules) == 1 and (inner := _wrapped(model)) is not None:
+        model = inner
+    return model
+
+
+def _wrapped(model: nn.Module) -> nn.Module | None:
+    return next((model._modules[name] for name in _WRAPPED if name in model._modules), None)
+
+
 def require_model(model: Any) -> None:
     """Refuses what is no model, such as the name of one.
 
@@ -358,17 +395,15 @@ def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(type='Compose', methods=[_config_of(part, {}) for part in method])
 
 
-def _named_heads(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    heads = _heads(model)
-    return [(name, part) for name, part in model.named_modules() if any(part is h for h in heads)]
-
-
-def _heads(model: Any) -> tuple[nn.Module, ...]:
-    """What timm calls the classifier of a model; those of a distilled one are two."""
-    if not hasattr(model, 'get_classifier'):
-        return ()
-    heads = model.get_classifier()
-    return tuple(heads) if isinstance(heads, tuple | list) else (heads,)
+def _in_heads(model: nn.Module) -> set[str]:
+    """The names of the tensors of a model's own classifier."""
+    heads = classifiers(model)
+    return {
+        f'{name}.{key}'
+        for name, part in model.named_modules()
+        if any(part is head for head in heads)
+        for key in part.state_dict()
+    }
 
 
 def method_of(model: nn.Module) -> PETLMethod:
@@ -378,7 +413,7 @@ def method_of(model: nn.Module) -> PETLMethod:
         RuntimeError: There is none.
         TypeError: ``model`` is none.
     """
-    require_model(model)
+    model = unwrapped(model)
     if not hasattr(model, NAME):
         raise RuntimeError(
             f'this {type(model).__name__} has no method: call gleam_mm.attach(model, ...) first'
@@ -394,7 +429,7 @@ def require_free(model: nn.Module) -> None:
         RuntimeError: It has one.
         TypeError: It is no model.
     """
-    require_model(model)
+    model = unwrapped(model)
     if hasattr(model, NAME):
         _require_ours(model)
         raise RuntimeError(

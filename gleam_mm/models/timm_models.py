@@ -14,6 +14,7 @@ from torch import nn
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
 from gleam_mm.messages import shown
 from gleam_mm.models.budget import Budget
+from gleam_mm.models.own_classifier import outputs
 
 LIBRARY = 'timm'
 
@@ -48,7 +49,7 @@ def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
     if 'architecture' not in pretrained:
         raise ValueError(f'{type(model).__name__} is no model that timm.create_model has built')
     name = '.'.join(filter(None, (pretrained['architecture'], pretrained.get('tag'))))
-    told: dict[str, Any] = {'num_classes': model.num_classes}
+    told: dict[str, Any] = {'num_classes': outputs(model)}
     if isinstance(pool := getattr(model, 'global_pool', None), str):
         told['global_pool'] = pool
     if (size := getattr(getattr(model, 'patch_embed', None), 'img_size', None)) is not None:

@@ -6,7 +6,9 @@ import pickle
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import gleam_mm
 from gleam_mm.arguments import ArgumentError
@@ -178,6 +180,142 @@ def test_attach_refuses():
         gleam_mm.attach(model, dict(type='LinearClsHead', num_classes=2, in_channels=2))
     assert all(p.requires_grad for p in model.parameters())
     assert not hasattr(model, 'petl')
+
+
+def hf_vit():
+    transformers = pytest.importorskip('transformers')
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    told = transformers.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=3)
+    return transformers.ViTForImageClassification(told)
+
+
+def hf_deit():
+    transformers = pytest.importorskip('transformers')
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    told = transformers.DeiTConfig(**sizes, image_size=32, patch_size=8, num_labels=3)
+    return transformers.DeiTForImageClassificationWithTeacher(told)
+
+
+def tv_vit():
+    return torchvision.models.VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=3)
+
+
+def tv_swin():
+    return torchvision.models.SwinTransformer([2, 2], 16, [2, 2], [2, 2], [4, 4], num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ('build', 'heads'),
+    [
+        (hf_vit, {'classifier'}),
+        (hf_deit, {'cls_classifier', 'distillation_classifier'}),
+        (tv_vit, {'heads.head'}),
+        (tv_swin, {'head'}),
+    ],
+)
+def test_the_classifiers_of_other_libraries_are_trained_and_saved(build, heads, images, tmp_path):
+    def logits(model):
+        with torch.no_grad():
+            return getattr(told := model.eval()(images), 'logits', told)
+
+    torch.manual_seed(0)
+    model = build()
+    before = copy.deepcopy(model)
+    gleam_mm.attach(model, dict(type='LoRA', rank=2, sites=['proj']))
+    outside = {name for name in learning(model) if not name.startswith('petl.')}
+    assert outside == {f'{head}.{kind}' for head in heads for kind in ('weight', 'bias')}
+    for name in outside:
+        nn.init.normal_(model.get_parameter(name))
+    with pytest.warns(UserWarning, match='will not say how to build its model'):
+        gleam_mm.save(model, tmp_path / 'a.safetensors', classes=['a', 'b', 'c'])
+    again = copy.deepcopy(before)
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert torch.equal(logits(again), logits(model))
+    assert learning(again) == learning(model)
+
+    # A file of when classifiers were frozen
+    old = copy.deepcopy(before)
+    gleam_mm.attach(old, dict(type='LoRA', rank=2, sites=['proj']))
+    for head in heads:
+        old.get_submodule(head).requires_grad_(False)
+    with pytest.warns(UserWarning, match='will not say how to build its model'):
+        gleam_mm.save(old, tmp_path / 'old.safetensors')
+    again = copy.deepcopy(before)
+    gleam_mm.load(again, tmp_path / 'old.safetensors')
+    assert learning(again) == learning(old)
+    files = {name: tmp_path / f'{name}.safetensors' for name in ('a', 'old')}
+    gleam_mm.attach(before, dict(type='AdapterFusion', rank=3), adapters=files)
+
+
+class Renamed(torchvision.models.VisionTransformer):
+    """One of a user's, whose classifier is called otherwise."""
+
+    def __init__(self):
+        super().__init__(32, 8, 2, 2, 32, 64, num_classes=3)
+        self.tail = self.heads
+        del self.heads
+
+    def forward(self, x):
+        tokens = self._process_input(x)
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1)
+        return self.tail(self.encoder(tokens)[:, 0])
+
+
+def test_a_classifier_that_is_not_found_is_told():
+    with pytest.warns(UserWarning, match='Renamed has no heads or head: its classifier is not'):
+        gleam_mm.attach(Renamed(), dict(type='LoRA', rank=2, sites=['proj']))
+
+
+def test_a_classifier_that_was_replaced(images, tmp_path):
+    model = vit(num_classes=1000)
+    model.head = nn.Linear(32, 2)
+    again = vit(num_classes=2)
+    again.load_state_dict(model.state_dict())
+    gleam_mm.attach(model, 'lora')
+    path = tmp_path / 'a.safetensors'
+    with pytest.raises(ValueError, match='classes has 3 names, but the model has 2 outputs'):
+        gleam_mm.save(model, path, classes=['a', 'b', 'c'])
+    gleam_mm.save(model, path, classes=['a', 'b'], options=OPTIONS)
+    assert read_adapter(path)[1]['model']['options']['num_classes'] == 2
+    gleam_mm.load(again, path)
+    assert torch.equal(again(images), model(images))
+
+
+@pytest.mark.parametrize('wrap', [torch.compile, nn.DataParallel, AveragedModel])
+def test_a_model_that_is_wrapped(wrap, images, tmp_path):
+    model = vit()
+    gleam_mm.attach(model, 'lora', rank=2)
+    for parameter in model.petl.parameters():
+        nn.init.normal_(parameter)
+    wrapped, path = wrap(model), tmp_path / 'a.safetensors'
+    gleam_mm.save(wrapped, path, options=OPTIONS)
+    again = vit()
+    gleam_mm.load(wrap(again) if wrap is not AveragedModel else again, path)
+    assert torch.equal(again(images), model(images))
+    with pytest.raises(RuntimeError, match='has a method already'):
+        gleam_mm.attach(wrapped, 'lora')
+    gleam_mm.save_peft(wrapped, tmp_path / 'peft')
+    assert gleam_mm.detach(wrapped) is wrapped
+    with pytest.raises(RuntimeError, match='this VisionTransformer has no method'):
+        gleam_mm.save(wrapped, path)
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_a_merged_method_is_not_loaded_into(trained, images, tmp_path):
+    model, path = vit(), tmp_path / 'a.safetensors'
+    petl = gleam_mm.attach(model, 'lora', rank=2)
+    gleam_mm.save(model, path, options=OPTIONS)
+    if trained:
+        for parameter in petl.parameters():
+            nn.init.normal_(parameter)
+    petl.merge()
+    before = model(images)
+    with pytest.raises(CheckpointError, match=r'call petl\.unmerge\(\) before loading'):
+        gleam_mm.load(model, path)
+    assert petl.merged and torch.equal(model(images), before)
+    petl.unmerge()
+    gleam_mm.load(model, path)
+    assert torch.equal(model(images), vit()(images))
 
 
 def test_what_else_is_trained_is_saved(images, tmp_path):
