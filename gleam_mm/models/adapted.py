@@ -1,7 +1,7 @@
 """What models with a frozen, adapted backbone have in common: what they save, and how they load."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -17,6 +17,25 @@ from gleam_mm.models.statistics import learning_statistics, still
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
 from gleam_mm.shell import command
+
+
+class _Seen(NamedTuple):
+    """A tensor that a fingerprint was computed of, and how it stood."""
+
+    tensor: Tensor
+    address: int
+    dtype: torch.dtype
+    version: int
+
+    @classmethod
+    def now(cls, tensor: Tensor) -> '_Seen':
+        made_of_others = hasattr(tensor, '__tensor_flatten__')
+        address = 0 if made_of_others else tensor.data_ptr()
+        return cls(tensor, address, tensor.dtype, tensor._version)
+
+    def is_of(self, tensor: Tensor) -> bool:
+        """Whether it is this very tensor, and has not changed since."""
+        return self.tensor is tensor and self[1:] == self.now(tensor)[1:]
 
 
 class Adapted:
@@ -63,7 +82,7 @@ class Adapted:
     def keep_slim(self) -> None:
         """Leaves what is frozen by now out of state dicts."""
         self._frozen = self._frozen_names()
-        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._fingerprint: tuple[list[_Seen], str] | None = None
         self._pinned: str | None = None
         self._register_state_dict_hook(_drop_frozen)
         self._register_load_state_dict_pre_hook(self._complete_state_dict)
@@ -88,13 +107,20 @@ class Adapted:
             return self._pinned
         frozen = {
             name: tensor
-            for name, tensor in self.backbone.state_dict().items()
+            for name, tensor in self.backbone.state_dict(keep_vars=True).items()
             if f'backbone.{name}' in self._frozen
         }
-        versions = tuple(tensor._version for tensor in frozen.values())
-        if self._fingerprint is None or self._fingerprint[0] != versions:
-            self._fingerprint = versions, fingerprint(frozen)
-        return self._fingerprint[1]
+        known = self._fingerprint
+        same = known is not None and len(known[0]) == len(frozen)
+        if known is None or not same or not all(map(_Seen.is_of, known[0], frozen.values())):
+            known = [_Seen.now(tensor) for tensor in frozen.values()], fingerprint(frozen)
+            self._fingerprint = known
+        return known[1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # Twice converted, weights may be back at an address with other values.
+        self._fingerprint = None
+        return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def get_extra_state(self) -> Tensor:
         """The fingerprint and the options as bytes, so that checkpoints hold tensors alone."""

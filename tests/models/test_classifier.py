@@ -14,7 +14,7 @@ from mmpretrain.structures import DataSample
 from quantised import Int8, quantise
 
 from gleam_mm.arguments import ArgumentError
-from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.checkpoint import CheckpointError, fingerprint
 from gleam_mm.checkpoint.identity import unpack
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import MODELS
@@ -102,8 +102,8 @@ def test_state_dict_holds_what_is_trained_and_a_fingerprint(petl, make_classifie
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert model.state_dict().keys() == trained | {'_extra_state'}
     assert get_state_dict(model).keys() == trained | {'_extra_state'}
-    fingerprint, description = unpack(model.state_dict()['_extra_state'])
-    assert fingerprint == model.backbone_fingerprint()
+    told, description = unpack(model.state_dict()['_extra_state'])
+    assert told == model.backbone_fingerprint()
     assert description['method']['type'] == petl
 
 
@@ -148,6 +148,28 @@ def test_fingerprint_follows_the_weights(make_classifier):
     with torch.no_grad():
         model.backbone.ln1.weight[0] += 1e-6
     assert model.backbone_fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda model: model.bfloat16(),
+        lambda model: model.bfloat16().float(),
+        lambda model: model.backbone.half(),
+        lambda model: model.backbone.load_state_dict(
+            {name: value + 1 for name, value in model.backbone.state_dict().items()}, assign=True
+        ),
+    ],
+)
+def test_fingerprint_follows_weights_that_were_replaced(change, make_classifier):
+    model = make_classifier()
+    model.backbone_fingerprint()
+    change(model)
+    expected = fingerprint(model.backbone.state_dict())
+    for same in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert same.backbone_fingerprint() == expected
+    state = model.state_dict()
+    model.load_state_dict(state)
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.complex64, torch.bool])
