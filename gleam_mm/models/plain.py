@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
@@ -55,6 +56,10 @@ def attach(
     (two of a DeiT with a teacher), or ``heads`` or ``head`` of torchvision's. A frozen BatchNorm
     stays in evaluation as long as the method is there, for its running statistics belong to the
     frozen weights.
+
+    The method's parameters are of the type that most of the model's weights are of, for
+    computations in ``torch.bfloat16`` as well. ``petl.float()`` keeps them in 32 bits, for a loop
+    that runs the model under ``torch.autocast``.
 
     Args:
         model: A transformer of timm, or a backbone of any class that has a layout.
@@ -108,7 +113,7 @@ def attach(
             raise
     parameter = next(model.parameters(), None)
     if parameter is not None:
-        petl.to(parameter.device)
+        petl.to(parameter.device, _precision_of(model))
     model.requires_grad_(False)
     warn_of_unknown(model, stacklevel=2)
     for head in classifiers(model):
@@ -393,6 +398,15 @@ def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
             f'{", ".join(options)}: the options of several methods go into their configs'
         )
     return dict(type='Compose', methods=[_config_of(part, {}) for part in method])
+
+
+def _precision_of(model: nn.Module) -> torch.dtype | None:
+    """The type of most of a model's weights in floating point."""
+    numbers = Counter[torch.dtype]()
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            numbers[parameter.dtype] += parameter.numel()
+    return max(numbers, key=numbers.__getitem__, default=None)
 
 
 def _in_heads(model: nn.Module) -> set[str]:

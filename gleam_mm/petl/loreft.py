@@ -34,8 +34,9 @@ class SubspaceEdit(nn.Module):
         """The matrix R (r, d), whose rows are orthonormal and span the basis."""
         if exporting():  # ONNX has no QR decomposition
             return _gram_schmidt(self.basis.T)
-        q, r = torch.linalg.qr(self.basis)
-        return (q * r.diagonal().sign()).T
+        precise = torch.promote_types(self.basis.dtype, torch.float32)  # none is of 16 bits
+        q, r = torch.linalg.qr(self.basis.to(precise))
+        return (q * r.diagonal().sign()).T.to(self.basis.dtype)
 
 
 def _gram_schmidt(rows: Tensor) -> Tensor:

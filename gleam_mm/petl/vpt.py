@@ -249,7 +249,9 @@ class VPT(PETLMethod):
     def _transformed(self, tokens: Tensor) -> Tensor:
         if not (number := round(self.fourier * len(tokens))):
             return tokens
-        return torch.cat((torch.fft.fft2(tokens[:number]).real, tokens[number:]))
+        precise = torch.promote_types(tokens.dtype, torch.float32)  # CPUs have none of 16 bits
+        changed = torch.fft.fft2(tokens[:number].to(precise)).real.to(tokens.dtype)
+        return torch.cat((changed, tokens[number:]))
 
     def _entered(self, site: Site) -> Tensor:
         if self._passing.tokens is None:

@@ -15,7 +15,7 @@ from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
 from gleam_mm.checkpoint.compress import compress
 from gleam_mm.combine import combine
-from gleam_mm.config import RecipeError
+from gleam_mm.config import RecipeError, recipes
 from gleam_mm.models import timm_models
 
 VIT = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
@@ -180,6 +180,43 @@ def test_attach_refuses():
         gleam_mm.attach(model, dict(type='LinearClsHead', num_classes=2, in_channels=2))
     assert all(p.requires_grad for p in model.parameters())
     assert not hasattr(model, 'petl')
+
+
+_SIZES = {  # of presets that do not fit a width of 32
+    'consolidator': dict(groups=8),
+    'c3a': dict(config=dict(peft_type='C3A', block_size=8)),
+    'lt-sft': dict(number=100),
+    'road': dict(config=dict(peft_type='ROAD', group_size=32)),
+    'sct': dict(number=8),
+    'soka': dict(number=2),
+    'spt-adapter': dict(budget=9000),
+    'spt-lora': dict(budget=9000),
+    'vblora': dict(config=dict(peft_type='VBLORA', vector_length=32)),
+}
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('preset', recipes.families()['methods'])
+def test_every_preset_trains_in_the_precision_of_the_model(preset, dtype, images):
+    model = vit(depth=1).to(dtype)
+    petl = gleam_mm.attach(model, preset, **_SIZES.get(preset, {}))
+    assert {p.dtype for p in model.parameters() if p.is_floating_point()} == {dtype}
+    told = model.train()(images.to(dtype))
+    (told.float().square().sum() + sum(petl.all_losses().values())).backward()
+    with torch.no_grad():
+        told = model.eval()(images.to(dtype))
+        assert told.dtype == dtype
+        exact = copy.deepcopy(model).float()(images.to(dtype).float())
+    torch.testing.assert_close(told.float(), exact, rtol=0.1, atol=0.1)
+
+
+def test_the_precision_is_that_of_most_weights(images):
+    model = vit().bfloat16()
+    model.norm.float()
+    assert gleam_mm.attach(model, 'lora').local['blocks/0/attn/qkv'].down.dtype == torch.bfloat16
+    model = vit().double()
+    gleam_mm.attach(model, 'lora')
+    assert model(images.double()).dtype == torch.float64
 
 
 def hf_vit():
