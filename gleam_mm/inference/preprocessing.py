@@ -15,6 +15,7 @@ from mmengine.config import Config
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.config.image_size import image_size
+from gleam_mm.inference.resizing import ResizeToCover
 from gleam_mm.messages import shown
 from gleam_mm.registry import TRANSFORMS, scope_of
 
@@ -30,6 +31,7 @@ _ARGUMENTS: dict[str, set[str]] = {
     'PackInputs': {'input_key', 'algorithm_keys', 'meta_keys'},
     'Resize': {'scale', 'keep_ratio', 'backend', 'interpolation', 'clip_object_border'},
     'ResizeEdge': {'scale', 'edge', 'backend', 'interpolation'},
+    ResizeToCover.__name__: {'scale', 'backend', 'interpolation'},
 }
 """The transforms that are built from a file, and the arguments that they may have."""
 

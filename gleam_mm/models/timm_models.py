@@ -135,14 +135,15 @@ def preprocessing(model: nn.Module, data_config: Mapping[str, Any]) -> dict[str,
     own = {} if size is None else {'input_size': (3, *size)}
     told = resolve_data_config({**own, **data_config}, pretrained_cfg=model.pretrained_cfg)
     height, width = told['input_size'][-2:]
-    crop = dict(type='CenterCrop', crop_size=[height, width])
+    crop = dict(type='CenterCrop', crop_size=[width, height])  # MMCV takes the width first
     how = dict(backend='pillow', interpolation=told['interpolation'])
-    if told['crop_mode'] == 'center' and height == width:
-        edge = int(height / told['crop_pct'])
-        resize = dict(type='ResizeEdge', scale=edge, edge='short', **how)
-    elif told['crop_mode'] in ('center', 'squash'):
-        scale = [int(side / told['crop_pct']) for side in (width, height)]
+    scale = [int(side / told['crop_pct']) for side in (width, height)]
+    if told['crop_mode'] == 'squash':
         resize = dict(type='Resize', scale=scale, **how)
+    elif told['crop_mode'] == 'center' and scale[0] == scale[1]:
+        resize = dict(type='ResizeEdge', scale=scale[0], edge='short', **how)
+    elif told['crop_mode'] == 'center':
+        resize = dict(type='ResizeToCover', scale=scale, **how)
     else:
         raise ValueError(
             f"crop_mode={told['crop_mode']!r}: choose 'center' or 'squash' in data_config"

@@ -22,7 +22,7 @@ from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.inference import Prediction, preprocessing
 from gleam_mm.inference.weights import options
-from gleam_mm.models import build_model
+from gleam_mm.models import build_model, timm_models
 from gleam_mm.registry import DATASETS, MODELS
 
 CLASSES = ['cat', 'dog']
@@ -315,6 +315,22 @@ def test_a_model_of_timm_as_timm_prepares_pictures(pets, folder, tmp_path):
             model(transform(Image.open(file).convert('RGB'))[None])[0].softmax(-1) for file in found
         ]
     assert torch.allclose(scores(found.values(), CLASSES), torch.stack(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['center', 'squash'])
+@pytest.mark.parametrize('crop_pct', [0.9, 1.0])
+@pytest.mark.parametrize('size', [(32, 32), (32, 64), (64, 32), (40, 48), (32, 33)])
+def test_pictures_are_those_of_timm_to_the_pixel(size, crop_pct, mode):
+    config = dict(input_size=(3, *size), crop_pct=crop_pct, crop_mode=mode)
+    model = timm.create_model('vit_tiny_patch16_224', num_classes=2, depth=1)
+    told = resolve_data_config(config, pretrained_cfg=model.pretrained_cfg)
+    transform = create_transform(**told, normalize=False)
+    described = timm_models.preprocessing(model, config)['pipeline']
+    pipeline = preprocessing.build(json.loads(json.dumps(described)))
+    for shape in ((50, 70), (70, 50), (64, 64), (31, 200), (75, 33)):
+        noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        ours = pipeline(dict(img=noise[..., ::-1].copy()))['inputs'].flip(0)
+        assert torch.equal(ours, transform(Image.fromarray(noise))), shape
 
 
 def test_a_model_of_timm_needs_its_weights(pets, tmp_path, monkeypatch):
