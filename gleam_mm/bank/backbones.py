@@ -202,7 +202,8 @@ class TimmBackbone(Backbone):
                 f'does not belong to a model of timm, as {self.described["name"]}, which is the '
                 'backbone of this bank: it needs a bank of its own'
             )
-        if (theirs := _without_classes(metadata['model'])) != self.described:
+        theirs = _without_classes(metadata['model'])
+        if not timm_models.alike(theirs, self.described):
             raise CheckpointError(
                 f'of {theirs["name"]} with {theirs["options"]}, but the backbone of this bank is '
                 f'{self.described["name"]} with {self.described["options"]}'

@@ -311,7 +311,8 @@ def fitting(
         config: The method's config in them, after it was checked.
 
     Raises:
-        CheckpointError: The method has other options, or the model other names or shapes.
+        CheckpointError: The method has other options, or the model other names or shapes, another
+            pooling or other heads.
     """
     method_of(model)  # or there is none
     ours = getattr(model, _CONFIG)
@@ -336,6 +337,8 @@ def fitting(
                 f'{name} has the shape {tuple(tensor.shape)} in the file but '
                 f'{tuple(state[name].shape)} in the model{hint}'
             )
+    if otherwise := timm_models.differences(model, metadata.get('model')):
+        raise CheckpointError(f'{"; ".join(otherwise)}: build the model that the file is of')
     return tensors
 
 

@@ -1,5 +1,6 @@
 """Models that timm builds: what a file says of one, its own weights, and its preprocessing."""
 
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,8 @@ def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         model: The model.
         options: The options of ``timm.create_model`` that it was built with, beside those that it
-            tells itself: the number of classes, the size of images and how it pools.
+            tells itself: the number of classes, the size of images, how it pools and, as far as its
+            class has that option, the heads of its attention.
 
     Raises:
         ValueError: It is no model of timm, or what timm builds of that is another one.
@@ -49,23 +51,63 @@ def describe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
     if 'architecture' not in pretrained:
         raise ValueError(f'{type(model).__name__} is no model that timm.create_model has built')
     name = '.'.join(filter(None, (pretrained['architecture'], pretrained.get('tag'))))
-    told: dict[str, Any] = {'num_classes': outputs(model)}
-    if isinstance(pool := getattr(model, 'global_pool', None), str):
-        told['global_pool'] = pool
-    if (size := getattr(getattr(model, 'patch_embed', None), 'img_size', None)) is not None:
-        told['img_size'] = list(size)
-    described = dict(library=LIBRARY, name=name, options={**told, **options})
-    with torch.device('meta'):
-        again = build(described).state_dict()
-    ours = {key: t for key, t in model.state_dict().items() if not key.startswith('petl.')}
-    for key in sorted({*ours, *again}):
-        shapes = [tuple(d[key].shape) if key in d else None for d in (ours, again)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f'{name}: {key} has the shape {shapes[0]} here but {shapes[1]} in what '
-                f'timm.create_model({shown(name)}) builds'
-            )
+    told = {**_told(model), **options}
+    reason = None
+    if 'num_heads' in told and 'num_heads' not in options:
+        described = dict(library=LIBRARY, name=name, options=told)
+        try:
+            reason = _other(model, described)
+        except CheckpointError as error:  # its builder sets them itself
+            reason = str(error)
+        if reason is None:
+            return described
+        told = {key: value for key, value in told.items() if key != 'num_heads'}
+    described = dict(library=LIBRARY, name=name, options=told)
+    if (reason := _other(model, described)) is not None:
+        raise ValueError(reason)
     return described
+
+
+def differences(model: nn.Module, described: Mapping[str, Any] | None) -> list[str]:
+    """What of a model is other than a file says, without a trace in the shapes of its weights.
+
+    Args:
+        model: The model; of one that timm has not built, nothing is known.
+        described: What :func:`describe` gave, out of a file that may say less.
+    """
+    pretrained = getattr(model, 'pretrained_cfg', None) or {}
+    if described is None or 'architecture' not in pretrained:
+        return []
+    told, options = _told(model), described['options']
+    keys = [
+        key
+        for key in ('global_pool', 'num_heads')
+        if key in told and key in options and _as_list(told[key]) != _as_list(options[key])
+    ]
+    architecture = described['name'].partition('.')[0]
+    if not keys and architecture == pretrained['architecture']:
+        return []
+    try:  # names of models change from release to release, and options have several words
+        again: Any = _on_meta(described)
+    except CheckpointError:
+        return []
+    found = []
+    if again.pretrained_cfg['architecture'] != pretrained['architecture']:
+        found.append(f'the file is of {architecture}, and the model {pretrained["architecture"]}')
+    if 'global_pool' in keys and again.global_pool != told['global_pool']:
+        found.append(_otherwise('global_pool', options, told))
+    if 'num_heads' in keys and _heads(again) != _heads(model):
+        found.append(_otherwise('num_heads', options, told))
+    return found
+
+
+def alike(described: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two files are of one model; files of before the first release tell no heads."""
+    both = [dict(one['options']) for one in (described, other)]
+    if any('num_heads' not in options for options in both):
+        for options in both:
+            options.pop('num_heads', None)
+    return {**described, 'options': both[0]} == {**other, 'options': both[1]}
 
 
 def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn.Module:
@@ -165,3 +207,65 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return _WORD.fullmatch(value) is not None
     return value is None or isinstance(value, int | float)
+
+
+def _told(model: Any) -> dict[str, Any]:
+    """The options of ``timm.create_model`` that a model tells itself."""
+    told: dict[str, Any] = {'num_classes': outputs(model)}
+    if isinstance(pool := getattr(model, 'global_pool', None), str):
+        told['global_pool'] = pool
+    if (size := getattr(getattr(model, 'patch_embed', None), 'img_size', None)) is not None:
+        told['img_size'] = list(size)
+    builders = (vars(base)['__init__'] for base in type(model).__mro__ if '__init__' in vars(base))
+    signatures = (inspect.signature(builder).parameters for builder in builders)
+    option = next((known['num_heads'] for known in signatures if 'num_heads' in known), None)
+    if option is not None and (heads := _heads(model)):
+        if isinstance(option.default, int):
+            told['num_heads'] = next(iter(heads.values()))
+        else:  # one for each stage
+            stages: dict[str, int] = {}
+            for name, number in heads.items():
+                stages.setdefault(re.split(r'(?<=\d)\.', name)[0], number)
+            told['num_heads'] = list(stages.values())
+    return told
+
+
+def _heads(model: nn.Module) -> dict[str, int]:
+    """How many heads each attention of a model has, without those of a method."""
+    numbers = ((name, getattr(part, 'num_heads', None)) for name, part in model.named_modules())
+    return {
+        name: number
+        for name, number in numbers
+        if isinstance(number, int) and not name.startswith('petl.')
+    }
+
+
+def _other(model: nn.Module, described: Mapping[str, Any]) -> str | None:
+    """Why what timm builds of a description is another model than this one, if it is."""
+    name, again = described['name'], _on_meta(described)
+    builds = f'in what timm.create_model({shown(name)}) builds'
+    theirs = again.state_dict()
+    ours = {key: t for key, t in model.state_dict().items() if not key.startswith('petl.')}
+    for key in sorted({*ours, *theirs}):
+        shapes = [tuple(d[key].shape) if key in d else None for d in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            return f'{name}: {key} has the shape {shapes[0]} here but {shapes[1]} {builds}'
+    heads = _heads(model), _heads(again)
+    for key in heads[0]:
+        if heads[0][key] != heads[1].get(key):
+            numbers = f'{heads[0][key]} heads here but {heads[1].get(key)}'
+            return f'{name}: {key} has {numbers} {builds}: num_heads is missing'
+    return None
+
+
+def _on_meta(described: Mapping[str, Any]) -> nn.Module:
+    with torch.device('meta'):
+        return build(described)
+
+
+def _otherwise(key: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    return f'{key} is {theirs[key]!r} in the file but {ours[key]!r} in the model'
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

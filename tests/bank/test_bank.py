@@ -371,6 +371,16 @@ def timm_files(tmp_path):
     return made
 
 
+def test_files_of_before_that_tell_no_heads_go_with_others(timm_files, files, tmp_path):
+    tensors, metadata = read_adapter(timm_files['pets'])
+    del metadata['model']['options']['num_heads']
+    save_adapter(timm_files['pets'], tensors, metadata)
+    adapters = {name: timm_files[name] for name in ('birds', 'pets')}
+    weights = tmp_path / 'weights.pth'
+    bank = gleam_mm.AdapterBank(adapters=adapters, weights=weights, device='cpu')
+    assert bank.tasks == ('birds', 'pets') and bank(pictures(1), ['pets'])
+
+
 def test_models_of_timm(timm_files, files, tmp_path):
     weights = tmp_path / 'weights.pth'
     bank = gleam_mm.AdapterBank(adapters=timm_files, weights=weights, device='cpu')

@@ -448,6 +448,103 @@ def test_load_refuses_and_leaves_the_model_as_it_was(images, tmp_path):
     assert other.petl.attached
 
 
+def with_weights_of(model, other):
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def clip(name='vit_base_patch16_clip_224'):
+    return timm.create_model(name, num_classes=3, **VIT).eval()
+
+
+def quick_gelu():
+    return clip('vit_base_patch16_clip_quickgelu_224')
+
+
+@pytest.mark.parametrize(
+    ('build', 'other', 'options', 'message'),
+    [
+        (
+            lambda: vit(global_pool='avg', fc_norm=False),
+            vit,
+            {**OPTIONS, 'fc_norm': False},
+            "global_pool is 'avg' in the file but 'token' in the model",
+        ),
+        (
+            vit,
+            lambda: vit(num_heads=4),
+            {k: v for k, v in OPTIONS.items() if k != 'num_heads'},
+            'num_heads is 2 in the file but 4 in the model',
+        ),
+        (
+            clip,
+            quick_gelu,
+            OPTIONS,
+            'the file is of vit_base_patch16_clip_224, and the model vit_base_patch16_clip_quickg',
+        ),
+    ],
+)
+def test_another_model_of_the_same_weights_is_refused(build, other, options, message, tmp_path):
+    model, path = build(), tmp_path / 'a.safetensors'
+    other = with_weights_of(model, other())
+    same = with_weights_of(model, build())
+    images = torch.randn(2, 3, 32, 32)
+    assert not torch.allclose(other(images), model(images))
+    gleam_mm.attach(model, 'lora', rank=2)
+    gleam_mm.save(model, path, options=options)
+    with pytest.raises(CheckpointError, match=message):
+        gleam_mm.load(other, path)
+    assert not hasattr(other, 'petl')
+    gleam_mm.load(same, path)
+    assert torch.equal(same(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'heads'),
+    [
+        ('vit_tiny_patch16_224', dict(depth=1, num_heads=6), 6),
+        ('deit_tiny_distilled_patch16_224', dict(depth=1, num_heads=1), 1),
+        ('beit_base_patch16_224', dict(depth=1, embed_dim=64, num_heads=4), 4),
+        (
+            'swin_tiny_patch4_window7_224',
+            dict(depths=(1, 1), embed_dim=32, num_heads=(1, 1)),
+            [1, 1],
+        ),
+    ],
+)
+@pytest.mark.filterwarnings('error')
+def test_heads_are_told_like_the_size_of_images(name, options, heads, tmp_path):
+    model = timm.create_model(name, **options)
+    sizes = {key: value for key, value in options.items() if key != 'num_heads'}
+    told = timm_models.describe(model, sizes)
+    assert told['options']['num_heads'] == heads
+    again = timm_models.build(told).eval()
+    with_weights_of(model.eval(), again)
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+
+
+def test_heads_that_no_option_tells_are_asked_for():
+    model = timm.create_model('vit_tiny_patch16_224', depth=2, embed_dim=32, num_heads=2)
+    model.blocks[1].attn.num_heads = 4
+    with pytest.raises(ValueError, match=r'blocks\.1\.attn has 4 heads here but 2 .*num_heads'):
+        timm_models.describe(model, dict(depth=2, embed_dim=32, num_heads=2))
+
+
+@torch.no_grad()
+def test_a_file_of_before_that_tells_no_heads_loads(images, tmp_path):
+    model, path = vit(), tmp_path / 'a.safetensors'
+    gleam_mm.attach(model, 'lora', rank=2)
+    gleam_mm.save(model, path, options=OPTIONS)
+    tensors, metadata = read_adapter(path)
+    del metadata['model']['options']['num_heads']
+    save_adapter(path, tensors, metadata)
+    again = vit()
+    gleam_mm.load(again, path)
+    assert torch.equal(again(images), model(images))
+
+
 def test_files_of_other_kinds(make_classifier, tmp_path):
     metadata = {'method': {'type': 'LoRA'}, 'backbone': {}, 'head': {}}
     save_adapter(tmp_path / 'a.safetensors', {'x': torch.ones(1)}, metadata)
