@@ -54,10 +54,11 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
         RuntimeError: The model has no method.
         TypeError: ``model`` is none.
         ValueError: The method is another one, or has more than PEFT's, or acts where that does not;
-            or a neck was trained, or a head that timm does not have.
+            or a neck was trained, or a head that timm does not have, or a parameter without a
+            module that PEFT could save as a whole.
     """
     folder, model = Path(folder), plain.unwrapped(model)
-    petl, prefix, trained = _parts(model)
+    petl, prefix, modules, trained = _parts(model)
     if not isinstance(petl, LoRA):
         raise ValueError(
             f'{petl.title} is no LoRA, which PEFT has a format for; merge() it, or let '
@@ -80,7 +81,7 @@ def save_peft(model: nn.Module, folder: str | Path) -> Path:
         'lora_alpha': petl.scale * rank,
         'lora_dropout': petl.drop_rate,
         'target_modules': list(pairs),
-        'modules_to_save': sorted({name.rpartition('.')[0] for name in trained}) or None,
+        'modules_to_save': modules or None,
         'bias': 'none',
         'fan_in_fan_out': False,
         'use_rslora': False,
@@ -126,6 +127,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
     rest = _rest(tensors, model, folder)
     rank, scale = _size_of(pairs, config)
     method = _method_for([sites[name] for name in pairs], sites, rank, scale)
+    method['drop_rate'] = float(config.get('lora_dropout') or 0)
     with plain.undone_by_errors(model, folder):
         petl = plain.attach(model, method)
         petl.load_state_dict(
@@ -136,32 +138,63 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
             }
         )
     model.load_state_dict(rest, strict=False)
-    for name in rest:
-        model.get_parameter(name).requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if name in rest:
+            parameter.requires_grad_(True)
     return petl
 
 
-def _parts(model: nn.Module) -> tuple[PETLMethod, str, dict[str, Tensor]]:
-    """The method, what its names of sites begin with here alone, and what else was trained."""
+def _parts(model: nn.Module) -> tuple[PETLMethod, str, list[str], dict[str, Tensor]]:
+    """The method, what its names of sites begin with here alone, and what else was trained.
+
+    That is modules, and all that they hold.
+    """
     if not isinstance(model, PETLClassifier):
-        petl, state = plain.method_of(model), model.state_dict()
-        names = (name for name, p in model.named_parameters() if p.requires_grad)
-        own = f'{plain.NAME}.'
-        return petl, '', {n: state[n] for n in names if not n.startswith(own)}
+        petl, own = plain.method_of(model), f'{plain.NAME}.'
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        modules = _modules_of(model, [name for name in names if not name.startswith(own)], petl)
+        state, within = model.state_dict(), tuple(f'{module}.' for module in modules)
+        return petl, '', modules, {n: t for n, t in state.items() if n.startswith(within)}
     inner = getattr(model.backbone, 'timm_model', None)
     if inner is None:
-        return model.petl, '', {}
+        return model.petl, '', [], {}
     if model.with_neck and any(True for _ in model.neck.parameters()):
         raise ValueError('the neck has parameters, which a model of timm has no place for')
     if not model.with_head:
-        return model.petl, _TIMM, {}
+        return model.petl, _TIMM, [], {}
     if type(model.head) is not LinearClsHead:
         raise ValueError(
             f'model.head is a {type(model.head).__name__}, which a model of timm has no place for, '
             'only for a LinearClsHead; an adapter file of GLEAM-MM has'
         )
     name = inner.pretrained_cfg.get('classifier') or 'head'
-    return model.petl, _TIMM, {f'{name}.{k}': t for k, t in model.head.fc.state_dict().items()}
+    head = {f'{name}.{key}': tensor for key, tensor in model.head.fc.state_dict().items()}
+    return model.petl, _TIMM, [name], head
+
+
+def _modules_of(model: nn.Module, names: list[str], petl: PETLMethod) -> list[str]:
+    """The modules of trained parameters, which PEFT finds by the ends of their names."""
+    adapted = {site.path for site in petl.sites.values()}
+    modules = {name.rpartition('.')[0] for name in names}
+    filled = {name.rpartition('.')[0] for name in model.state_dict()}
+    for name in names:
+        module = name.rpartition('.')[0]
+        inside = next((path for path in adapted if f'{path}.'.startswith(f'{module}.')), None)
+        alike = next((path for path in filled - {module} if path.endswith(module)), None)
+        if not module:
+            reason = 'of no module but the model'
+        elif inside is not None:
+            reason = f'of {module}, and {inside} is adapted'
+        elif alike is not None:
+            reason = f'of {module}, and PEFT would take {alike} for that as well'
+        else:
+            continue
+        raise ValueError(
+            f'{name} was trained, a parameter {reason}: PEFT saves whole modules; an adapter file '
+            'of GLEAM-MM has a place for it'
+        )
+    outer = tuple(f'{module}.' for module in modules)
+    return sorted(module for module in modules if not module.startswith(outer))
 
 
 def _of_modules(petl: LoRA) -> dict[str, tuple[Tensor, Tensor]]:
@@ -223,6 +256,9 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     for key in ('r', 'lora_alpha'):
         if not isinstance(config.get(key), int | float) or config[key] <= 0:
             raise CheckpointError(f'{path}: {key}={config.get(key)!r} is no number above 0')
+    drop_rate = config.get('lora_dropout') or 0
+    if not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
+        raise CheckpointError(f'{path}: lora_dropout={drop_rate!r} is no number from 0 to below 1')
     return config
 
 
@@ -243,15 +279,15 @@ def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tenso
 
 def _rest(tensors: Mapping[str, Tensor], model: nn.Module, folder: Path) -> dict[str, Tensor]:
     """What was trained beside the LoRA."""
-    parameters = dict(model.named_parameters())
+    state = model.state_dict()
     rest = {name: t for name, t in tensors.items() if not name.endswith((_DOWN, _UP))}
     for name, tensor in rest.items():
-        if name not in parameters:
+        if name not in state:
             raise CheckpointError(f'{folder}: the model has no {name}')
-        if parameters[name].shape != tensor.shape:
+        if state[name].shape != tensor.shape:
             raise CheckpointError(
                 f'{folder}: {name} has the shape {tuple(tensor.shape)}, but '
-                f'{tuple(parameters[name].shape)} in the model'
+                f'{tuple(state[name].shape)} in the model'
             )
     return rest
 

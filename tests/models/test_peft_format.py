@@ -76,6 +76,51 @@ def test_peft_loads_what_we_write(method, tmp_path):
     assert same(ours, model)
 
 
+@pytest.mark.parametrize(
+    'name', ['norm.weight', 'blocks.0.norm1.bias', 'patch_embed.proj.bias', 'blocks.1.mlp.fc1.bias']
+)
+def test_modules_are_saved_whole(name, tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, dict(type='LoRA', rank=2))
+    model.head.weight.requires_grad_(False)
+    model.get_parameter(name).requires_grad_(True)
+    changed(model)
+    gleam_mm.save_peft(model, tmp_path)
+    assert same(peft.PeftModel.from_pretrained(tiny(), tmp_path), model)
+    ours = tiny()
+    gleam_mm.load_peft(ours, tmp_path)
+    assert same(ours, model)
+
+
+@pytest.mark.parametrize(
+    ('name', 'told'),
+    [
+        ('cls_token', 'cls_token was trained, a parameter of no module but the model: PEFT saves'),
+        ('blocks.0.attn.qkv.bias', r'of blocks\.0\.attn\.qkv, and blocks\.0\.attn\.qkv is adapted'),
+        ('norm.bias', 'of norm, and PEFT would take blocks.*_norm for that as well'),
+    ],
+)
+def test_what_peft_does_not_save_as_a_module_is_refused(name, told, tmp_path):
+    model = tiny(qk_norm=name == 'norm.bias')
+    gleam_mm.attach(model, dict(type='LoRA', rank=2))
+    model.get_parameter(name).requires_grad_(True)
+    with pytest.raises(ValueError, match=told):
+        gleam_mm.save_peft(model, tmp_path / 'peft')
+    assert not (tmp_path / 'peft').exists()
+
+
+def test_dropout_goes_both_ways(tmp_path):
+    theirs = peft.get_peft_model(
+        tiny(), peft.LoraConfig(r=2, target_modules=['qkv'], lora_dropout=0.3)
+    )
+    theirs.save_pretrained(tmp_path / 'theirs')
+    model = tiny()
+    assert gleam_mm.load_peft(model, tmp_path / 'theirs').drop_rate == 0.3
+    gleam_mm.save_peft(model, tmp_path / 'ours')
+    again = peft.PeftModel.from_pretrained(tiny(), tmp_path / 'ours')
+    assert again.peft_config['default'].lora_dropout == 0.3
+
+
 def same_as_pretrained(model):
     with torch.no_grad():
         return torch.allclose(model(IMAGES), tiny()(IMAGES))
@@ -191,6 +236,7 @@ _OPTIONS = ('patch_size', 'embed_dim', 'depth', 'num_heads')
         (dict(bias='all'), "bias='all'"),
         (dict(init_lora_weights='pissa_niter_4'), 'has changed the weights of the backbone'),
         (dict(r=0), 'r=0 is no number above 0'),
+        (dict(lora_dropout='much'), "lora_dropout='much' is no number from 0 to below 1"),
     ],
 )
 def test_what_is_no_plain_lora_is_refused(change, told, tmp_path):
