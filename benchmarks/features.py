@@ -89,7 +89,7 @@ def read(path: Path) -> list[Row]:
     """The rows of a CSV file."""
     if not path.is_file():
         return []
-    with path.open(newline='') as file:
+    with path.open(encoding='utf-8', newline='') as file:
         return [
             Row(**{f.name: f.type(line[f.name]) for f in fields(Row)})
             for line in csv.DictReader(file)

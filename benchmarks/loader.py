@@ -71,7 +71,9 @@ def cpu(workers: list[Process]) -> float:
     """CPU seconds that this process and its workers have used so far."""
     ticks = 0
     for worker in workers:
-        fields = Path(f'/proc/{worker.pid}/stat').read_text().rsplit(')', 1)[1].split()
+        fields = (
+            Path(f'/proc/{worker.pid}/stat').read_text(encoding='utf-8').rsplit(')', 1)[1].split()
+        )
         ticks += int(fields[11]) + int(fields[12])
     return time.process_time() + ticks / os.sysconf('SC_CLK_TCK')
 

@@ -148,7 +148,11 @@ def environment(device: str = 'cpu') -> dict[str, str]:
     cpu = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.is_file():
-        models = [line for line in info.read_text().splitlines() if line.startswith('model name')]
+        models = [
+            line
+            for line in info.read_text(encoding='utf-8').splitlines()
+            if line.startswith('model name')
+        ]
         cpu = models[0].partition(':')[2].strip() if models else cpu
     return {
         'machine': torch.cuda.get_device_name() if device == 'cuda' else cpu,

@@ -208,7 +208,7 @@ def read(path: Path) -> list[tuple[Axis, list[Point]]]:
     """The points of a CSV file, by their axes."""
     if not path.is_file():
         return []
-    with path.open(newline='') as file:
+    with path.open(encoding='utf-8', newline='') as file:
         found = [
             Point(**{f.name: f.type(line[f.name]) for f in fields(Point)})
             for line in csv.DictReader(file)

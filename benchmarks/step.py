@@ -197,7 +197,7 @@ def read(path: Path) -> dict[Setting, list[Row]]:
     if not path.is_file():
         return {}
     found: dict[Setting, list[Row]] = {}
-    with path.open(newline='') as file:
+    with path.open(encoding='utf-8', newline='') as file:
         for line in csv.DictReader(file):
             setting = Setting(**{f.name: _parsed(line[f.name], f.type) for f in fields(Setting)})
             row = Row(**{f.name: _parsed(line[f.name], f.type) for f in fields(Row)})

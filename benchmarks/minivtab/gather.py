@@ -138,7 +138,7 @@ def _processor() -> str:
     """The name of the processor, as well as the system tells it."""
     info = Path('/proc/cpuinfo')
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding='utf-8').splitlines():
             if line.startswith('model name'):
                 return line.partition(':')[2].strip()
     return platform.processor() or platform.machine()

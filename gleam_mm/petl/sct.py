@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import LossOfBatch, PETLMethod
+from gleam_mm.petl.indices import require_within
 from gleam_mm.registry import MODELS
 
 
@@ -16,13 +17,19 @@ class SalientLinear(nn.Linear):
 
     Args:
         number: Number K of channels; the first ones, until others are chosen.
+        width: Number of all channels.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, width: int) -> None:
         super().__init__(number, number)
+        self.width = width
         self.register_buffer('channels', torch.arange(number))
+        self._register_load_state_dict_pre_hook(self._check_channels)
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
+
+    def _check_channels(self, state_dict: dict, prefix: str, *args: object) -> None:
+        require_within(state_dict, f'{prefix}channels', 0, self.width)
 
 
 @MODELS.register_module()
@@ -63,7 +70,7 @@ class SCT(PETLMethod):
                 raise ValueError(
                     f'number={self.number} exceeds the {width} channels of {site.name!r}'
                 )
-            self.local[site.key] = SalientLinear(self.number)
+            self.local[site.key] = SalientLinear(self.number, width)
 
     def adapt(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Adds what the small Linear makes of the salient channels."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gleam_mm.layouts import Site
+from gleam_mm.petl.indices import require_within
 
 
 class SparseEntries(nn.Module):
@@ -41,12 +42,7 @@ class SparseEntries(nn.Module):
         return flat.view_as(weight)
 
     def _check(self, state_dict: dict, prefix: str, *args: object) -> None:
-        positions = state_dict.get(f'{prefix}positions')
-        if positions is not None and not are_within(positions, -1, self.total):
-            raise RuntimeError(
-                f'{prefix}positions has numbers outside of -1 to {self.total - 1}: the file is '
-                'damaged or crafted'
-            )
+        require_within(state_dict, f'{prefix}positions', -1, self.total)
 
 
 class Pool(SparseEntries):
@@ -75,24 +71,13 @@ class Pool(SparseEntries):
         return self.values[place.clamp(0, len(self.values) - 1)] * (start >= 0)
 
     def _check_starts(self, state_dict: dict, prefix: str, *args: object) -> None:
-        starts = state_dict.get(f'{prefix}starts')
-        if starts is not None and not are_within(starts, -1, len(self.values)):
-            raise RuntimeError(
-                f'{prefix}starts has numbers outside of the budget: the file is damaged or crafted'
-            )
+        require_within(state_dict, f'{prefix}starts', -1, len(self.values))
 
 
 def _compact(entries: SparseEntries, state_dict: dict, prefix: str, local_metadata: dict) -> None:
     if entries.total <= 2**31:
         name = f'{prefix}positions'
         state_dict[name] = state_dict[name].to(torch.int32)
-
-
-def are_within(indices: Tensor, first: int, end: int) -> bool:
-    """Whether all indices of a file, of whatever type, are from ``first`` to before ``end``."""
-    # A file's type may end where the range does: compared in it, the end would wrap.
-    indices = indices.long()
-    return bool(((indices >= first) & (indices < end)).all())
 
 
 def offsets_of(sites: Iterable[Site]) -> tuple[dict[str, int], int]:

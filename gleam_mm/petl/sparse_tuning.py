@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gleam_mm.arguments import Positive
 from gleam_mm.layouts import LINEAR_ROLES, Site
 from gleam_mm.petl.base import LossOfBatch
-from gleam_mm.petl.sparse_entries import are_within
+from gleam_mm.petl.indices import require_within
 from gleam_mm.petl.weight_tuning import WeightTuning, weight_of
 from gleam_mm.registry import MODELS
 
@@ -40,12 +40,7 @@ class SparseRows(nn.Module):
         return weight.scatter_add(1, self.columns, self.values.to(weight.dtype))
 
     def _check_columns(self, state_dict: dict, prefix: str, *args: object) -> None:
-        columns = state_dict.get(f'{prefix}columns')
-        if columns is not None and not are_within(columns, 0, self.width):
-            raise RuntimeError(
-                f'{prefix}columns has numbers outside of 0 to {self.width - 1}: the file is '
-                'damaged or crafted'
-            )
+        require_within(state_dict, f'{prefix}columns', 0, self.width)
 
 
 def _compact_columns(rows: SparseRows, state_dict: dict, prefix: str, local_metadata: dict) -> None:

@@ -313,7 +313,7 @@ def read_scores(
         ValueError: The file is damaged, or from a search with other settings or of something else.
     """
     try:
-        document = check(json.loads(Path(file).read_text()), _DOCUMENT)
+        document = check(json.loads(Path(file).read_text(encoding='utf-8')), _DOCUMENT)
     except (ValueError, RecursionError) as error:
         raise ValueError(
             f'{file}: no file of a search ({error}); search without --resume'

@@ -46,7 +46,7 @@ def read(path: Path) -> list[Record]:
     """
     if not path.is_file():
         return []
-    with path.open(newline='') as file:
+    with path.open(encoding='utf-8', newline='') as file:
         reader = csv.DictReader(file)
         expected = [field.name for field in fields(Record)]
         if reader.fieldnames != expected:

@@ -17,7 +17,7 @@ NUMBER = 1000
 
 def resident():
     """The memory of this process, in bytes."""
-    return int(Path('/proc/self/statm').read_text().split()[1]) * 4096
+    return int(Path('/proc/self/statm').read_text(encoding='utf-8').split()[1]) * 4096
 
 
 @pytest.mark.slow

@@ -267,7 +267,7 @@ def fault(read: Callable[[], object]) -> str | None:
         os.close(ours)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        with open('/proc/self/statm') as sizes:  # noqa: PTH123
+        with open('/proc/self/statm', encoding='utf-8') as sizes:  # noqa: PTH123
             held = int(sizes.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + BYTES, held + BYTES))
         modules = set(sys.modules)
@@ -307,7 +307,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path('evil').mkdir()
         for module in ('evil/__init__.py', 'evil/registry.py'):
-            Path(module).write_text(f'open({str(Path(MARKER).absolute())!r}, "w").close()')
+            Path(module).write_text(
+                f'open({str(Path(MARKER).absolute())!r}, "w").close()', encoding='utf-8'
+            )
         sys.path.insert(0, folder)
         for every in (metadata_of_files(args.files, generator), other_files(), databases()):
             for kind, name, read in every:

@@ -51,7 +51,7 @@ def in_process(variant: str, folder: Path, number: int = 0, after: float = 0.0) 
     """Trains in a process of its own, which gets a signal after some seconds; its wait status."""
     process = os.fork()
     if process == 0:
-        sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: PTH123, SIM115
+        sys.stdout = sys.stderr = open(os.devnull, 'w', encoding='utf-8')  # noqa: PTH123, SIM115
         try:
             train(variant, folder)
             os._exit(0)

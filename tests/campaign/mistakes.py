@@ -247,9 +247,9 @@ def main() -> None:
 
 if __name__ == '__main__':
     with contextlib.redirect_stdout(io.StringIO()):
-        import gleam_mm.cli
-        import gleam_mm.config.recipes
-        import gleam_mm.engine.launch
+        import gleam_mm.cli  # noqa: F401
+        import gleam_mm.config.recipes  # noqa: F401
+        import gleam_mm.engine.launch  # noqa: F401
         import gleam_mm.engine.summary  # noqa: F401
 
     main()

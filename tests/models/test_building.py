@@ -203,7 +203,7 @@ def test_metadata_cannot_ask_for_anything_else(name, metadata, tmp_path, monkeyp
     monkeypatch.setattr(subprocess, 'check_call', lambda *args: Path('ran').touch())
     (tmp_path / 'evil').mkdir()
     for module in ('evil/__init__.py', 'evil/registry.py'):
-        Path(module).write_text('import pathlib; pathlib.Path("ran").touch()')
+        Path(module).write_text('import pathlib; pathlib.Path("ran").touch()', encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
     change(metadata, HOSTILE[name])
     path = tmp_path / 'crafted.safetensors'

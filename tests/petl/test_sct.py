@@ -65,3 +65,14 @@ def test_it_folds_without_a_bias(vit):
 def test_too_many_channels_are_named(vit):
     with pytest.raises(ValueError, match=r"number=33 exceeds the 32 channels of 'layers\.0"):
         SCT(33).attach(vit)
+
+
+def test_channels_that_a_site_does_not_have_are_refused(vit):
+    method = SCT(3)
+    method.attach(vit)
+    state = method.state_dict()
+    name = next(name for name in state if name.endswith('.channels'))
+    for channel in (-1, 32):
+        with pytest.raises(RuntimeError, match=r'channels has numbers outside of 0 to 31'):
+            method.load_state_dict({**state, name: torch.tensor([0, 1, channel])})
+    method.load_state_dict({**state, name: torch.tensor([0, 1, 31])})

@@ -88,7 +88,8 @@ def test_the_command_knows_what_is_left(place, paced, capsys):
     settings = sweep(methods=('linear',), grid={}, variants={})
     Path('planned.py').write_text(
         "backbone = 'tiny'\nmethods = ['linear']\ndatasets = ['vtab-kitti', 'vtab-dmlab']\n"
-        f'seeds = 3\noptions = {settings.options}\n'
+        f'seeds = 3\noptions = {settings.options}\n',
+        encoding='utf-8',
     )
     shown = told('planned.py', workers=2)
     assert re.search(rf'linear +6 +{FINAL:.1f} ', shown)

@@ -125,7 +125,10 @@ def training(folder, number):
 
 def alive(pid):
     try:
-        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+        return (
+            Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[0]
+            != 'Z'
+        )
     except FileNotFoundError:
         return False
 
@@ -189,7 +192,7 @@ def test_a_sweep_survives_whatever_happens_to_it(place, call, monkeypatch):
 
     reported = call('report.py', 'small', '--out', 'report')
     assert reported.code == 0, reported.err
-    with Path('report', 'finals.csv').open(newline='') as file:
+    with Path('report', 'finals.csv').open(encoding='utf-8', newline='') as file:
         told = {(r['method'], r['dataset']): float(r['accuracy']) for r in csv.DictReader(file)}
     finals = [cell for cell in cells(place, 'complete') if cell.job.phase == 'final']
     assert told == {(c.job.method, c.job.dataset): c.accuracy for c in finals}
