@@ -66,6 +66,16 @@ def test_rates_of_the_parts(trials):
         assert numbers(cells[-1]) == pytest.approx(higher, abs=0.06), name
 
 
+def test_what_does_not_fold(trials):
+    methods = {'GELU': 'gelu', 'bicubic interpolation': 'bicubic', 'both': 'gelu-bicubic'}
+    told = {name: numbers(*cells) for name, *cells in rows('| in each expert | seed 0 |')}
+    assert told.keys() == methods.keys()
+    for name, (mean, *tasks) in told.items():
+        own = [trials['gleam-unfolded', f'gleam-l-{methods[name]}', task, 1e-2] for task in FOUR]
+        assert tasks == own, name
+        assert mean == pytest.approx(sum(own) / len(FOUR), abs=0.06), name
+
+
 def test_starts(trials):
     methods = iter(('gleam-l', 'gleam-b', 'gleam-t'))
     for _, start, *cells in rows('| preset | start | digits |'):
