@@ -148,8 +148,9 @@ class _Process:
                 start_new_session=True,
             )
         self.identity = identity(self._process.pid)
-        self._process.stdin.write(self.told.encode())
-        self._process.stdin.close()
+        # One that has ended before it read a word is told of as any other.
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as told:
+            told.write(self.told.encode())
 
     def alive(self) -> bool:
         """Whether it still runs."""
