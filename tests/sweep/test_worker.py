@@ -48,14 +48,14 @@ class Peek(Hook):
 BASES = recipes.config_root() / '_base_'
 
 
-def sweep(epochs=1, options=None, **settings):
+def sweep(epochs=1, **settings):
     defaults = dict(
         backbone='tiny',
         methods=('lora',),
         datasets=('vtab-kitti',),
         seeds=(0, 1),
         grid={'lora': {'alpha': [1, 8]}},
-        options={**OPTIONS, 'train_cfg.max_epochs': epochs, **(options or {})},
+        options={**OPTIONS, 'train_cfg.max_epochs': epochs},
     )
     return Sweep(**{**defaults, **settings})
 
@@ -141,7 +141,7 @@ def _with_classes(cfg):
 
 @pytest.mark.parametrize('split', ['test', pytest.param('train800val200', marks=pytest.mark.slow)])
 def test_a_selection_that_opens_the_test_split_fails(place, split):
-    peek = {'custom_hooks': [dict(type='Peek', at=split)]}
+    peek = {**OPTIONS, 'custom_hooks': [dict(type='Peek', at=split)]}
     settings = sweep(options=peek, methods=('lora', 'linear'), seeds=(0,))
     _, _, results = run(settings, f'peek-{split}')
     states = {(result.method, result.phase): result for result in results}
