@@ -11,7 +11,6 @@ from typing import Any
 
 from gleam_mm import registry
 from gleam_mm.checkpoint import CheckpointError
-from gleam_mm.models import parts as parts_of_models
 from gleam_mm.shapes import (
     COUNT,
     MAPPING,
@@ -157,8 +156,11 @@ def _in_full(options: Mapping[str, Any]) -> dict[str, Any]:
 def _check_method(where: str, path: str, value: Any) -> None:
     for key in reversed(path.removeprefix(_METHOD).split('.')[1:]):
         value = {key: value}
+    # Imported here, for who looks at a study, and trains nothing of it, needs no models.
+    from gleam_mm.models.parts import check_changes
+
     try:
-        parts_of_models.check_changes('method', value)
+        check_changes('method', value)
     except CheckpointError as error:
         raise _refusal(f'{where}: {_METHOD}: {error}') from error
 
