@@ -1,7 +1,7 @@
 """What models with a frozen, adapted backbone have in common: what they save, and how they load."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -15,27 +15,9 @@ from gleam_mm.messages import listed
 from gleam_mm.models import description
 from gleam_mm.models.statistics import learning_statistics, still
 from gleam_mm.petl import PETLMethod
+from gleam_mm.petl.constants import Seen
 from gleam_mm.registry import MODELS
 from gleam_mm.shell import command
-
-
-class _Seen(NamedTuple):
-    """A tensor that a fingerprint was computed of, and how it stood."""
-
-    tensor: Tensor
-    address: int
-    dtype: torch.dtype
-    version: int
-
-    @classmethod
-    def now(cls, tensor: Tensor) -> '_Seen':
-        made_of_others = hasattr(tensor, '__tensor_flatten__')
-        address = 0 if made_of_others else tensor.data_ptr()
-        return cls(tensor, address, tensor.dtype, tensor._version)
-
-    def is_of(self, tensor: Tensor) -> bool:
-        """Whether it is this very tensor, and has not changed since."""
-        return self.tensor is tensor and self[1:] == self.now(tensor)[1:]
 
 
 class Adapted:
@@ -76,13 +58,12 @@ class Adapted:
         self.petl.attach(self.backbone, probe=probe, recompute=recompute)
         for _, parameter in self.petl.trainable_parameters():
             parameter.requires_grad_(True)
-        if not all(parameter.requires_grad for parameter in self.backbone.parameters()):
-            still(self.backbone)
+        still(self.backbone)
 
     def keep_slim(self) -> None:
         """Leaves what is frozen by now out of state dicts."""
         self._frozen = self._frozen_names()
-        self._fingerprint: tuple[list[_Seen], str] | None = None
+        self._fingerprint: tuple[list[Seen], str] | None = None
         self._pinned: str | None = None
         self._register_state_dict_hook(_drop_frozen)
         self._register_load_state_dict_pre_hook(self._complete_state_dict)
@@ -110,12 +91,13 @@ class Adapted:
             for name, tensor in self.backbone.state_dict(keep_vars=True).items()
             if f'backbone.{name}' in self._frozen
         }
-        known = self._fingerprint
-        same = known is not None and len(known[0]) == len(frozen)
-        if known is None or not same or not all(map(_Seen.is_of, known[0], frozen.values())):
-            known = [_Seen.now(tensor) for tensor in frozen.values()], fingerprint(frozen)
-            self._fingerprint = known
-        return known[1]
+        seen, known = self._fingerprint or ([], '')
+        tensors = [*frozen.values()]
+        others = [id(one.tensor) for one in seen] != [id(tensor) for tensor in tensors]
+        if not known or others or any(one.changed for one in seen):
+            known = fingerprint(frozen)
+            self._fingerprint = [Seen.now(tensor) for tensor in tensors], known
+        return known
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # Twice converted, weights may be back at an address with other values.

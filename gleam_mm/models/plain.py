@@ -18,7 +18,7 @@ from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import classifiers, outputs, warn_of_unknown
 from gleam_mm.models.parts import checked_part
-from gleam_mm.models.statistics import Stilled, learning_statistics, still
+from gleam_mm.models.statistics import Stilled, all_learn, learning_statistics, still
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import MODELS, own_scope
@@ -123,7 +123,7 @@ def attach(
     setattr(model, NAME, petl)
     setattr(model, _CONFIG, config)
     setattr(model, _LEARNED, learned)
-    setattr(model, _STILL, [] if _all_learn(model) else still(model))
+    setattr(model, _STILL, still(model))
     return petl
 
 
@@ -467,13 +467,9 @@ def _trained_names(model: nn.Module) -> set[str]:
     """The names of a model's state dict that a file has: what is trained, and the method."""
     state = model.state_dict().keys()
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if _all_learn(model):  # then statistics, too, are not those of frozen weights
+    if all_learn(model):  # then statistics, too, are not those of frozen weights
         return trained | set(state)
     return trained | learning_statistics(model) | set(filter(_of_method, state))
-
-
-def _all_learn(model: nn.Module) -> bool:
-    return all(parameter.requires_grad for parameter in model.parameters())
 
 
 def _of_method(name: str) -> bool:

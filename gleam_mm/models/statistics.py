@@ -42,8 +42,14 @@ def still(model: nn.Module) -> list[Stilled]:
     Args:
         model: The model, whose parameters have ``requires_grad`` where they are trained.
     """
-    learning = {name for name, _ in _norms(model, learning=True)}
-    return [Stilled(norm) for name, norm in _norms(model) if name not in learning]
+    if all_learn(model):
+        return []
+    return [Stilled(norm) for _, norm, learns in _norms(model) if not learns]
+
+
+def all_learn(model: nn.Module) -> bool:
+    """Whether every parameter is trained; then all statistics move with them."""
+    return all(parameter.requires_grad for parameter in model.parameters())
 
 
 def learning_statistics(model: nn.Module) -> set[str]:
@@ -53,14 +59,15 @@ def learning_statistics(model: nn.Module) -> set[str]:
     """
     return {
         f'{name}.{key}' if name else key
-        for name, norm in _norms(model, learning=True)
+        for name, norm, learns in _norms(model)
+        if learns
         for key, _ in norm.named_buffers(recurse=False)
     }
 
 
-def _norms(model: nn.Module, learning: bool = False) -> Iterator[tuple[str, nn.Module]]:
+def _norms(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+    """The norms with running statistics: name, norm, and whether all parameters of it learn."""
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and module.running_mean is not None:
             own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
-            if not learning or (own and all(own)):
-                yield name, module
+            yield name, module, bool(own) and all(own)

@@ -39,22 +39,39 @@ def constant(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M
     return folded
 
 
-class _Held(NamedTuple):
-    """A parameter or buffer that constants were computed from, and where it stands."""
+class Seen(NamedTuple):
+    """A tensor that something was computed from, and how it stood then."""
 
-    owner: dict[str, Any]
-    name: str
     tensor: Tensor
-    address: int
+    address: int | None  # of one that is made of others, such as a quantised one, none
+    dtype: torch.dtype
     version: int
 
-    @property
-    def replaced(self) -> bool:
-        return self.owner.get(self.name) is not self.tensor
+    @classmethod
+    def now(cls, tensor: Tensor) -> 'Seen':
+        """The tensor as it stands."""
+        made_of_others = hasattr(tensor, '__tensor_flatten__')
+        address = None if made_of_others else tensor.data_ptr()
+        return cls(tensor, address, tensor.dtype, tensor._version)
 
     @property
     def changed(self) -> bool:
-        return (self.tensor._version, self.tensor.data_ptr()) != (self.version, self.address)
+        """Whether it has other numbers by now, as far as PyTorch tells."""
+        tensor, address = self.tensor, self.address
+        moved = address is not None and tensor.data_ptr() != address
+        return moved or tensor._version != self.version or tensor.dtype != self.dtype
+
+
+class _Held(NamedTuple):
+    """A parameter or buffer that constants were computed from, and where it is held."""
+
+    owner: dict[str, Any]
+    name: str
+    seen: Seen
+
+    @property
+    def replaced(self) -> bool:
+        return self.owner.get(self.name) is not self.seen.tensor
 
 
 class Folding:
@@ -82,7 +99,7 @@ class Folding:
             return True
         if any(held.replaced for held in self._held):
             return False
-        if any(held.changed for held in self._held):
+        if any(held.seen.changed for held in self._held):
             self._watch()
         return True
 
@@ -105,10 +122,7 @@ class Folding:
             return
         for module in self._module.modules():
             vars(module)[_CONSTANTS] = {}
-        self._held = [
-            _Held(owner, name, tensor, tensor.data_ptr(), tensor._version)
-            for owner, name, tensor in found
-        ]
+        self._held = [_Held(owner, name, Seen.now(tensor)) for owner, name, tensor in found]
 
 
 @contextmanager
