@@ -17,13 +17,11 @@ from gleam_mm.checkpoint import (
 )
 from gleam_mm.checkpoint.packing import forms_of, pack, unpack
 from gleam_mm.models import description
-from gleam_mm.models.own_classifier import PREFIXES
+from gleam_mm.models.own_classifier import BESIDE
 from gleam_mm.petl.compose import named
 
 METHOD = 'petl.'
 """What the names of a method's own tensors begin with."""
-
-_HEADS = (*PREFIXES, 'neck')
 
 
 class Trained(NamedTuple):
@@ -87,7 +85,7 @@ def _read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
 
 def is_head(name: str) -> bool:
     """Whether a tensor belongs to the head, or to the neck before it."""
-    return name.startswith(_HEADS)
+    return name.startswith(BESIDE)
 
 
 def each_part(

@@ -230,6 +230,9 @@ class AdapterCheckpointHook(CheckpointHook):
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
+    def _in_own_folder(self, file: str) -> str:
+        return self.file_backend.join_path(self.out_dir, PurePath(file).name)
+
     def _save_checkpoint(self, runner: Runner) -> None:
         self._metrics = {}
         with uninterrupted():
@@ -299,12 +302,12 @@ class AdapterCheckpointHook(CheckpointHook):
 
         Its folder may have been moved or copied since, and what is in a copy is of the copy.
         """
-        here = self.file_backend.join_path(self.out_dir, PurePath(path).name)
+        here = self._in_own_folder(path)
         return here if self.file_backend.exists(here) else path
 
     def _remove(self, path: str) -> None:
         """Removes a checkpoint, unless it lies in a folder that is not this run's."""
-        if path != self.file_backend.join_path(self.out_dir, PurePath(path).name):
+        if path != self._in_own_folder(path):
             return
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)

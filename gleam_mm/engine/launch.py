@@ -140,9 +140,9 @@ def set_training_dir(
     first = Path(cfg.work_dir)
     if named:
         if _has_training(first) and not _goes_on(first, resume):
-            other = '' if resume is None else f', which {resume} is not of,'
+            other = '' if resume is None else f' which {resume} is not of,'
             raise FileExistsError(
-                f'{first}: has a training already{other or ","} which another one would replace: '
+                f'{first}: has a training already,{other} which another one would replace: '
                 'go on with it by --resume, or name another folder (--work-dir, work_dir=)'
             )
         return None

@@ -13,14 +13,13 @@ from gleam_mm.checkpoint import CheckpointError, read_adapter, require_backbone
 from gleam_mm.messages import shown
 from gleam_mm.models import description
 from gleam_mm.models.budget import Budget
-from gleam_mm.models.own_classifier import PREFIXES
+from gleam_mm.models.own_classifier import BESIDE
 from gleam_mm.models.parts import checked_part
 from gleam_mm.petl import PETLMethod, TrainedAdapter
 from gleam_mm.petl.compose import named
 from gleam_mm.registry import MODELS, registered
 
 _METHOD = 'petl.'
-_OTHERS = (*PREFIXES, 'neck')
 
 
 def files_by_name(adapters: Mapping[str, str | Path] | None) -> Mapping[str, str | Path]:
@@ -48,7 +47,7 @@ def read(files: Mapping[str, str | Path]) -> dict[str, tuple[Path, dict[str, Any
     for name, file in files.items():
         tensors, metadata = read_adapter(file)
         own = {k.removeprefix(_METHOD): t for k, t in tensors.items() if k.startswith(_METHOD)}
-        strange = [key for key in tensors if not key.startswith((_METHOD, *_OTHERS))]
+        strange = [key for key in tensors if not key.startswith((_METHOD, *BESIDE))]
         config = metadata.get('method')
         if strange or not isinstance(config, dict):
             reason = (

@@ -11,8 +11,8 @@ _NAMES = {
 }
 """What the classifiers of libraries are called that have no ``get_classifier``, as timm has."""
 
-PREFIXES = ('head', *_NAMES['transformers'])
-"""What the names of a classifier's tensors begin with."""
+BESIDE = ('head', *_NAMES['transformers'], 'neck')
+"""What the names of tensors begin with that are trained beside a method: classifiers and necks."""
 
 
 def classifiers(model: Any) -> tuple[nn.Module, ...]:
