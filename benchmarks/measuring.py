@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
-from pathlib import Path
 
 import allocator
 import torch
@@ -18,6 +17,7 @@ from contenders import CLASSES
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from gleam_mm.machine import processor
 from gleam_mm.models import use_cuda_graphs
 from gleam_mm.petl import PETLMethod
 
@@ -145,17 +145,8 @@ def profiled(entry: Turns, rows: int) -> list[tuple[str, float, int]]:
 def environment(device: str = 'cpu') -> dict[str, str]:
     """The machine and the versions that a measurement is of."""
     names = ('torch', 'torchvision', 'timm', 'mmpretrain', 'mmengine', 'peft')
-    cpu = platform.processor() or platform.machine()
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        models = [
-            line
-            for line in info.read_text(encoding='utf-8').splitlines()
-            if line.startswith('model name')
-        ]
-        cpu = models[0].partition(':')[2].strip() if models else cpu
     return {
-        'machine': torch.cuda.get_device_name() if device == 'cuda' else cpu,
+        'machine': torch.cuda.get_device_name() if device == 'cuda' else processor(),
         'system': f'{platform.system()} {platform.machine()}, Python {platform.python_version()}',
         'versions': ', '.join(f'{name} {version(name)}' for name in names),
     }

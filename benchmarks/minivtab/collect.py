@@ -7,28 +7,12 @@ The zoo's metafile, which has the record's means, is written again; `python
 benchmarks/minivtab/page.py` makes RESULTS.md.
 """
 
-import argparse
-
-
-def parse_args() -> argparse.Namespace:
-    """Reads the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('studies', nargs='*', metavar='STUDY', help='default: all that are here')
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=2,
-        metavar='N',
-        help="the sweeps' --workers, which tells the threads of each; default: %(default)s",
-    )
-    return parser.parse_args()
-
+import collecting
 
 if __name__ == '__main__':
-    arguments = parse_args()  # first: importing what follows takes seconds
+    arguments = collecting.parse_args(__doc__, '*', 'default: all that are here')  # first, quickly
 
     from gleam_mm import cli, errors
-    from gleam_mm.output import escape
 
     def main() -> None:
         """Reads the studies and writes the record. Without Optuna, an error says so."""
@@ -38,12 +22,9 @@ if __name__ == '__main__':
 
             from gleam_mm.report import metafiles
 
-            storages = arguments.studies or gather.present()
-            collected = gather.collect(storages, arguments.workers, records.FOLDER)
-            written = metafiles.write()
-        for study, done, planned in collected:
-            print(f'{escape.terminal(study)}: {done} of {planned} trainings are complete')
-        for path in written:
-            print(f'wrote {path}')
+            arguments.studies = arguments.studies or gather.present()
+            collecting.collect(arguments, records.FOLDER)
+            for path in metafiles.write():
+                print(f'wrote {path}')
 
     cli.run(main)

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
-from gleam_mm.machine import cores
+from gleam_mm.machine import cores, processor
 from gleam_mm.sweep.places import DATABASE, SWEEPS
 from gleam_mm.sweep.plan import FINAL, Job, Sweep
 from gleam_mm.sweep.study import open_study
@@ -111,7 +111,7 @@ def _machine(workers: int) -> dict[str, Any]:
         'commit': _commit(),
         'python': platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        'processor': _processor(),
+        'processor': processor(),
         'cores': cores(),
         'workers': workers,
         'threads': threads(workers),
@@ -132,13 +132,3 @@ def _commit() -> str | None:
         return git('rev-parse', '--short', 'HEAD') + ('+' if changed else '')
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _processor() -> str:
-    """The name of the processor, as well as the system tells it."""
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        for line in info.read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
