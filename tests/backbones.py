@@ -3,6 +3,8 @@
 import copy
 from functools import partial
 
+import pytest
+
 from gleam_mm.registry import MODELS
 
 CONFIGS = {
@@ -58,6 +60,9 @@ def _build(kind, **options):
 
 BACKBONES = {kind: partial(_build, kind) for kind in CONFIGS}
 """What builds each of them, with further options of the class."""
+
+VIT_FIRST = [pytest.param(kind, marks=[pytest.mark.slow] * (kind != 'vit')) for kind in BACKBONES]
+"""All of them for a test, of which the fast suite takes one."""
 
 
 def evaluating(backbone):

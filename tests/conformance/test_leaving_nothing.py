@@ -7,13 +7,11 @@ import weakref
 
 import pytest
 import torch
-from backbones import BACKBONES
+from backbones import VIT_FIRST
 from cases import CASES, build_classifier, logits, make_images
 
-KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind != 'vit')) for kind in BACKBONES]
 
-
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', VIT_FIRST)
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
 def test_nothing_of_a_pass_outlives_it(case, kind):
     classifier = build_classifier(case, kind)

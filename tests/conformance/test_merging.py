@@ -7,13 +7,11 @@ import copy
 
 import pytest
 import torch
-from backbones import BACKBONES
+from backbones import VIT_FIRST
 from cases import CASES, build_backbone, make_images, randomize
 
 from gleam_mm.petl import LoRA, MergeError, RepAdapter
 from gleam_mm.registry import MODELS
-
-KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind != 'vit')) for kind in BACKBONES]
 
 AROUND_AND_INSIDE = 'Compose: RepAdapter, LoRA, SSF'
 """It adapts inputs and outputs of one Linear, so that no other method there is first or last."""
@@ -21,7 +19,7 @@ AROUND_AND_INSIDE = 'Compose: RepAdapter, LoRA, SSF'
 MERGING = [case for case in CASES if case.merges and case.name != AROUND_AND_INSIDE]
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', VIT_FIRST)
 @pytest.mark.parametrize('case', MERGING, ids=lambda case: case.name)
 @pytest.mark.filterwarnings('ignore:.* is attached to a backbone that has')
 def test_outputs_stay_whatever_is_merged_with_it(case, kind):

@@ -5,14 +5,12 @@ No column of the matrix: there is no method that may do without.
 
 import pytest
 import torch
-from backbones import BACKBONES
+from backbones import VIT_FIRST
 from cases import CASES, NUM_CLASSES, build_classifier, logits, make_images, randomize
 from torch.nn import functional as F
 
-KINDS = [pytest.param(kind, marks=[pytest.mark.slow] * (kind != 'vit')) for kind in BACKBONES]
 
-
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', VIT_FIRST)
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
 def test_gradients_are_those_of_the_plain_pass_to_the_bit(case, kind):
     classifier = build_classifier(case, kind)

@@ -33,6 +33,7 @@ def finetune(**options):
     return gleam_mm.finetune('birds', 'vit-mini', 'linear', epochs=2, **options)
 
 
+@pytest.mark.slow
 def test_a_second_training_does_not_replace_the_first(birds, monkeypatch):
     built = []
     init = CustomDataset.__init__

@@ -145,6 +145,7 @@ def test_no_file_is_replaced(tmp_path):
         export('a.safetensors', tmp_path / 'x.pt')
 
 
+@pytest.mark.slow
 def test_the_file_tells_what_it_takes(saved_adapter, tmp_path):
     """An adapter, its export, and the same prediction of a picture prepared by hand."""
     onnxruntime = pytest.importorskip('onnxruntime')

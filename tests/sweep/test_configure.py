@@ -5,7 +5,7 @@ from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
-from gleam_mm.sweep import configure, training
+from gleam_mm.sweep import configure, schema, training
 from gleam_mm.sweep.configure import make_sweep, parse_gpus, parse_seeds, read_file, read_grid
 from gleam_mm.sweep.plan import Variant
 
@@ -181,6 +181,7 @@ def test_the_sweeps_that_ship(file):
     name, sweep = make_sweep(read_file(file.stem))
     assert name == file.stem
     assert all(sweep.jobs(*pair) for pair in sweep.pairs())
+    schema.check_options(sweep)  # so that its study may be resumed by itself
 
 
 def test_a_file_with_an_unknown_key(tmp_path):

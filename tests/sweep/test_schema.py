@@ -8,9 +8,8 @@ import pytest
 from rich.console import Console
 
 from gleam_mm import errors
-from gleam_mm.config.recipes import config_root
 from gleam_mm.errors import UserError
-from gleam_mm.sweep import Job, Sweep, commands, configure, read_results, schema
+from gleam_mm.sweep import Job, Sweep, commands, read_results, schema
 from gleam_mm.sweep.plan import Variant
 from gleam_mm.sweep.status import status
 from gleam_mm.sweep.study import begin_study, open_study
@@ -198,12 +197,6 @@ def test_what_a_study_may_say():
     }
     variants = {'lora-a': Variant('lora', {'local_init': 'uniform', 'rank': 4})}
     schema.check_options(Sweep(**{**vars(SWEEP), 'options': options, 'variants': variants}))
-
-
-@pytest.mark.parametrize('file', sorted((config_root() / 'sweeps').glob('[!_]*.py')))
-def test_our_own_sweeps_may_be_resumed_by_their_studies(file):
-    _, sweep = configure.make_sweep(configure.read_file(str(file)))
-    schema.check_options(sweep)
 
 
 def test_settings_that_changed_are_not_those_of_the_workers(study, storage):

@@ -188,6 +188,7 @@ def train(settings, folder, study='a', stop=None):
         return None, iterations
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(place, tmp_path):
     settings = sweep(epochs=3)
     whole, iterations = train(settings, tmp_path / 'whole')
@@ -214,6 +215,7 @@ def test_nothing_stays_of_a_training(place, tmp_path):
     assert kept() == before
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_study_is_not_resumed(place, tmp_path):
     settings = sweep(epochs=2)
     train(settings, tmp_path / 'cut', stop=2)

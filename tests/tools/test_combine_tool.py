@@ -26,6 +26,7 @@ def adapters(config, tmp_path):
     return files
 
 
+@pytest.mark.slow
 def test_a_product_is_written_and_measured(call, config, adapters, tmp_path):
     a, b = adapters
     out = tmp_path / 'out.safetensors'

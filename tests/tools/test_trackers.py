@@ -79,6 +79,7 @@ def test_the_flag_names_every_tracker():
     assert {*train.TRACKERS} == TRACKERS.keys()
 
 
+@pytest.mark.slow
 def test_tensorboard_goes_on_with_a_resumed_training(trained):
     events = EventAccumulator(str(trained / 'work_dirs' / 'tiny' / 'tensorboard')).Reload()
     seen = {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}

@@ -63,6 +63,7 @@ def test_the_log_is_plain_and_the_config_is_in_the_file(trained):
     assert '━' not in done.out
 
 
+@pytest.mark.slow
 def test_the_command_to_try_next_gives_the_same_accuracy(trained, run):
     folder, done = trained
     program, command, *arguments = shlex.split(done.row('try next'))
@@ -231,6 +232,7 @@ def test_pictures_that_are_told_by_their_path(call, birds):
     assert (done.code, 'no val_dataloader for data' in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_classes_that_validation_lacks(call, birds):
     (birds / 'birds' / 'val' / 'parakeet').rename(birds / 'parakeet')
     done = call('train.py', 'birds.py', *SMALL)
