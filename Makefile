@@ -74,6 +74,7 @@ bench: $(VENV)/.dev
 
 # What was measured before is not measured again: remove benchmarks/speed to begin anew.
 speed: $(VENV)/.dev
+	$(BIN)/python benchmarks/arithmetic.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/step.py --threads 1 --minutes 60

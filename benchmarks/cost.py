@@ -1,7 +1,8 @@
 """What methods cost at inference beside the backbone: GFLOPs of one image on ViT-B/16 at 224.
 
-Nothing is computed but shapes. A method that merges costs nothing once it is merged; DyT's cost
-depends on the image, see ``benchmarks/skipping.py``.
+Nothing is computed but shapes. What depends on parameters alone is computed once for all images,
+and not counted. A method that merges costs nothing once it is merged; DyT's cost depends on the
+image, see ``benchmarks/skipping.py``.
 
     python benchmarks/cost.py gleam-l adapter vpt-deep
 """
@@ -9,8 +10,8 @@ depends on the image, see ``benchmarks/skipping.py``.
 import argparse
 
 import torch
+from counting import Arithmetic
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gleam_mm.config import recipes
 from gleam_mm.registry import MODELS
@@ -27,9 +28,11 @@ def backbone() -> nn.Module:
 @torch.no_grad()
 def gflops(vit: nn.Module) -> float:
     """Billions of operations for one image, two for each multiplication with its addition."""
-    with FlopCounterMode(display=False) as counter:
-        vit(torch.empty(1, 3, 224, 224, device='meta'))
-    return counter.get_total_flops() / 1e9
+    images = torch.empty(1, 3, 224, 224, device='meta')
+    vit(images)  # which computes what later passes do not have to
+    with Arithmetic() as arithmetic:
+        vit(images)
+    return arithmetic.total / 1e9
 
 
 def extra(preset: str, vit: nn.Module) -> float:
@@ -38,6 +41,7 @@ def extra(preset: str, vit: nn.Module) -> float:
     with torch.device('meta'):
         method = MODELS.build(recipes.method_preset(preset)).eval()
         method.attach(vit)
+    method.fold_constants()
     with_method = gflops(vit)
     method.detach()
     return with_method - alone

@@ -14,9 +14,9 @@ from unittest import mock
 
 import torch
 from contenders import BACKBONES, CONTENDERS, MMPRETRAIN, Backbone
+from counting import Calls
 from measuring import DTYPES
 from mmengine.logging import MMLogger
-from scaling import Calls
 
 from gleam_mm.output.escape import markdown
 from gleam_mm.output.tables import pipes

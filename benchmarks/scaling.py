@@ -23,17 +23,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from contenders import CONTENDERS, Backbone, adapted, vit
+from counting import Arithmetic, Calls
 from mmengine.logging import MMLogger
 from step import FOLDER, note
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from gleam_mm.fileio import write_bytes
 from gleam_mm.output import figures, tables
@@ -126,44 +122,14 @@ class Point:
     added_operations: int
 
 
-class Calls(TorchDispatchMode):
-    """Counts calls of kernels, of which a view is none, and notes the memory that they take."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number = 0
-        self._taken: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        aliases = [value.alias_info for value in func._schema.returns]
-        self.number += not any(alias is not None and not alias.is_write for alias in aliases)
-        result = func(*args, **(kwargs or {}))
-        for value in pytree.tree_leaves(result):
-            if isinstance(value, torch.Tensor):
-                storage = value.untyped_storage()
-                self._taken[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        return result
-
-    def kept(self, model: nn.Module) -> int:
-        """Bytes that are still in use, but for the model's own."""
-        own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-        return sum(
-            size
-            for number, (storage, size) in self._taken.items()
-            if number not in own and not storage.expired()
-        )
-
-
 def count(model: nn.Module, image_size: int) -> dict[str, int]:
     """Counts a training step of a model without weights."""
     images = torch.empty(BATCH, 3, image_size, image_size, device='meta')
-    with FlopCounterMode(display=False) as flops, Calls() as calls:
+    with Arithmetic() as arithmetic, Calls() as calls:
         outputs = model(images)
         kept = calls.kept(model)  # by the graph, for the backward pass
         outputs.sum().backward()
-    return {ARITHMETIC: flops.get_total_flops(), MEMORY: kept, OPERATIONS: calls.number}
+    return {ARITHMETIC: arithmetic.total, MEMORY: kept, OPERATIONS: calls.number}
 
 
 def points(axis: Axis) -> list[Point]:

@@ -11,8 +11,8 @@ import time
 from statistics import median
 
 import torch
+from counting import Arithmetic
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gleam_mm.petl import DyT
 from gleam_mm.registry import MODELS
@@ -34,7 +34,7 @@ class Share(nn.Module):
 @torch.no_grad()
 def measure(backbone: nn.Module, images: torch.Tensor, repeats: int) -> tuple[float, float]:
     """Multiplications and additions of one image, in billions, and milliseconds of one."""
-    with FlopCounterMode(display=False) as counter:
+    with Arithmetic() as arithmetic:
         backbone(images)
     times = []
     for _ in range(repeats):
@@ -43,7 +43,7 @@ def measure(backbone: nn.Module, images: torch.Tensor, repeats: int) -> tuple[fl
         backbone(images)
         synchronize(images)
         times.append(time.perf_counter() - start)
-    return counter.get_total_flops() / len(images) / 1e9, 1e3 * median(times) / len(images)
+    return arithmetic.total / len(images) / 1e9, 1e3 * median(times) / len(images)
 
 
 def synchronize(images: torch.Tensor) -> None:

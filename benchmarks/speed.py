@@ -1,6 +1,7 @@
 """Makes benchmarks/SPEED.md of what was measured into benchmarks/speed.
 
 python benchmarks/step.py --minutes 60 --threads 1
+python benchmarks/arithmetic.py
 python benchmarks/scaling.py
 python benchmarks/features.py
 python benchmarks/speed.py
@@ -11,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import arithmetic
 import features
 import scaling
 import step
@@ -35,6 +37,14 @@ By the limit of the same library: in training a frozen backbone with the gradien
 all of its activations, at evaluation the backbone alone. Methods that merge cost nothing at
 evaluation once they are merged; these are not. Where a step is short, as with narrow tokens, the
 calls of GLEAM's many small operations and its thin products weigh most.
+"""
+
+_ARITHMETIC = """## Arithmetic
+
+Counted, not timed, by the limit's: multiplications and additions of a training step, and of an
+evaluation in which what depends on parameters alone has been computed before. Where narrow products
+ran as fast as wide ones, and nothing else took time, the tables above would have these ratios; no
+arrangement of a method's operations can have less.
 """
 
 _NO_CARD = """### On a card
@@ -67,6 +77,8 @@ def page(folder: Path) -> str:
         parts.append('![Time and memory of a step](speed/step.svg)\n')
     if not any(setting.device == 'cuda' for setting in results):
         parts.append(_NO_CARD)
+    if counted := arithmetic.read(folder / 'arithmetic.csv'):
+        parts += [_ARITHMETIC, arithmetic.markdown(counted)]
     if found := scaling.read(folder / 'scaling.csv'):
         parts += [_SCALING, scaling.markdown(found)]
         parts.append('![What GLEAM adds as it grows](speed/scaling.svg)\n')

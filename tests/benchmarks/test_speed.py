@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import arithmetic
 import contenders
 import measuring
 import pytest
@@ -136,3 +137,8 @@ def test_the_page_has_what_was_measured_and_says_what_was_not(rows, tmp_path):
     assert '`--cuda-graph` steps that are replayed' in text
     assert f'torch {torch.__version__}'.replace('+', r'\+')[:9] in text
     assert 'Cost against size' not in text
+    assert '## Arithmetic' not in text
+    arithmetic.write(
+        [arithmetic.Count('vit-s', 'limit', 'training', 9)], tmp_path / 'arithmetic.csv'
+    )
+    assert '## Arithmetic' in speed.page(tmp_path)
