@@ -372,10 +372,16 @@ def note(folder: Path, what: str, device: str = 'cpu') -> None:
 
 
 def _commit() -> str:
-    """The commit that is measured, with a mark where files have changed since."""
-    command = ['git', 'describe', '--always', '--dirty', '--exclude=*']
+    """The commit that is measured, with a mark where files have changed since, results aside."""
+    commit = _git('describe', '--always', '--exclude=*')
+    changed = _git('status', '--porcelain', '--untracked-files=no', '--', ':/', f':(exclude){FOLDER}')
+    return f'{commit}-dirty' if changed else commit or 'no checkout'
+
+
+def _git(*arguments: str) -> str:
+    command = ['git', *arguments]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip() or 'no checkout'
+    return done.stdout.strip()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

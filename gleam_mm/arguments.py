@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from gleam_mm.messages import hint_at, shown
 
@@ -92,9 +92,15 @@ class ArgumentError(TypeError, ValueError):
 class Checked:
     """A class whose arguments are checked by the annotations of its ``__init__`` before that runs.
 
+    Attributes:
+        elsewhere: Of arguments that one may look for here and that belong to something else: whose
+            they are.
+
     Raises:
         ArgumentError: One does not fit.
     """
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Checks the arguments; copies and pickles come without any."""
@@ -169,8 +175,10 @@ def check_call(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Non
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in kwargs:
         if name not in parameters and not takes_any:
+            told = getattr(cls, 'elsewhere', {}).get(name)
+            near = f': {told}' if told else hint_at(name, parameters)
             raise ArgumentError(
-                f'{cls.__name__} has no argument {name!r}{hint_at(name, parameters)}; it has '
+                f'{cls.__name__} has no argument {name!r}{near}; it has '
                 f'{", ".join(parameters) or "none"}'
             )
     for name, value in {**dict(zip(names, args, strict=False)), **kwargs}.items():

@@ -18,7 +18,7 @@ from gleam_mm.arguments import (
     argument_names,
     check,
 )
-from gleam_mm.petl import GLEAM, VPT, Adapter, LoRA, PETLMethod
+from gleam_mm.petl import GLEAM, VPT, Adapter, Compose, LoRA, PETLMethod
 
 NAN, INF = float('nan'), float('inf')
 
@@ -85,6 +85,10 @@ def test_values_fit_annotations(hint, good, bad):
             'choose a whole number of at least 1 or a list of whole numbers of at least 0',
         ),
         (lambda: LoRA(rnak=1), "LoRA has no argument 'rnak' (did you mean 'rank'?); it has rank, "),
+        (
+            lambda: Compose([dict(type='LoRA')], blocks=[-1]),
+            "Compose has no argument 'blocks': each of its methods has its own; it has methods",
+        ),
     ],
 )
 def test_methods_tell_in_one_line(make, message):

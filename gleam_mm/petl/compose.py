@@ -38,6 +38,8 @@ class Compose(PETLMethod):
         >>> Compose(dict(lora=dict(type='LoRA'), prompts=dict(type='VPT', num_prompts=10)))
     """
 
+    elsewhere = dict.fromkeys(('sites', 'blocks'), 'each of its methods has its own')
+
     def __init__(
         self,
         methods: Mapping[str, dict | PETLMethod] | Sequence[dict | PETLMethod],
