@@ -3,6 +3,7 @@
 import csv
 import statistics
 
+import arithmetic
 import claims
 import paired
 import per_task
@@ -79,7 +80,7 @@ class Trainings:
     [
         ('README.md', '| | ViT-B: time |', TIMES),
         ('README.zh-CN.md', '| | ViT-B', TIMES),
-        ('docs/explain/cost.md', '| | ViT-B', ALL_TIMES),
+        ('docs/explain/cost.md', '| | ViT-B, training', ALL_TIMES),
     ],
 )
 def test_what_a_step_costs(page, head, columns):
@@ -111,6 +112,20 @@ def test_what_a_step_costs_on_a_gpu():
             limit = name.startswith('the limit')
             time = '' if row is None or limit else f' ({row.time:.2f})'
             assert told == ('—' if row is None else f'{row.images_per_second:,.0f}{time}'), name
+
+
+def test_what_is_computed():
+    counted = {
+        (count.backbone, count.mode, count.contender): count.operations
+        for count in arithmetic.read(step.FOLDER / 'arithmetic.csv')
+    }
+    for name, cells in table('docs/explain/cost.md', '| | ViT-B | ViT-S |').items():
+        for told, backbone in zip(cells, ('vit-b', 'vit-s', 'swin-b', 'swin-t'), strict=True):
+            ratios = [
+                counted[backbone, mode, SPEED[name]] / counted[backbone, mode, 'limit']
+                for mode in (step.TRAINING, step.EVALUATION)
+            ]
+            assert told == '{:.2f} ({:.2f})'.format(*ratios), (name, backbone)
 
 
 @pytest.mark.parametrize(
