@@ -374,7 +374,8 @@ def note(folder: Path, what: str, device: str = 'cpu') -> None:
 def _commit() -> str:
     """The commit that is measured, with a mark where files have changed since, results aside."""
     commit = _git('describe', '--always', '--exclude=*')
-    changed = _git('status', '--porcelain', '--untracked-files=no', '--', ':/', f':(exclude){FOLDER}')
+    others = ':/', f':(exclude){FOLDER}'
+    changed = _git('status', '--porcelain', '--untracked-files=no', '--', *others)
     return f'{commit}-dirty' if changed else commit or 'no checkout'
 
 
