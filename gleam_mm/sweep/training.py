@@ -22,6 +22,7 @@ from gleam_mm.checkpoint import ADAPTER, fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import checks, launch
 from gleam_mm.engine.dist import unwrapped
+from gleam_mm.engine.metrics import plain_metrics
 from gleam_mm.engine.resume import LAST
 from gleam_mm.fileio import write_bytes
 from gleam_mm.models import params
@@ -134,6 +135,7 @@ class _JobHook(Hook):
     def before_train(self, runner: Runner) -> None:
         remembered = runner.message_hub.runtime_info.get(_REMEMBERED, {})
         self.curve = list(remembered.get('curve', []))
+        self.validated = dict(remembered.get('validated', {}))
         self._before = remembered.get('seconds', 0.0)
         # Some methods train the backbone itself, so that its weights tell nothing when resumed.
         self._backbone = remembered.get('backbone') or _fingerprint(runner.model)
@@ -160,17 +162,22 @@ class _JobHook(Hook):
                 'lr': float(rate),
             }
         )
+        self._remember(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self.validated = plain_metrics(metrics or {})
+        if self.curve and METRIC in self.validated:
+            self.curve[-1]['accuracy'] = float(self.validated[METRIC])
+        self._remember(runner)
+
+    def _remember(self, runner: Runner) -> None:
         remembered = {
             'curve': self.curve,
+            'validated': self.validated,  # a training that is whole is not validated again
             'seconds': self.seconds(),
             'backbone': self._backbone,
         }
         runner.message_hub.update_info(_REMEMBERED, remembered)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        self.validated = dict(metrics or {})
-        if self.curve and METRIC in self.validated:
-            self.curve[-1]['accuracy'] = float(self.validated[METRIC])
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -215,6 +215,34 @@ def test_nothing_stays_of_a_training(place, tmp_path):
     assert kept() == before
 
 
+@pytest.mark.parametrize('phase', [SELECT, pytest.param(FINAL, marks=pytest.mark.slow)])
+def test_a_training_that_was_killed_at_its_very_end_is_not_trained_again(
+    place, tmp_path, monkeypatch, phase
+):
+    settings = sweep()
+    job = next(job for job in settings.jobs('lora', 'vtab-kitti') if job.phase == phase)
+    ends, iterations = [], []
+    clean = training._clean
+
+    def killed(*args):
+        ends.append(args)
+        if len(ends) == 1:
+            raise Stop
+        clean(*args)
+
+    def again(folder):
+        return training.train(settings, job, folder, 'a', lambda *_: iterations.append(1))
+
+    monkeypatch.setattr(training, '_clean', killed)
+    with pytest.raises(Stop):
+        again(tmp_path / 'cut')
+    trained = len(iterations)
+    resumed = again(tmp_path / 'cut')
+    assert len(iterations) == trained
+    whole = again(tmp_path / 'whole')
+    assert resumed._replace(seconds=0) == whole._replace(seconds=0)
+
+
 @pytest.mark.slow
 def test_a_folder_of_another_study_is_not_resumed(place, tmp_path):
     settings = sweep(epochs=2)
