@@ -46,6 +46,7 @@ class Cell:
         trial: The trial that says so, if there is one.
         error: Why it failed.
         ready: Whether it may be run: not so a final training whose options are not known yet.
+        blocked: Whether it never may, since a training that chooses its options has failed.
     """
 
     job: Job
@@ -53,6 +54,7 @@ class Cell:
     trial: Trial | None = None
     error: str | None = None
     ready: bool = True
+    blocked: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -124,9 +126,10 @@ def cells_of(sweep: Sweep, trials: Iterable[Trial]) -> list[Cell]:
             _cell(job, by_key.get(job.key, [])) for job in sweep.select_jobs(method, dataset)
         ]
         options = best_options(selection)
+        ready, blocked = options is not None, any(cell.state == FAILED for cell in selection)
         cells += selection
         cells += [
-            _cell(job, by_key.get(job.key, []), ready=options is not None)
+            _cell(job, by_key.get(job.key, []), ready, blocked)
             for job in sweep.final_jobs(method, dataset, options)
         ]
     return cells
@@ -166,7 +169,7 @@ def best_point(trainings: Iterable[T]) -> Point[T] | None:
     return max(made, key=lambda point: point.accuracy, default=None)
 
 
-def _cell(job: Job, trials: list[Trial], ready: bool = True) -> Cell:
+def _cell(job: Job, trials: list[Trial], ready: bool = True, blocked: bool = False) -> Cell:
     live = [trial for trial in trials if trial.state != FAILED]
     if live:  # the rest are spares
         return Cell(live[0].job, live[0].state, live[0], ready=ready)
@@ -175,4 +178,4 @@ def _cell(job: Job, trials: list[Trial], ready: bool = True) -> Cell:
     if len(trials) >= MOST_LOST:
         error = f'{len(trials)} workers died while they ran it; is there enough memory?'
         return Cell(job, FAILED, trials[-1], error, ready)
-    return Cell(job, WAITING, ready=ready)
+    return Cell(job, WAITING, ready=ready, blocked=blocked)

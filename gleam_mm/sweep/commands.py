@@ -118,13 +118,16 @@ def estimate(args: argparse.Namespace) -> None:
 
 
 def _planned(name: str, study: str | None) -> tuple[Sweep, list[Job]]:
-    """A sweep and those of its trainings that are still to be run; a study wins over a file."""
+    """A sweep and those of its trainings that are still to be run; a study wins over a file.
+
+    What a failed selection blocks is not to be run.
+    """
     if Path(name).suffix != '.py':
         with contextlib.suppress(NoStudyError):
             opened = open_study(name, study, read_only=True)
             opened.check_options()
-            cells = opened.cells()
-            return opened.sweep, [cell.job for cell in cells if cell.state in (WAITING, RUNNING)]
+            left = [cell for cell in opened.cells() if cell.state in (WAITING, RUNNING)]
+            return opened.sweep, [cell.job for cell in left if not cell.blocked]
     _, sweep = configure.make_sweep(configure.read_file(name))
     return sweep, [job for pair in sweep.pairs() for job in sweep.jobs(*pair)]
 

@@ -24,6 +24,8 @@ def counts(cells: Sequence[Cell]) -> Counter:
 def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
     """How long the rest takes, from what trainings of the same method and phase took so far.
 
+    What a failed selection blocks is not of the rest.
+
     Args:
         cells: All trainings.
         workers: Workers that are known to run; by default as many as trainings are running.
@@ -42,7 +44,7 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
         return None
     total = 0.0
     for cell in cells:
-        if cell.state not in (WAITING, RUNNING):
+        if cell.state not in (WAITING, RUNNING) or cell.blocked:
             continue
         phase, method = cell.job.phase, cell.job.method
         known = taken.get((phase, method)) or taken.get((phase,)) or taken[()]
@@ -81,10 +83,12 @@ def status(cells: Sequence[Cell]) -> RenderableType:
         if cell.state == FAILED
     ]
     number = counts(cells)
-    parts = [f'{number[state]} {state}' for state in (COMPLETE, RUNNING, WAITING, FAILED)]
+    parts = {state: f'{number[state]} {state}' for state in (COMPLETE, RUNNING, WAITING, FAILED)}
+    if blocked := sum(cell.blocked for cell in cells):
+        parts[WAITING] += f' ({blocked} blocked by a failed selection: resume --retry-failed)'
     seconds = remaining_seconds(cells)
     eta = '' if seconds is None else f'; ETA {clock(seconds)}'
-    total = Text(f'{len(cells)} trainings: {", ".join(parts)}{eta}')
+    total = Text(f'{len(cells)} trainings: {", ".join(parts.values())}{eta}')
     return Group(table, *failed, total)
 
 
@@ -102,6 +106,8 @@ def _progress(cells: Sequence[Cell]) -> str:
     for state in (RUNNING, FAILED):
         if number[state]:
             text += f', {number[state]} {state}'
+    if blocked := sum(cell.blocked for cell in cells):
+        text += f', {blocked} blocked'
     return text
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ def test_the_command_knows_what_is_left(place, paced, capsys):
     study.claim({'host': 'here', 'pid': 1}).complete(50.0)
     study.claim({'host': 'here', 'pid': 1}).fail('no memory')
     assert '4 trainings: ' in told('left.db')
+
+
+def test_what_a_failed_selection_blocks_is_not_estimated(tmp_path):
+    storage = str(tmp_path / 'blocked.db')
+    study = begin_study(storage, 'blocked', sweep(datasets=('vtab-kitti',)))
+    study.register()
+    study.claim({'host': 'here', 'pid': 1}).fail('no memory')
+    _, jobs = commands._planned(storage, None)
+    left = Counter((job.method, job.phase) for job in jobs)
+    assert left == {('linear', 'final'): 3, ('lora-r2', 'select'): 1}
 
 
 def test_what_cannot_be_set_up_is_named(place):
