@@ -5,8 +5,8 @@ import gc
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,11 +26,15 @@ from gleam_mm.errors import SETUP_ERRORS, UserError, describe
 from gleam_mm.output.tables import clock
 from gleam_mm.registry import MODELS, scope_of
 from gleam_mm.sweep import protocol, training
-from gleam_mm.sweep.plan import SELECT, Job, Sweep
+from gleam_mm.sweep.plan import OPTION_PREFIX, SELECT, Job, Sweep, option_key, options_text
 from gleam_mm.sweep.supervise import threads
 
 _WARM_UP = 2  # batches that are not timed: the first ones allocate memory, and fill caches
 _FEWEST, _MOST, _SECONDS = 2, 20, 2.0  # batches that are timed, the fewer the longer they take
+
+_LENGTH = 'train_cfg.'  # options that change how many iterations there are, but none of them
+_SCHEDULE = 'param_scheduler'
+_SCALED = (OPTION_PREFIX, 'optim_wrapper.')  # have rates, scales and probabilities
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class _Pace:
 def estimate(sweep: Sweep, jobs: Iterable[Job], workers: int = 1) -> list[Estimate]:
     """Estimates what trainings take, by timing each method on the first dataset.
 
+    Points of a grid that differ in what may change the cost, such as the batch size, are timed
+    apart; those that differ only in rates, scales or the length of the training are not. A final
+    training whose point is not chosen yet takes the mean over the points of its grid.
+
     Nothing is written, and the test split stays closed but for its size.
 
     Args:
@@ -73,23 +81,20 @@ def estimate(sweep: Sweep, jobs: Iterable[Job], workers: int = 1) -> list[Estima
     Raises:
         UserError: A training cannot be set up; the message has its method.
     """
-    numbers = Counter((job.method, job.dataset, job.phase) for job in jobs)
-    methods = list(dict.fromkeys(method for method, _, _ in numbers))
+    by_method: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_method.setdefault(job.method, []).append(job)
     sizes = _Sizes()
     found = []
     with _threads(workers):
-        for method in track(methods, 'timing', transient=True, disable=not on_terminal()):
+        for method, own in track(
+            by_method.items(), 'timing', transient=True, disable=not on_terminal()
+        ):
             try:
-                pace = _pace(sweep, method)
-                seconds = sum(
-                    number * sizes.seconds(pace, sweep, Job(phase, name, dataset, sweep.seeds[0]))
-                    for (name, dataset, phase), number in numbers.items()
-                    if name == method
-                )
+                seconds = _seconds(sweep, own, sizes)
             except SETUP_ERRORS as error:
                 raise UserError(f'{method}: {describe(error)}') from error
-            trainings = sum(number for key, number in numbers.items() if key[0] == method)
-            found.append(Estimate(method, trainings, seconds))
+            found.append(Estimate(method, len(own), seconds))
     return found
 
 
@@ -116,11 +121,46 @@ def table(estimates: Sequence[Estimate], workers: int) -> RenderableType:
     )
 
 
-def _pace(sweep: Sweep, method: str) -> _Pace:
-    """Times a method on the first dataset as it is while options are chosen."""
-    point = next(iter(sweep.points(method)), {})
+def _seconds(sweep: Sweep, jobs: Iterable[Job], sizes: '_Sizes') -> float:
+    """How long trainings of one method take; each that costs the same is looked at once."""
+    kinds: dict[str, Job] = {}
+    numbers: Counter[str] = Counter()
+    for job in jobs:
+        points = [job.options] if job.options else sweep.points(job.method) or [{}]
+        for point in points:
+            kind = replace(job, seed=sweep.seeds[0], options=_costly(sweep, job.method, point))
+            kinds[str(kind)] = kind
+            numbers[str(kind)] += 1 / len(points)
+    paces: dict[str, _Pace] = {}
+    seconds = 0.0
+    for name, kind in kinds.items():
+        options = {key: kind.options[key] for key in kind.options if not key.startswith(_LENGTH)}
+        timed = options_text(options)
+        if timed not in paces:
+            paces[timed] = _pace(sweep, kind.method, options)
+        seconds += numbers[name] * sizes.seconds(paces[timed], sweep, kind)
+    return seconds
+
+
+def _costly(sweep: Sweep, method: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a point's options that may change how long a training takes.
+
+    Not so what schedules rates, and of the method and its optimizer what has a fraction among the
+    grid's values: that is a rate, a scale or a probability and no size.
+    """
+    costly = {}
+    for name, value in point.items():
+        key = option_key(name)
+        fraction = any(isinstance(other, float) for other in sweep.grid[method][name])
+        if not (key.startswith(_SCHEDULE) or (fraction and key.startswith(_SCALED))):
+            costly[name] = value
+    return costly
+
+
+def _pace(sweep: Sweep, method: str, options: dict[str, Any]) -> _Pace:
+    """Times a method with options on the first dataset as it is while options are chosen."""
     cfg, splits = training.make_config(
-        sweep, Job(SELECT, method, sweep.datasets[0], sweep.seeds[0], point)
+        sweep, Job(SELECT, method, sweep.datasets[0], sweep.seeds[0], options)
     )
     launch.set_dataloader_defaults(cfg)
     try:

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,14 @@ START, ITERATION, IMAGE = 1000, 10, 0.1
 SELECTION = START + 5 * 2 * ITERATION + 5 * 4 * IMAGE
 FINAL = START + 5 * 3 * ITERATION + 6 * IMAGE
 
+EPOCHS, BATCH = 'train_cfg.max_epochs', 'train_dataloader.batch_size'
+RATE = 'optim_wrapper.optimizer.lr'
+
 
 @pytest.fixture
 def paced(monkeypatch):
     pace = estimates._Pace(START, ITERATION, IMAGE)
-    monkeypatch.setattr(estimates, '_pace', lambda sweep, method: pace)
+    monkeypatch.setattr(estimates, '_pace', lambda sweep, method, options: pace)
 
 
 @pytest.mark.slow
@@ -72,6 +76,29 @@ def test_validations_are_counted_as_mmengine_makes_them(place, paced):
     settings = sweep(options=options, final=False)
     (lora,) = estimate(settings, jobs_of(settings))  # after epochs 2, 4 and 5
     assert lora.seconds / 4 == pytest.approx(SELECTION - 2 * 4 * IMAGE)
+
+
+def test_each_point_has_its_length_and_each_batch_size_its_pace(place, monkeypatch):
+    timed = []
+
+    def pace(sweep, method, options):
+        timed.append(options)
+        return estimates._Pace(0.0, options[BATCH], 0.0)  # a second an image
+
+    monkeypatch.setattr(estimates, '_pace', pace)
+    grid = {EPOCHS: [1, 5], BATCH: [4, 8], RATE: [1e-3, 1e-2], 'alpha': [0.1, 1]}
+    settings = sweep(methods=('lora-r2',), datasets=('vtab-kitti',), grid={'lora-r2': grid})
+    jobs = jobs_of(settings)
+    (selection,) = estimate(settings, [job for job in jobs if job.phase == SELECT])
+    # Two batches of 4, or one of 8, in 1 or 5 epochs; a rate and an alpha change nothing.
+    assert selection.seconds == pytest.approx(4 * (1 + 5) * (2 * 4 + 1 * 8))
+    assert timed == [{BATCH: 4}, {BATCH: 8}]
+    finals = [job for job in jobs if job.phase != SELECT]
+    (unknown,) = estimate(settings, finals)  # three batches of 4, or two of 8
+    assert unknown.seconds / 3 == pytest.approx((1 + 5) / 2 * (3 * 4 + 2 * 8) / 2)
+    point = {EPOCHS: 5, BATCH: 8, RATE: 1e-3, 'alpha': 1}
+    (chosen,) = estimate(settings, [replace(job, options=point) for job in finals])
+    assert chosen.seconds / 3 == pytest.approx(5 * 2 * 8)
 
 
 def test_workers_share_the_work():
