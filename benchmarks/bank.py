@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from gleam_mm.bank import AdapterBank
+from gleam_mm.bank.bank import BATCH
 from gleam_mm.checkpoint import FINGERPRINT, save_adapter
 from gleam_mm.config import recipes
 from gleam_mm.models import PETLClassifier
@@ -125,10 +126,12 @@ def compare(passes: dict[str, Callable[[], object]], args: argparse.Namespace) -
     """Runs all passes in turns, and prints their throughput."""
     clock = time.process_time if args.device == 'cpu' else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in passes}
+    order = list(passes)
     for turn in range(args.warmup + args.rounds):
-        for name, run in passes.items():
+        order.append(order.pop(0))  # so that nobody is always behind the same
+        for name in order:
             start = clock()
-            run()
+            passes[name]()
             if turn >= args.warmup:
                 seconds[name].append(clock() - start)
     alone = seconds[next(iter(passes))]
@@ -150,6 +153,12 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
+    if args.batch_size > BATCH:
+        parser.error(f'--batch-size {args.batch_size}: a bank computes {BATCH} images at once')
+    if args.warmup < 1 or args.rounds < 1:
+        parser.error('--warmup and --rounds: at least 1; a first pass pays for all behind it')
+    if max(args.tasks) < 2:
+        parser.error('--tasks: name a number above 1, to compare with one task')
     torch.set_num_threads(args.threads)
     print(
         f'ViT-B/16 at {args.image_size}, batches of {args.batch_size}, {args.device}, '

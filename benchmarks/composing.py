@@ -28,6 +28,7 @@ def train(
     recipe: str, folder: Path, pictures: int, epochs: int, tested: bool = True, **options: Any
 ) -> Path:
     """The adapter of a training that does not validate; it is tested at its end."""
+    folder = folder.with_name(f'{folder.name}-{pictures}')
     adapter = folder / ADAPTER
     if adapter.exists():
         metadata = read_adapter(adapter)[1]

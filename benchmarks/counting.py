@@ -74,6 +74,18 @@ class Arithmetic(TorchDispatchMode):
         return result
 
 
+_WITHOUT_KERNELS = (
+    _ATEN.empty,
+    _ATEN.empty_like,
+    _ATEN.empty_strided,
+    _ATEN.new_empty,
+    _ATEN.new_empty_strided,
+    _ATEN._unsafe_view,
+    _ATEN._local_scalar_dense,
+)
+"""What launches nothing and does not say so, as a view does: memory alone, and a number read."""
+
+
 class Calls(TorchDispatchMode):
     """Counts calls of kernels, of which a view is none, and notes the memory that they take."""
 
@@ -86,7 +98,8 @@ class Calls(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         aliases = [value.alias_info for value in func._schema.returns]
-        self.number += not any(alias is not None and not alias.is_write for alias in aliases)
+        view = any(alias is not None and not alias.is_write for alias in aliases)
+        self.number += not view and func._overloadpacket not in _WITHOUT_KERNELS
         result = func(*args, **(kwargs or {}))
         for value in pytree.tree_leaves(result):
             if isinstance(value, Tensor):

@@ -66,6 +66,11 @@ def train(recipe: str, options: Mapping[str, Any], folder: Path) -> tuple[float,
 def measure(recipe: str, options: Mapping[str, Any], epochs: int, repeats: int) -> Row:
     """Trains in turn."""
     length = {
+        # What workers take is not this process's time.
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'val_dataloader.num_workers': 0,
+        'val_dataloader.persistent_workers': False,
         'train_cfg.max_epochs': epochs,
         'param_scheduler.0.end': 1,
         'param_scheduler.1.begin': 1,

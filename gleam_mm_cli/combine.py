@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm import errors
     from gleam_mm.combine import combine
     from gleam_mm.config import recipes
-    from gleam_mm.engine.validate import validate_each
+    from gleam_mm.engine.validate import cells, validate_each
     from gleam_mm.output import tables
 
     files = [file for file, _ in args.adapters]
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
         measured = validate_each(cfg, [*files, args.out])
         head += measured[0]
         for row, metrics in zip(rows, measured, strict=True):
-            row += [f'{value:.2f}' for value in metrics.values()]
+            row += cells(metrics)
     print(tables.text(head, rows, left=['file']))
     for rank in made.ranks:
         print(f'rank {rank}' + ('' if made.energy is None else f', energy {made.energy:.4f}'))

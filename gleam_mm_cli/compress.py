@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm.checkpoint import resolve_path
     from gleam_mm.checkpoint.compress import compress
     from gleam_mm.config import recipes
-    from gleam_mm.engine.validate import validate
+    from gleam_mm.engine.validate import cells, validate
     from gleam_mm.output import tables
 
     with errors.setup():
@@ -50,5 +50,5 @@ def main(args: argparse.Namespace) -> None:
         measured = validate(cfg, files)
         head += measured[0]
         for row, metrics in zip(rows, measured, strict=True):
-            row += [f'{value:.2f}' for value in metrics.values()]
+            row += cells(metrics)
     print(tables.text(head, rows, left=['file']))

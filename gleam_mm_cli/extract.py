@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm import errors
     from gleam_mm.combine import extract
     from gleam_mm.config import recipes
-    from gleam_mm.engine.validate import validate_each
+    from gleam_mm.engine.validate import cells, validate_each
     from gleam_mm.output import tables
 
     with errors.setup():
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
             torch.save(dict(state_dict=extract.full_model(cfg, args.full).state_dict()), file)
         measured = validate_each(cfg, [file, args.out])
     rows = [
-        [name, *(f'{value:.2f}' for value in metrics.values())]
+        [name, *cells(metrics)]
         for name, metrics in zip((args.full, args.out), measured, strict=True)
     ]
     print('\n' + tables.text(['file', *measured[0]], rows, left=['file']))

@@ -68,9 +68,10 @@ def gates(content: Mapping[str, Any]) -> str:
                     number(statistics.fmean(map(_spread_over_classes, sites)), '.2f'),
                 ]
             )
+    most = max(subject['top_k'] for subject in subjects)
     head = ['model', 'role', *(f'expert {i + 1}' for i in range(experts))]
     head += ['entropy', 'least', 'between classes']
-    text = _GATES.format(data=_data(subjects), most=f'{math.log(experts):.2f}')
+    text = _GATES.format(data=_data(subjects), most=f'{math.log(most):.2f}')
     return text + '\n\n' + pipes(head, body, left=('model', 'role'))
 
 
@@ -99,5 +100,6 @@ def _alike(subjects: Iterable[Mapping[str, Any]], role: str) -> str:
 
 def _spread_over_classes(site: Mapping[str, Any]) -> float:
     """The largest difference of an expert's mean weight between two classes."""
-    seen = [weights for weights in site['weight_by_class'] if not math.isnan(weights[0])]
+    # Of a class without images there is no number.
+    seen = [weights for weights in site['weight_by_class'] if weights[0] is not None]
     return max(max(weights) - min(weights) for weights in zip(*seen, strict=True))

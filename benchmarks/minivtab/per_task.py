@@ -154,11 +154,11 @@ def rates(trainings: Sequence[Record], tasks: Mapping[str, str]) -> str:
         trainings: The record.
         tasks: Task -> what the table calls it.
     """
-    validated = {
-        (row.method, row.dataset, row.options): row.accuracy
-        for row in trainings
-        if row.phase == SELECT and row.accuracy is not None
-    }
+    validated: dict[tuple[str, str, str], list[float]] = {}
+    for row in trainings:
+        if row.phase == SELECT and row.accuracy is not None:
+            seeds = validated.setdefault((row.method, row.dataset, row.options), [])
+            seeds.append(row.accuracy)
     chosen = {(r.method, r.dataset): r for r in trainings if r.phase == FINAL and r.options}
     tasks = {task: label for task, label in tasks.items() if any(d == task for _, d in chosen)}
     rows = []
@@ -166,9 +166,9 @@ def rates(trainings: Sequence[Record], tasks: Mapping[str, str]) -> str:
         cells = []
         for task in tasks:
             row = chosen.get((method, task))
-            accuracy = validated.get((method, task, row.options)) if row else None
+            seeds = validated.get((method, task, row.options)) if row else None
             cells.append(
-                MISSING if accuracy is None else f'{records.rate_of(row):g} ({accuracy:.1f})'
+                f'{records.rate_of(row):g} ({statistics.fmean(seeds):.1f})' if seeds else MISSING
             )
         rows.append([method, *cells])
     return pipes(['method', *tasks.values()], rows, left=['method'])

@@ -7,8 +7,8 @@ W0 (x' - x)), on blocks (AdaptFormer, and VPT: what the prompts change in the ot
 the backbone's own weights (full tuning: (W - W0) x; BitFit: a change of bias, the same for every
 input). A linear probe has none.
 
-The *frozen path* at the same site is W0 x. What an FFN or a block passes on unchanged, the residual
-stream, is taken out of it: it is nearly the same in adjacent layers.
+The *frozen path* at the same site is W0 x + b0. What an FFN or a block passes on unchanged, the
+residual stream, is taken out of it: it is nearly the same in adjacent layers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -38,7 +38,8 @@ class RoutingProbe:
         sites (list): The sites whose updates pass through the mixture.
 
     Raises:
-        NoGateError: The method has none.
+        AnalysisError: The method has several.
+        NoGateError: It has none.
     """
 
     def __init__(self, subject: Subject) -> None:
@@ -52,6 +53,11 @@ class RoutingProbe:
             raise NoGateError(
                 f'{subject.name}: {subject.method} has no mixture of experts to look into; a '
                 'checkpoint of GLEAM (with moe=True) has one'
+            )
+        if len(mixing) > 1:
+            raise AnalysisError(
+                f'{subject.name}: {subject.method} has {len(mixing)} mixtures of experts, and this '
+                'tells the decisions of one; analyze checkpoints of the methods by themselves'
             )
         method, self.mixer = mixing[0]
         self.sites = list(method.sites.values())

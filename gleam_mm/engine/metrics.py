@@ -9,6 +9,9 @@ from torch import Tensor
 
 from gleam_mm.registry import METRICS
 
+TIMES = ('time', 'data_time')
+"""What MMEngine notes beside metrics: seconds of a step, and those that it waits for data."""
+
 
 @METRICS.register_module()
 class RegressionMetric(BaseMetric):
@@ -87,7 +90,7 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: value
         for name, value in plain_metrics(metrics).items()
-        if is_number(value) and not name.endswith('time')
+        if is_number(value) and name not in TIMES
     }
 
 

@@ -15,7 +15,7 @@ from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config import recipes
 from gleam_mm.engine.console_hook import headline
 from gleam_mm.engine.dist import unwrapped
-from gleam_mm.engine.metrics import plain_metrics
+from gleam_mm.engine.metrics import TIMES, plain_metrics
 from gleam_mm.models import PETLClassifier, params
 from gleam_mm.output import tables
 from gleam_mm.petl import Supernet
@@ -42,9 +42,7 @@ def dump_predictions(runner: Runner, file: str) -> None:
 def of_metrics(metrics: Mapping[str, Any]) -> str:
     """Metrics as lines of text, one a metric; those of a number a class have them in a line."""
     told = {
-        name: _told(value)
-        for name, value in plain_metrics(metrics).items()
-        if not name.endswith('time')
+        name: _told(value) for name, value in plain_metrics(metrics).items() if name not in TIMES
     }
     width = max(map(len, told), default=0)
     return '\n'.join(f'{name:<{width}}  {text}' for name, text in told.items())
@@ -109,11 +107,12 @@ def of_training(
 
 
 def _last_validation(runner: Runner) -> dict[str, float]:
-    return {
+    logged = {
         name.removeprefix('val/'): scalar.current()
         for name, scalar in runner.message_hub.log_scalars.items()
-        if name.startswith('val/') and not name.endswith('time')
+        if name.startswith('val/')
     }
+    return {name: value for name, value in logged.items() if name not in TIMES}
 
 
 def _next_commands(runner: Runner, work_dir: Path, adapter: Path, data: str | None) -> list[str]:

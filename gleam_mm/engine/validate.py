@@ -1,6 +1,6 @@
 """Files of weights, measured on the validation split of their config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,3 +64,8 @@ def validate_each(cfg: Config, checkpoints: Sequence[str | Path]) -> list[dict[s
             own.model.petl = checked_part('method', read(checkpoint).metadata['method'])
         found += validate(own, [checkpoint])
     return found
+
+
+def cells(metrics: Mapping[str, float]) -> list[str]:
+    """Metrics for a table: accuracies in % with two digits, and what is below one with four."""
+    return [f'{value:.2f}' if abs(value) >= 1 else f'{value:.4f}' for value in metrics.values()]

@@ -71,10 +71,16 @@ def count(model: PETLClassifier) -> ParameterCount:
     head = _trained(module for module in (model.neck, model.head) if module is not None)
     trainable = sum(parameter.numel() for _, parameter in model.petl.trainable_parameters())
     total = size(model)
+    members = list(model.petl.members())
     return ParameterCount(
         trainable=trainable,
-        shared=_trained([model.petl.shared]),
-        local=_trained([model.petl.local]),
+        shared=_trained(member.shared for member in members),
+        local=_trained(
+            own
+            for member in members
+            for name, own in member.local.items()
+            if name not in member.parts
+        ),
         head=head,
         frozen=total - trainable - head,
         adapter_bytes=_file_size(pack(model.state_dict(), packed_matrices(model))),
@@ -99,12 +105,8 @@ def _quiet_log() -> Iterator[None]:
 
 
 def _trained(modules: Iterable[nn.Module]) -> int:
-    return sum(
-        parameter.numel()
-        for module in modules
-        for parameter in module.parameters()
-        if parameter.requires_grad
-    )
+    parameters = {p for module in modules for p in module.parameters() if p.requires_grad}
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def _file_size(tensors: dict[str, torch.Tensor]) -> int:

@@ -1,7 +1,7 @@
 """The paper's Table 2: settings of GLEAM and its ladder that differ in one thing."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from gleam_mm.report import paper
 from gleam_mm.report.suites import Suite
 from gleam_mm.report.tables import accuracy, context, label, state
 from gleam_mm.report.trials import Row
-from gleam_mm.sweep.plan import OPTION_PREFIX
+from gleam_mm.sweep.plan import OPTION_PREFIX, option_key
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Setting:
     """A rung of the ladder of SLoRA, FacT and GLEAM, and its hyper-parameters.
 
     ``experts`` and ``top_k`` are None without a mixture of experts. ``wiring`` has the options that
-    the paper leaves open, where they are not the default.
+    the paper leaves open, where they are not the default, and ``training`` what the study changed
+    beside the method, but for the learning rate, which is chosen for each setting.
     """
 
     rank: int
@@ -33,6 +34,7 @@ class Setting:
     local: bool
     sites: tuple[str, ...]
     wiring: tuple[str, ...]
+    training: tuple[str, ...]
 
 
 # Class of a method -> the options of GLEAM that it amounts to.
@@ -42,6 +44,7 @@ _LADDER = {
     'SLoRA': {'moe': False, 'local': False},
 }
 _DEFAULTS = {name: option.default for name, option in inspect.signature(GLEAM).parameters.items()}
+_RATE = 'optim_wrapper.optimizer.lr'
 _NAMED = ('rank', 'num_experts', 'top_k', 'alpha', 'moe', 'local', 'sites')
 
 
@@ -49,20 +52,25 @@ def setting(row: Row) -> Setting | None:
     """The setting of a row; None for other methods, and where it differs between tasks."""
     file = recipes.families()['methods'].get(row.variant.method)
     method = Config.fromfile(file).get('method', {}) if file else {}
-    if method.get('type') not in _LADDER or 'rank' not in method or method.get('form') == 'tk':
+    if method.get('type') not in _LADDER or 'rank' not in method:
         return None
-    fixed = {**_DEFAULTS, **method, **_LADDER[method['type']]}
-    for key, value in row.variant.options.items():
-        if key.startswith(OPTION_PREFIX):
-            fixed[key.removeprefix(OPTION_PREFIX)] = value
-    found = {
-        _setting({**fixed, **{key.removeprefix(OPTION_PREFIX): v for key, v in f.options.items()}})
-        for f in row.complete
-    }
+    start = {**_DEFAULTS, **method, **_LADDER[method['type']]}
+    found = set()
+    for final in row.complete:
+        chosen = {option_key(name): value for name, value in final.options.items()}
+        found.add(_setting(start, {**row.variant.options, **chosen}))
     return found.pop() if len(found) == 1 else None
 
 
-def _setting(options: dict[str, Any]) -> Setting:
+def _setting(method: Mapping[str, Any], changes: Mapping[str, Any]) -> Setting | None:
+    options, training = dict(method), []
+    for key, value in sorted(changes.items()):
+        if key.startswith(OPTION_PREFIX):
+            options[key.removeprefix(OPTION_PREFIX)] = value
+        elif key != _RATE:
+            training.append(f'{key}={value}')
+    if options.get('form') == 'tk':
+        return None
     experts = options['num_experts'] if options['moe'] else None
     return Setting(
         options['rank'],
@@ -76,6 +84,7 @@ def _setting(options: dict[str, Any]) -> Setting:
             for name, default in _DEFAULTS.items()
             if name not in _NAMED and options[name] != default
         ),
+        tuple(training),
     )
 
 
@@ -145,8 +154,8 @@ def ablation_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table | 
             Column('mean', 'Mean'),
         ),
         tuple(lines),
-        'Settings of a section differ in one thing only. Without n and k there is no mixture of '
-        'experts. Mean: over these tasks, only where all are done.',
+        'Settings of a section differ in one thing only, learning rates aside. Without n and k '
+        'there is no mixture of experts. Mean: over these tasks, only where all are done.',
     )
 
 

@@ -30,7 +30,7 @@ def millions(parameters: float | None) -> Cell:
     """The cell of a number of parameters, in millions with three digits."""
     if parameters is None:
         return Cell()
-    text = f'{parameters / 1e6:.3g}'
+    text = f'{parameters / 1e6:.3g}' if parameters < 999.5e6 else f'{parameters / 1e6:,.0f}'
     note = f'{parameters:,.0f}' + ('' if parameters == int(parameters) else ', mean over tasks')
     return Cell(text, parameters, note=note)
 

@@ -91,8 +91,8 @@ def choosing(study: Study) -> Study:
     finals = []
     for results in pairs.values():
         point = best_point(results)
-        best = replace(point.trainings[0], accuracy=point.accuracy) if point else results[0]
-        finals.append(replace(best, phase=FINAL, seed=0, options={}))
+        best = point.trainings if point else results[:1]
+        finals += [replace(training, phase=FINAL, options={}) for training in best]
     return replace(study, results=finals)
 
 

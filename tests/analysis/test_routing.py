@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gleam_mm.analysis.routing import NoGateError, RoutingProbe, RoutingSums, measure
+from gleam_mm.analysis.subjects import AnalysisError
 from gleam_mm.petl.moe import ConvMoE
 
 
@@ -109,3 +110,11 @@ def test_windows_keep_the_class_of_their_image():
 def test_methods_without_a_gate_are_refused(case, make_subject):
     with pytest.raises(NoGateError, match='has no mixture of experts to look into'):
         measure(make_subject(case))
+
+
+def test_of_several_mixtures_none_is_left_out_silently(make_subject, monkeypatch):
+    subject = make_subject('GLEAM')
+    petl = subject.model.petl
+    monkeypatch.setattr(petl, 'members', lambda: [petl, petl])
+    with pytest.raises(AnalysisError, match='has 2 mixtures of experts'):
+        RoutingProbe(subject)

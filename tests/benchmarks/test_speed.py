@@ -1,6 +1,8 @@
 """Speed's benchmarks on models of seconds: rows that can be believed, and tables that say them."""
 
 import dataclasses
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import arithmetic
 import contenders
@@ -11,6 +13,7 @@ import speed
 import step
 import torch
 from contenders import BACKBONES, CONTENDERS
+from torch.autograd import DeviceType
 
 NAMES = ['full', 'linear', 'gleam-l', 'lora, every Linear', "HF PEFT's LoRA (timm)"]
 SMALL = dict(device='cpu', image_size=32, batch=2, dtype='float32')
@@ -83,6 +86,24 @@ def test_every_contender_takes_its_turn(backbone, mode):
     measured = step.measure(setting, names, rounds=3, seconds=0)
     assert [row.contender for row in measured] == names
     assert all(row.time > 0 and row.memory > 0 for row in measured)
+
+
+def test_a_profile_of_a_card_counts_a_kernel_once(monkeypatch):
+    """PyTorch tells the time of each as its own and as its operation's."""
+    events = [
+        SimpleNamespace(key=key, count=1, self_device_time_total=time, device_type=kind)
+        for key, time, kind in (
+            ('aten::mm', 75, DeviceType.CPU),
+            ('sgemm', 75, DeviceType.CUDA),
+            ('aten::add', 25, DeviceType.CPU),
+            ('elementwise', 25, DeviceType.CUDA),
+        )
+    ]
+    found = SimpleNamespace(key_averages=lambda: events)
+    monkeypatch.setattr(measuring, 'profile', lambda **_: nullcontext(found))
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda: None)
+    entry = SimpleNamespace(images=SimpleNamespace(is_cuda=True), turn=lambda: None)
+    assert measuring.profiled(entry, 5) == [('aten::mm', 0.75, 1), ('aten::add', 0.25, 1)]
 
 
 @pytest.mark.slow

@@ -45,6 +45,12 @@ def test_accuracies_claims_and_rates_are_those_of_the_record():
     assert lines(page, '| convpass |')[-1] == '| convpass | — | 0.003 (64.0) |'
 
 
+def test_a_rate_is_shown_with_the_mean_that_chose_it():
+    other = row('select', 'gleam-l', 'land', 69.5, 0.01, seed=1)
+    page = tuned.build([*TRAININGS, other], {})
+    assert lines(page, '| gleam-l |')[-1] == '| gleam-l | — | 0.01 (68.0) |'
+
+
 def test_what_ended_at_chance_and_what_is_missing_is_said():
     page = tuned.build(TRAININGS, {})
     assert '`convpass` | Land, seed 0 (12.0)' in page

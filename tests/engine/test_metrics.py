@@ -12,6 +12,7 @@ from sklearn import metrics
 
 from gleam_mm.engine import RegressionMetric, headline, summary
 from gleam_mm.engine.metrics import numbers_of
+from gleam_mm.engine.validate import cells
 
 
 def evaluated(metric, samples):
@@ -69,6 +70,16 @@ def test_they_are_told(several):
     assert 'data_time' not in told
     assert headline(several) == 'no metric'
     assert numbers_of({**several, 'accuracy/top1': torch.tensor(50.0)}) == {'accuracy/top1': 50.0}
+
+
+def test_a_target_may_be_a_time():
+    lifetime = {'regression/mae/lifetime': 0.5, 'data_time': 1.0, 'time': 2.0}
+    assert numbers_of(lifetime) == {'regression/mae/lifetime': 0.5}
+    assert summary.of_metrics(lifetime).split() == ['regression/mae/lifetime', '0.5000']
+
+
+def test_small_errors_have_digits_in_tables():
+    assert cells({'accuracy/top1': 98.244, 'regression/mae': 0.00312}) == ['98.24', '0.0031']
 
 
 def test_they_are_written(several, tmp_path):

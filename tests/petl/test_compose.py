@@ -8,6 +8,7 @@ import torch
 from backbones import BACKBONES, NECKS, WIDTH, evaluating
 from torch.nn import functional as F
 
+from gleam_mm.models import params
 from gleam_mm.petl import BitFit, Compose, LoRA, MergeError
 from gleam_mm.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -123,6 +124,17 @@ def test_parts_have_names_and_rates_of_their_own(make_classifier):
     for name, parameter in model.named_parameters():
         if name.startswith('petl.'):
             assert rates[id(parameter)] == ((0.1, 0.0) if '.b.' in name else (1.0, 0.01))
+
+
+def test_what_is_shared_in_a_part_is_counted_as_shared(make_classifier):
+    parts = METHODS['gleam'], METHODS['ssf']
+    type_, options = parts[0]['type'], {k: v for k, v in parts[0].items() if k != 'type'}
+    alone = params.count(make_classifier(type_, **options))
+    both = params.count(make_classifier('Compose', methods=list(parts)))
+    assert alone.shared > 0
+    assert both.shared == alone.shared
+    assert both.trainable == both.shared + both.local
+    assert both.local > alone.local
 
 
 def test_a_list_names_its_parts(vit):

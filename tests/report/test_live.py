@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from report.made import final, select, whole
 
-from gleam_mm.report import Study, live
+from gleam_mm.report import Study, live, trials
 from gleam_mm.sweep.cells import COMPLETE, RUNNING, WAITING
 
 SMALL = whole(datasets=['vtab-cifar'], seeds=(0,))
@@ -57,6 +57,9 @@ def test_of_several_seeds_a_point_the_mean_is_shown():
     text = words(live.build(Study('mine', [*lucky, *steady, *waiting]), refresh=10))
     assert '70.5' in text
     assert '90.0' not in text
+    assert trials.choosing(Study('mine', [*lucky, *steady])).finals == [
+        replace(result, phase='final') for result in (lucky[1], steady[1])
+    ]
 
 
 def test_test_results_once_all_are_chosen(choosing):

@@ -172,6 +172,26 @@ def test_options_chosen_for_each_task_are_no_ablation():
     assert not [table for table in found if table.key.endswith('ablation')]
 
 
+def test_other_trainings_are_no_ablation():
+    """Settings that were trained longer, or are another method, differ in more than one thing."""
+    tasks = SUITES[0].ablation
+    named = {
+        'gleam-l': Variant('gleam-l'),
+        'gleam-l-k1': Variant('gleam-l', {'top_k': 1, 'optim_wrapper.optimizer.lr': 0.1}),
+        'gleam-l-k3-short': Variant('gleam-l', {'top_k': 3, 'train_cfg.max_epochs': 5}),
+        'fact': Variant('fact'),
+        'fact-tucker': Variant('fact', {'form': 'tk'}),
+    }
+    study = Study('made', [final(name, task) for name in named for task in tasks], {}, named)
+    found = [(line.section, line.label) for line in table(study, 'vtab-vit-b-ablation').lines]
+    assert found == [
+        ('Number of experts n', 'FacT-TT'),
+        ('', 'GLEAM-L'),
+        ('Selected experts k', 'gleam-l-k1'),
+        ('', 'GLEAM-L'),
+    ]
+
+
 def test_the_ladder_is_an_ablation():
     found = table(whole(('fact', 'gleam-l')), 'vtab-vit-b-ablation')
     assert [shown(line)[:3] for line in found.lines] == [['16', '—', '—'], ['16', '4', '4']]
