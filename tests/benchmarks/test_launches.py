@@ -7,7 +7,6 @@ from counting import Calls
 from launches import launches, table
 from torch import nn
 
-
 SIX_BLOCKS = Backbone(
     'ViT of six blocks',
     vit(64, 6, 2, 256, patch=8),
