@@ -170,7 +170,9 @@ def test_groups_of_minivtab(page, head, tuned):
     ],
 )
 def test_the_real_backbone(page, head):
-    told_tasks = ('cifar10', 'signs', 'solar', 'letters', 'distance', 'orientation')
+    told_tasks = (
+        'cifar10', 'signs', 'solar', 'land', 'letters', 'count', 'distance', 'orientation'
+    )  # fmt: skip
     record = Trainings(REAL, tuned=None)
     for name, told in table(page, head).items():
         own = method(name)
