@@ -28,6 +28,7 @@ from gleam_mm.sweep.study import SweepStudy
 from gleam_mm.sweep.worker import identity
 
 _POLL_SECONDS = 1.0
+_MOST_POLL_SECONDS = 30.0  # on a machine that leaves this process little time, too
 _MOST_SHOWN = 8  # trainings that run
 _PATIENCE_SECONDS = 60  # for workers that were asked to stop
 LOGS = 'workers'
@@ -73,7 +74,8 @@ def run(
                 view.update(cells)
                 watch(cells)
                 # Looking at a large study takes a while: that is left to the workers mostly.
-                time.sleep(max(_POLL_SECONDS, 10 * (time.monotonic() - started)))
+                pause = max(_POLL_SECONDS, 10 * (time.monotonic() - started))
+                time.sleep(min(pause, _MOST_POLL_SECONDS))
             _replace_dead(study, processes, view)
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):  # of a terminal that is gone
