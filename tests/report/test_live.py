@@ -58,7 +58,7 @@ def test_of_several_seeds_a_point_the_mean_is_shown():
     assert '70.5' in text
     assert '90.0' not in text
     assert trials.choosing(Study('mine', [*lucky, *steady])).finals == [
-        replace(result, phase='final') for result in (lucky[1], steady[1])
+        replace(result, phase='final', options={}) for result in (lucky[1], steady[1])
     ]
 
 
