@@ -214,8 +214,14 @@ class Attachments:
                         'with one (qkv_bias=True)'
                     )
             for name, value, own in (('weight', new[0], weight), ('bias', new[1], bias)):
-                if value is not None and value is not own:
-                    folded[module, name] = value
+                if value is None or value is own:
+                    continue
+                if name not in module._parameters:
+                    raise inside[0][0].refusal(
+                        f'the {name} of {inside[0][1].name!r} is computed by a parametrization '
+                        '(weight norm, pruning or the like), which would undo it; remove that first'
+                    )
+                folded[module, name] = value
         return folded
 
     def _by_module(self) -> dict[Any, list[tuple[Member, Member, Site]]]:
@@ -263,7 +269,8 @@ class Attachments:
         # Methods change outputs: what these come from is noted before.
         if any(member.recompute for member in self._active):
             self._notes = [
-                module.register_forward_hook(note, with_kwargs=True)
+                # Before whatever hooks a user has there, which may change the output.
+                module.register_forward_hook(note, with_kwargs=True, prepend=True)
                 for module in self.layout.recomputable()
             ]
         for member in sorted(self._active, key=lambda member: member.outermost):

@@ -698,3 +698,14 @@ def test_a_crafted_adapter_is_no_part(tmp_path):
         CheckpointError, match=r'x\.safetensors: its method is not built: .*PETLMethod'
     ):
         gleam_mm.attach(vit(), dict(type='Compose'), adapters=dict(x=tmp_path / 'x.safetensors'))
+
+
+def test_options_that_are_tuples_load_into_the_model_that_they_came_from(images, tmp_path):
+    model = vit()
+    gleam_mm.attach(model, dict(type='LoRA', rank=2, sites=('q', 'v'), blocks=(0,)))
+    train(model, images)
+    before = model(images)
+    gleam_mm.save(model, tmp_path / 'file.safetensors', options=OPTIONS)
+    train(model, images)
+    gleam_mm.load(model, tmp_path / 'file.safetensors')
+    torch.testing.assert_close(model(images), before)

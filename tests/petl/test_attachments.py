@@ -9,6 +9,7 @@ import pytest
 import torch
 from backbones import BACKBONES, evaluating
 from torch import nn
+from torch.nn.utils import prune
 
 from gleam_mm.petl import SSF, Compose, LoRA, MergeError, PETLMethod, RepAdapter
 from gleam_mm.registry import MODELS
@@ -57,6 +58,19 @@ def test_merged_methods_may_be_unmerged_in_any_order_that_keeps_the_outputs(vit,
 
 
 @torch.no_grad()
+def test_a_weight_that_is_computed_is_not_merged_into(vit, images):
+    prune.l1_unstructured(vit.layers[1].attn.qkv, 'weight', amount=0.3)
+    before = state(vit)
+    (method,) = attach(vit, LoRA(2))
+    with torch.no_grad():
+        adapted = vit(images)[0]
+        with pytest.raises(MergeError, match=r"weight of 'layers\.1\.attn\.qkv' is computed"):
+            method.merge()
+        assert torch.equal(vit(images)[0], adapted)
+    method.detach()
+    assert equal(vit, before)
+
+
 def test_with_blocks_what_is_outside_of_them_stays_as_it_is(backbone):
     (method,) = attach(backbone, SSF(blocks=[-1]))
     assert {site.block for site in method.sites.values()} == {

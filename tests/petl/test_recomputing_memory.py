@@ -174,3 +174,20 @@ def test_under_a_compiler_it_rests(images):
     compiled = torch.compile(backbone, backend='eager', fullgraph=True)
     for mine, plain in zip(gradients(compiled, method, images), expected, strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5 * plain.abs().max().item())
+
+
+@pytest.mark.parametrize('in_place', [False, True])
+def test_what_a_users_hook_makes_of_an_activation_is_not_taken_for_its_output(in_place, images):
+    found = []
+    for recompute in (True, False):
+        torch.manual_seed(0)
+        vit, method = attached(recompute=recompute, petl=dict(LORA, sites=['fc1', 'fc2']))
+        activation = vit.layers[1].ffn.layers[0][1]
+        activation.register_forward_hook(lambda m, a, y: y.mul_(3) if in_place else 3 * y)
+        method.merge()
+        method.unmerge()  # which sets the hooks anew, behind the user's
+        method.double()
+        loss = vit.double()(images.double())[0].square().sum()
+        found.append(torch.autograd.grad(loss, list(method.parameters())))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain)
