@@ -11,13 +11,12 @@ arithmetic.csv goes to --out.
 """
 
 import argparse
-import csv
-import io
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+import tabular
 import torch
 from contenders import BACKBONES, CONTENDERS, MMPRETRAIN
 from counting import Arithmetic
@@ -25,7 +24,6 @@ from mmengine.logging import MMLogger
 from step import FOLDER, MODES, TRAINING, note
 from torch import nn
 
-from gleam_mm.fileio import write_bytes
 from gleam_mm.output import escape, tables
 from gleam_mm.petl import constants_folded
 
@@ -81,24 +79,9 @@ def counts(backbones: Iterable[str]) -> list[Count]:
     return found
 
 
-def write(found: Iterable[Count], path: Path) -> None:
-    """Writes counts as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Count)], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(map(asdict, found))
-    write_bytes(path, text.getvalue().encode())
-
-
 def read(path: Path) -> list[Count]:
     """The counts of a CSV file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        return [
-            Count(**{f.name: f.type(line[f.name]) for f in fields(Count)})
-            for line in csv.DictReader(file)
-        ]
+    return [count for (count,) in tabular.read(path, Count)]
 
 
 def markdown(found: Sequence[Count]) -> str:
@@ -126,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     found = counts(args.backbones)
-    write(found, args.out / 'arithmetic.csv')
+    tabular.write(args.out / 'arithmetic.csv', ((one,) for one in found), Count)
     note(args.out, 'arithmetic')
     print(markdown(found))
 

@@ -8,16 +8,15 @@ not that of the test. features.csv and features.md go to --out; results of other
 """
 
 import argparse
-import csv
-import io
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tabular
 from mmengine.config import DictAction
 from step import FOLDER, note
 
@@ -92,27 +91,10 @@ def measure(recipe: str, options: Mapping[str, Any], epochs: int, repeats: int) 
 
 def read(path: Path) -> list[Row]:
     """The rows of a CSV file."""
-    if not path.is_file():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        return [
-            Row(**{f.name: f.type(line[f.name]) for f in fields(Row)})
-            for line in csv.DictReader(file)
-        ]
+    return [row for (row,) in tabular.read(path, Row)]
 
 
-def write(rows: Sequence[Row], path: Path) -> None:
-    """Writes them as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator='\n')
-    writer.writeheader()
-    for row in rows:
-        line = asdict(row)
-        writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()})
-    write_bytes(path, text.getvalue().encode())
-
-
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(found: Sequence[Row]) -> str:
     """Them as a table."""
     head = ('training', 'epochs', 'times as fast', 'val, without', 'val, with the cache')
     body = [
@@ -123,7 +105,7 @@ def markdown(rows: Sequence[Row]) -> str:
             f'{row.accuracy:.2f}',
             f'{row.cached_accuracy:.2f}',
         )
-        for row in rows
+        for row in found
     ]
     return f'{tables.pipes(head, body, left=head[:1])}\n'
 
@@ -145,12 +127,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures and writes."""
     args = parse_args(argv)
     row = measure(args.recipe, args.options, args.epochs, args.repeats)
-    rows = [other for other in read(args.out / 'features.csv') if other.recipe != row.recipe]
-    rows.append(row)
-    write(rows, args.out / 'features.csv')
-    write_bytes(args.out / 'features.md', markdown(rows).encode())
+    found = [other for other in read(args.out / 'features.csv') if other.recipe != row.recipe]
+    found.append(row)
+    tabular.write(args.out / 'features.csv', ((one,) for one in found), Row)
+    write_bytes(args.out / 'features.md', markdown(found).encode())
     note(args.out, f'features of {row.recipe}')
-    print(markdown(rows))
+    print(markdown(found))
 
 
 if __name__ == '__main__':

@@ -15,15 +15,14 @@ scaling.csv, scaling.md and scaling.svg go to --out.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import tabular
 import torch
 from contenders import CONTENDERS, Backbone, adapted, vit
 from counting import Arithmetic, Calls
@@ -161,24 +160,9 @@ def power(axis: Axis, found: Sequence[Point], what: str) -> float:
     return highest
 
 
-def write(found: Iterable[Point], path: Path) -> None:
-    """Writes points as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Point)], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(map(asdict, found))
-    write_bytes(path, text.getvalue().encode())
-
-
 def read(path: Path) -> list[tuple[Axis, list[Point]]]:
     """The points of a CSV file, by their axes."""
-    if not path.is_file():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        found = [
-            Point(**{f.name: f.type(line[f.name]) for f in fields(Point)})
-            for line in csv.DictReader(file)
-        ]
+    found = [point for (point,) in tabular.read(path, Point)]
     by_axis = [(axis, [point for point in found if point.axis == axis.name]) for axis in AXES]
     return [(axis, there) for axis, there in by_axis if there]
 
@@ -258,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     results = [(axis, points(axis)) for axis in AXES if axis.name in args.only]
-    write((point for _, found in results for point in found), args.out / 'scaling.csv')
+    counted = ((point,) for _, found in results for point in found)
+    tabular.write(args.out / 'scaling.csv', counted, Point)
     write_bytes(args.out / 'scaling.md', markdown(results).encode())
     for path in draw(results, args.out / 'scaling'):
         print(f'wrote {path}')

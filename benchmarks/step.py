@@ -17,9 +17,7 @@ step.svg. With --profile, profile.md instead, which says where the time goes.
 """
 
 import argparse
-import csv
 import functools
-import io
 import itertools
 import json
 import logging
@@ -30,9 +28,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+import tabular
 import torch
 from contenders import BACKBONES, CONTENDERS, MMPRETRAIN, share_frozen
 from measuring import DTYPES, Turns, environment, in_turn, profiled
@@ -194,37 +193,16 @@ def profile(setting: Setting, names: Sequence[str]) -> str:
 
 def read(path: Path) -> dict[Setting, list[Row]]:
     """What a CSV file of measurements holds."""
-    if not path.is_file():
-        return {}
     found: dict[Setting, list[Row]] = {}
-    with path.open(encoding='utf-8', newline='') as file:
-        for line in csv.DictReader(file):
-            setting = Setting(**{f.name: _parsed(line[f.name], f.type) for f in fields(Setting)})
-            row = Row(**{f.name: _parsed(line[f.name], f.type) for f in fields(Row)})
-            found.setdefault(setting, []).append(row)
+    for setting, row in tabular.read(path, Setting, Row):
+        found.setdefault(setting, []).append(row)
     return found
-
-
-def _parsed(text: str, kind: type) -> object:
-    if kind is bool:
-        return text == 'True'
-    if kind in (str, int, float):
-        return kind(text)
-    return float(text) if text else None
 
 
 def write(results: dict[Setting, list[Row]], path: Path) -> None:
     """Writes them, whole or not at all."""
-    text = io.StringIO()
-    names = [field.name for kind in (Setting, Row) for field in fields(kind)]
-    writer = csv.DictWriter(text, names, lineterminator='\n')
-    writer.writeheader()
-    for setting, rows in results.items():
-        for row in rows:
-            line = asdict(setting) | asdict(row)
-            short = {k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()}
-            writer.writerow(short)
-    write_bytes(path, text.getvalue().encode())
+    measured = ((setting, row) for setting, there in results.items() for row in there)
+    tabular.write(path, measured, Setting, Row)
 
 
 def markdown(results: dict[Setting, list[Row]]) -> str:

@@ -3,6 +3,7 @@
 import arithmetic
 import cost
 import pytest
+import tabular
 import torch
 from contenders import BACKBONES, CONTENDERS
 from counting import Arithmetic
@@ -88,7 +89,7 @@ def test_a_file_gives_back_the_counts_and_the_table_their_ratios(tmp_path):
         arithmetic.Count('vit-s', 'limit', 'training', 100),
         arithmetic.Count('vit-s', 'gleam-l', 'training', 107),
     ]
-    arithmetic.write(found, tmp_path / 'arithmetic.csv')
+    tabular.write(tmp_path / 'arithmetic.csv', ((count,) for count in found), arithmetic.Count)
     assert arithmetic.read(tmp_path / 'arithmetic.csv') == found
     assert '| gleam-l | 1.070 |' in arithmetic.markdown(found)
 
