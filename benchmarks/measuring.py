@@ -25,6 +25,10 @@ from gleam_mm.petl import PETLMethod
 DTYPES = {'float32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 """What autocast computes in; with float32 there is none."""
 
+RECORDING = 'reduce-overhead'
+COMPILED = 'default', RECORDING
+"""Modes of torch.compile; in the second one it records CUDA graphs of what it compiled."""
+
 
 class Turns:
     """A model that takes turns with others.
@@ -36,6 +40,7 @@ class Turns:
         dtype: A key of :data:`DTYPES`.
         channels_last: Whether images and the weights of convolutions are in this format.
         cuda_graph: Whether the passes of a step are recorded and replayed.
+        compiled: One of :data:`COMPILED`, or nothing.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Turns:
         dtype: str = 'float32',
         channels_last: bool = False,
         cuda_graph: bool = False,
+        compiled: str = '',
     ) -> None:
         layout = torch.channels_last if channels_last else torch.preserve_format
         self.model = model.to(images.device, memory_format=layout).train(training)
@@ -61,6 +67,8 @@ class Turns:
         self.cuda_graph = cuda_graph
         if cuda_graph:
             use_cuda_graphs(self.model)
+        if compiled:
+            self.model.compile(mode=compiled, dynamic=False)
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
         scaled = training and self.dtype is torch.float16 and images.is_cuda
         self.scaler = torch.amp.GradScaler(images.device.type, enabled=scaled)

@@ -11,6 +11,7 @@ alone. Methods that merge cost nothing at evaluation once they are merged; what 
     python benchmarks/step.py --device cuda               # ViT-B and Swin-B, float32, bf16, fp16
     python benchmarks/step.py --device cuda --backbones vit-b --only gleam-l --profile
     python benchmarks/step.py --device cuda --modes training --cuda-graph
+    python benchmarks/step.py --device cuda --compile reduce-overhead
 
 Tables go to --out: step.csv, of which what is there already is not measured again, step.md and
 step.svg. With --profile, profile.md instead, which says where the time goes.
@@ -34,7 +35,7 @@ from pathlib import Path
 import tabular
 import torch
 from contenders import BACKBONES, CONTENDERS, MMPRETRAIN, share_frozen
-from measuring import DTYPES, Turns, environment, in_turn, profiled
+from measuring import COMPILED, DTYPES, RECORDING, Turns, environment, in_turn, profiled
 from mmengine.logging import MMLogger
 from torch import nn
 
@@ -62,18 +63,25 @@ class Setting:
     dtype: str
     channels_last: bool = False
     cuda_graph: bool = False
+    compiled: str = ''
 
     def __str__(self) -> str:
-        graph = ', CUDA graphs' if self.cuda_graph else ''
         return (
             f'{self.backbone} at {self.image_size}, {self.mode}, batch {self.batch}, {self.way}, '
-            f'{self.device}{graph}'
+            f'{self.device}{self.launched}'
         )
 
     @property
     def way(self) -> str:
         """In which precision and format it is computed."""
         return f'{self.dtype}{", channels last" if self.channels_last else ""}'
+
+    @property
+    def launched(self) -> str:
+        """What asks for its operations, behind a comma where it is not Python."""
+        graph = ', as CUDA graphs' if self.cuda_graph else ''
+        mode = '' if self.compiled == 'default' else f', {self.compiled}'
+        return graph + (f', compiled{mode}' if self.compiled else '')
 
 
 @dataclass(frozen=True)
@@ -86,10 +94,10 @@ class Row:
         time: The median over rounds of its time by its limit's in the same round.
         low: The lower quartile of that.
         high: The upper quartile.
-        memory: Its peak memory by its limit's.
+        memory: Its peak memory by its limit's; None where a compiler reserves it beforehand.
         rounds: How many rounds were counted.
         images_per_second: On a card alone: elsewhere other programs take part in it.
-        gigabytes: Its peak memory, on a card.
+        gigabytes: Its peak memory, on a card, where it is known.
     """
 
     contender: str
@@ -97,7 +105,7 @@ class Row:
     time: float
     low: float
     high: float
-    memory: float
+    memory: float | None
     rounds: int
     images_per_second: float | None = None
     gigabytes: float | None = None
@@ -142,6 +150,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
         ratios = [taken[name] / taken[limit] for taken in counted]
         low, middle, high = statistics.quantiles(ratios, n=4, method='inclusive')
         card = setting.device == 'cuda'
+        known = setting.compiled != RECORDING
         median = statistics.median(taken[name] for taken in counted)
         rows.append(
             Row(
@@ -150,10 +159,10 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, seconds: float)
                 middle,
                 low,
                 high,
-                peaks[name] / peaks[limit],
+                peaks[name] / peaks[limit] if known else None,
                 len(counted),
                 setting.batch / median if card else None,
-                peaks[name] / 1e9 if card else None,
+                peaks[name] / 1e9 if card and known else None,
             )
         )
     return rows
@@ -168,7 +177,7 @@ def built(name: str, backbone: str, image_size: int, device: str) -> nn.Module:
 
 def entry(model: nn.Module, images: torch.Tensor, setting: Setting) -> Turns:
     """What takes turns with others in a setting."""
-    ways = setting.dtype, setting.channels_last, setting.cuda_graph
+    ways = setting.dtype, setting.channels_last, setting.cuda_graph, setting.compiled
     return Turns(model, images, setting.mode == TRAINING, *ways)
 
 
@@ -235,7 +244,7 @@ def markdown(results: dict[Setting, list[Row]]) -> str:
                     line += [
                         f'{row.time:.2f}',
                         f'{row.low:.2f} to {row.high:.2f}',
-                        f'{row.memory:.2f}',
+                        tables.number(row.memory, '.2f'),
                     ]
             body.append(line)
         rounds = sorted({row.rounds for setting in settings for row in results[setting]})
@@ -261,7 +270,7 @@ def draw(results: dict[Setting, list[Row]], path: Path) -> list[Path]:
             figures.bare(ax)
             ax.axvline(1, color=figures.INK, linewidth=0.8)
             for setting, mark in zip(settings, itertools.cycle('osD^vP'), strict=False):
-                rows = results[setting]
+                rows = [row for row in results[setting] if getattr(row, what) is not None]
                 ax.scatter(
                     [getattr(row, what) for row in rows],
                     [places[row.contender] for row in rows],
@@ -283,14 +292,13 @@ def draw(results: dict[Setting, list[Row]], path: Path) -> list[Path]:
 def _grouped(results: Iterable[Setting]) -> Iterable[tuple[str, list[Setting]]]:
     def key(setting: Setting) -> tuple:
         s = setting
-        return s.device, s.backbone, s.image_size, s.mode, s.cuda_graph
+        return s.device, s.backbone, s.image_size, s.mode, s.launched
 
-    for (device, backbone, size, mode, graph), members in itertools.groupby(
+    for (device, backbone, size, mode, launched), members in itertools.groupby(
         sorted(results, key=key), key
     ):
         place = ', on a card' if device == 'cuda' else ''
-        place += ', as CUDA graphs' if graph else ''
-        yield f'{BACKBONES[backbone].title} at {size}, {mode}{place}', list(members)
+        yield f'{BACKBONES[backbone].title} at {size}, {mode}{place}{launched}', list(members)
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
@@ -318,6 +326,7 @@ def settings_of(args: argparse.Namespace) -> list[Setting]:
                 dtype,
                 args.channels_last,
                 args.cuda_graph and mode == TRAINING,  # an evaluation is not recorded
+                args.compile or '',
             )
         )
     return found
@@ -384,6 +393,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cuda-graph', action='store_true', help='record the passes of a step and replay them'
     )
+    parser.add_argument('--compile', choices=COMPILED, help='by torch.compile, in which mode')
     parser.add_argument('--image-size', type=int, default=224)
     parser.add_argument(
         '--only', nargs='+', choices=CONTENDERS, help='contenders beside the limits'
@@ -421,6 +431,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         batches = ', '.join(dict.fromkeys(str(setting.batch) for setting in missing))
         modes = ' and '.join(dict.fromkeys(setting.mode for setting in missing))
         way = ', CUDA graphs' if args.cuda_graph else ''
+        way += f', compiled, {args.compile}' if args.compile else ''
         what = f'{modes} of {names} at batch {batches} on {args.device}{way}'
         note(args.out, what, args.device)
     write_bytes(args.out / 'step.md', markdown(results).encode())
