@@ -432,7 +432,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         modes = ' and '.join(dict.fromkeys(setting.mode for setting in missing))
         way = ', CUDA graphs' if args.cuda_graph else ''
         way += f', compiled, {args.compile}' if args.compile else ''
-        what = f'{modes} of {names} at batch {batches} on {args.device}{way}'
+        dtypes = ', '.join(dict.fromkeys(setting.dtype for setting in missing))
+        what = f'{modes} of {names} at batch {batches} in {dtypes} on {args.device}{way}'
         note(args.out, what, args.device)
     write_bytes(args.out / 'step.md', markdown(results).encode())
     for path in draw(results, args.out / 'step'):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
@@ -48,7 +49,8 @@ def init_dist(cfg: Config) -> None:
             sends up to 25 MiB of gradients at once, so that those of an adapter are one message.
 
     Raises:
-        ValueError: The launcher is unknown, or did not start this process.
+        ValueError: The launcher is unknown, did not start this process, or started more processes
+            than this machine has GPUs.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
@@ -62,6 +64,7 @@ def init_dist(cfg: Config) -> None:
         **(cfg.get('model_wrapper_cfg') or {}),
     }
     if get_device() != 'cpu':
+        _check_gpus(launcher)
         return
     cfg.model_wrapper_cfg['device_ids'] = None
     if launcher not in _VARIABLES:
@@ -74,6 +77,20 @@ def init_dist(cfg: Config) -> None:
             'gloo',
             timeout=None if timeout is None else timedelta(seconds=timeout),
             **_meeting_of_a_restart(),
+        )
+
+
+def _check_gpus(launcher: str) -> None:
+    """Refuses a process without a GPU of its own, of which CUDA says that a list is too short."""
+    variable = _VARIABLES.get(launcher, {}).get('LOCAL_RANK')
+    if variable is None or launcher == 'slurm':  # where MMEngine lets several share a GPU
+        return
+    number, gpus = os.environ.get(variable, '0'), torch.cuda.device_count()
+    if number.isdigit() and int(number) >= gpus > 0:
+        raise ValueError(
+            f'process {number} of this machine has no GPU of its own, for PyTorch sees {gpus}: '
+            f'start as many processes a machine as it has GPUs, or set CUDA_VISIBLE_DEVICES= to '
+            f'train on the CPU'
         )
 
 

@@ -4,6 +4,7 @@ An adapter on every Linear is a thousand small operations a step, which a GPU co
 Python can ask for them. A graph asks for all of them at once.
 """
 
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -181,11 +182,12 @@ class _Passes:
         # Other threads may go on meanwhile: data loaders pin memory, NCCL watches its queue.
         pool, mode = torch.cuda.graph_pool_handle(), 'thread_local'
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._forward, pool=pool, capture_error_mode=mode):
-            outputs = run()
-        self._of_outputs = [torch.zeros_like(o) for o in outputs if o.requires_grad]
-        with torch.cuda.graph(self._backward, pool=pool, capture_error_mode=mode):
-            self._gradients = gradients(outputs)
+        with _nothing_collected():
+            with torch.cuda.graph(self._forward, pool=pool, capture_error_mode=mode):
+                outputs = run()
+            self._of_outputs = [torch.zeros_like(o) for o in outputs if o.requires_grad]
+            with torch.cuda.graph(self._backward, pool=pool, capture_error_mode=mode):
+                self._gradients = gradients(outputs)
         self._learnt = [output.requires_grad for output in outputs]
         self._outputs = [output.detach() for output in outputs]
         self.places = {g.data_ptr() for g in self._gradients if g is not None}
@@ -290,6 +292,19 @@ def _waiting_forbidden() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Collects garbage before, not within: a graph among it, let go, would break a recording."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -63,9 +63,10 @@ class _Beside(torch.autograd.Function):
 
 def _frozen_weight(y: Tensor, x: Tensor) -> Tensor | None:
     """The weight W (n, m) where to autograd y is ``x W + b``, and W and b are constants."""
-    if not x.requires_grad or not (x.device.type in ACCUMULATING or _is_recorded(x)):
-        return None
+    # Before anything asks CUDA, which a compiler could not follow.
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functorch_wrapped_tensor(x):
+        return None
+    if not x.requires_grad or not (x.device.type in ACCUMULATING or _is_recorded(x)):
         return None
     if recomputed_elsewhere():
         return None

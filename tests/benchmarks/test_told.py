@@ -29,9 +29,9 @@ SPEED = {
 }
 ON_A_CARD = {
     **SPEED,
-    'the limit': 'limit',
+    **dict.fromkeys(('the limit', 'the backbone'), 'limit'),
     'GLEAM-L, without the kernel below': 'gleam-l, without its kernel',
-    "the limit, timm's ViT": 'limit (timm)',
+    **dict.fromkeys(("the limit, timm's ViT", "the backbone, timm's ViT"), 'limit (timm)'),
     "GLEAM-L, timm's ViT": 'gleam-l (timm)',
     "HF PEFT's LoRA-8 on every Linear, timm's ViT": "HF PEFT's LoRA, every Linear (timm)",
 }
@@ -104,6 +104,7 @@ def test_what_a_step_costs_on_a_gpu():
         for setting, rows in step.read(step.FOLDER / 'step.csv').items()
         for row in rows
         if (setting.device, setting.backbone) == ('cuda', 'vit-b')
+        and (setting.mode, setting.dtype) == (step.TRAINING, 'bf16')
     }
     columns = [(batch, graph) for batch in (32, 128) for graph in (False, True)]
     for name, cells in table('docs/explain/cost.md', '| | batch 32 | replayed |').items():
@@ -112,6 +113,22 @@ def test_what_a_step_costs_on_a_gpu():
             limit = name.startswith('the limit')
             time = '' if row is None or limit else f' ({row.time:.2f})'
             assert told == ('—' if row is None else f'{row.images_per_second:,.0f}{time}'), name
+
+
+def test_what_an_evaluation_costs_on_a_gpu():
+    measured = {
+        (setting.batch, row.contender): row
+        for setting, rows in step.read(step.FOLDER / 'step.csv').items()
+        for row in rows
+        if (setting.device, setting.mode, setting.compiled) == ('cuda', step.EVALUATION, '')
+    }
+    for name, cells in table(
+        'docs/explain/cost.md', '| | batch 1 | batch 32 | batch 128 |'
+    ).items():
+        for told, batch in zip(cells, (1, 32, 128), strict=True):
+            row = measured[batch, ON_A_CARD[name]]
+            time = '' if name.startswith('the backbone') else f' ({row.time:.2f})'
+            assert told == f'{row.images_per_second:,.0f}{time}', name
 
 
 def test_what_is_computed():

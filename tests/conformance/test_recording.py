@@ -17,6 +17,7 @@ BRANCHES = {
     'GLoRA, supernet': 'it draws another subnet at every step',
     'NOAH, supernet': 'it draws another subnet at every step',
     'MoSA': 'it draws another expert at every step',
+    'HF PEFT: BOFT': 'it solves equations, and PyTorch asks the GPU whether they had a solution',
     'HF PEFT: FourierFT': 'PEFT moves the places of its coefficients to the GPU at every step',
     'HF PEFT: VB-LoRA': 'PEFT looks whether its logits are finite, in Python',
 }

@@ -7,6 +7,7 @@ import sys
 from unittest import mock
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from gleam_mm.engine import dist, init_dist
@@ -37,6 +38,16 @@ def test_gpus_are_left_to_mmengine(monkeypatch):
     assert not dist.distributed.is_initialized()
     assert config.model_wrapper_cfg.bucket_cap_mb == 25
     assert 'device_ids' not in config.model_wrapper_cfg  # MMEngine knows which
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(dist, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    init_dist(Config(dict(launcher='pytorch')))
+    monkeypatch.setenv('LOCAL_RANK', '2')
+    with pytest.raises(ValueError, match=r'process 2 .* has no GPU of its own, .* sees 2'):
+        init_dist(Config(dict(launcher='pytorch')))
 
 
 @pytest.mark.parametrize(

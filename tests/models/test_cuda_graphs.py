@@ -1,6 +1,7 @@
 """Steps that are recorded as CUDA graphs. Most of it needs a GPU; what refuses does not."""
 
 import copy
+import gc
 import re
 
 import pytest
@@ -95,6 +96,25 @@ def test_batches_of_three_sizes_evaluations_and_other_parameters():
 
     for ours, theirs in zip(run(recorded(classifier())), run(classifier()), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@needs_gpu
+def test_a_graph_that_python_lets_go_of_does_not_break_a_recording():
+    """Letting go of a graph is what CUDA forbids while another is recorded."""
+    steps(recorded(classifier().cuda()), batches(1))  # whose parts know each other: it is garbage
+    model, found = recorded(classifier().cuda()), []
+
+    def collect(*_):
+        if torch.cuda.is_current_stream_capturing():
+            found.append(gc.collect())
+
+    model.backbone.layers[0].register_forward_hook(collect)
+    gc.disable()
+    try:
+        steps(model, batches(1))
+    finally:
+        gc.enable()
+    assert found
 
 
 @needs_gpu

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gleam_mm.petl import lowrank
 from gleam_mm.petl.lowrank import add_update, project, together
 
 
@@ -219,6 +220,20 @@ def test_an_output_that_is_to_retain_its_gradient_has_it():
     y.retain_grad()
     project(y, x, down)[0].sin().sum().backward()
     torch.testing.assert_close(y.grad, y.detach().cos())
+
+
+def test_a_compiler_does_not_meet_what_asks_cuda(monkeypatch):
+    """It breaks the graph of a model on a GPU, where the device alone does not decide."""
+    monkeypatch.setattr(lowrank, 'ACCUMULATING', ())
+    monkeypatch.setattr(lowrank, '_is_recorded', lambda x: torch.cuda.is_current_stream_capturing())
+    weight, down = torch.randn(8, 6), torch.randn(3, 6, requires_grad=True)
+
+    @torch.compile(backend='eager', fullgraph=True)
+    def both(x):
+        return project(F.linear(x, weight), x, down)
+
+    x = torch.randn(2, 5, 6, requires_grad=True)
+    torch.testing.assert_close(both(x)[1], x @ down.T)
 
 
 def test_second_derivatives_of_projecting_are_right():
