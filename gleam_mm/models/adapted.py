@@ -116,7 +116,7 @@ class Adapted:
         frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
         if frozen:  # then most buffers belong to frozen modules as well
             frozen |= self.backbone.state_dict().keys() - parameters.keys()
-            frozen -= learning_statistics(self.backbone)
+            frozen -= learning_statistics(self.backbone, parameters.keys() - frozen)
         return frozenset(f'backbone.{name}' for name in frozen)
 
     def checked(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

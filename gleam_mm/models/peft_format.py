@@ -37,6 +37,8 @@ _OTHER_WEIGHTS = ('pissa', 'olora', 'corda', 'loftq')
 def save_peft(model: nn.Module, folder: str | Path) -> Path:
     """Writes a model's LoRA, and what else was trained, as PEFT does.
 
+    What that is of a model that is frozen by now, :func:`gleam_mm.save` says.
+
     ``peft.PeftModel.from_pretrained(model, folder)`` loads it onto the same pretrained model: the
     one of timm or transformers that :func:`gleam_mm.attach` was given; for a
     :class:`PETLClassifier` on timm's backbone, timm's model with as many classes; on another
@@ -141,6 +143,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
     for name, parameter in model.named_parameters():
         if name in rest:
             parameter.requires_grad_(True)
+    plain.remember_trained(model)
     return petl
 
 
@@ -151,8 +154,8 @@ def _parts(model: nn.Module) -> tuple[PETLMethod, str, list[str], dict[str, Tens
     """
     if not isinstance(model, PETLClassifier):
         petl, own = plain.method_of(model), f'{plain.NAME}.'
-        names = [name for name, p in model.named_parameters() if p.requires_grad]
-        modules = _modules_of(model, [name for name in names if not name.startswith(own)], petl)
+        names = sorted(name for name in plain.trained_names(model) if not name.startswith(own))
+        modules = _modules_of(model, names, petl)
         state, within = model.state_dict(), tuple(f'{module}.' for module in modules)
         return petl, '', modules, {n: t for n, t in state.items() if n.startswith(within)}
     inner = getattr(model.backbone, 'timm_model', None)

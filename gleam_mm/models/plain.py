@@ -19,6 +19,7 @@ from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import classifiers, outputs, warn_of_unknown
 from gleam_mm.models.parts import checked_part
 from gleam_mm.models.statistics import Stilled, all_learn, learning_statistics, still
+from gleam_mm.models.trained import Trained
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
 from gleam_mm.registry import MODELS, own_scope
@@ -32,6 +33,9 @@ _LEARNED = '_petl_learned'
 
 _STILL = '_petl_still'
 """The norms whose statistics are frozen as long as a method is attached."""
+
+_TRAINED = '_petl_trained'
+"""What learns while a method is attached, which is known where all of the model is frozen then."""
 
 _WRAPPED = ('_orig_mod', 'module')
 """What wrappers call the model that is their only child."""
@@ -124,6 +128,7 @@ def attach(
     setattr(model, _CONFIG, config)
     setattr(model, _LEARNED, learned)
     setattr(model, _STILL, still(model))
+    remember_trained(model)
     return petl
 
 
@@ -146,6 +151,7 @@ def detach(model: _Model) -> _Model:
     stilled: list[Stilled] = vars(bare).pop(_STILL, [])  # or it was pickled before there were any
     for norm in stilled:
         norm.remove()
+    vars(bare).pop(_TRAINED, None)
     for name in (NAME, _CONFIG, _LEARNED):
         delattr(bare, name)
     for name, parameter in bare.named_parameters():
@@ -162,10 +168,17 @@ def save(
 ) -> None:
     """Saves what was trained of a model with a method, and what it belongs to.
 
-    The file has every parameter with ``requires_grad``: the method's, the classifier's, and
-    whatever else you let be trained; the fingerprint of all others, which it does not have; the
-    method's config; and of a model of timm, the name and the preprocessing, so that
-    :class:`gleam_mm.Predictor` needs nothing else but the published weights.
+    The file has what the method trains, and whatever else has ``requires_grad``: the classifier,
+    unless you froze it, and what you let be trained beside; the fingerprint of all other
+    parameters, which it does not have; the method's config; and of a model of timm, the name and
+    the preprocessing, so that :class:`gleam_mm.Predictor` needs nothing else but the published
+    weights.
+
+    A model of which nothing has ``requires_grad`` any more, for inference or as timm's
+    ``ModelEma`` freezes its average, is saved with what was trained before: by the time of
+    :func:`attach`, :func:`load`, the last saving, or the copy that the average was made of. Let
+    ``ModelEmaV3`` average: ``ModelEma`` and ``ModelEmaV2`` round frozen weights as well, so that
+    the file would belong to no others.
 
     Args:
         model: The model, or what torch.compile or DataParallel have made of it.
@@ -193,7 +206,7 @@ def save(
     if names is not None and told is not None and len(names) != told:
         raise ValueError(f'classes has {len(names)} names, but the model has {told} outputs')
     state = model.state_dict()
-    trained = _trained_names(model)
+    trained = _saved_names(model)
     metadata: dict[str, Any] = {
         'method': getattr(model, _CONFIG),
         'model': None,
@@ -275,6 +288,7 @@ def load_parts(
     learning = {f'{NAME}.{name}' for name, _ in method_of(model).own_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learning or (name in tensors and not _of_method(name)))
+    remember_trained(model)
 
 
 @contextmanager
@@ -463,13 +477,29 @@ def _require_ours(model: nn.Module) -> None:
         )
 
 
-def _trained_names(model: nn.Module) -> set[str]:
+def remember_trained(model: nn.Module) -> None:
+    """Notes what learns of a model with a method by now; see :func:`trained_names`."""
+    setattr(model, _TRAINED, Trained(model))
+
+
+def trained_names(model: nn.Module) -> set[str]:
+    """The names of the parameters of a model that a file of its method has.
+
+    Those are what the method trains, of the model as well, and what is trained beside: what learns,
+    or did before all of the model was frozen.
+    """
+    trained: Trained = vars(model).get(_TRAINED) or Trained(model)  # pickled before there were any
+    names = trained.names()
+    own = {id(parameter) for _, parameter in method_of(model).trainable_parameters()}
+    return names | {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def _saved_names(model: nn.Module) -> set[str]:
     """The names of a model's state dict that a file has: what is trained, and the method."""
-    state = model.state_dict().keys()
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if all_learn(model):  # then statistics, too, are not those of frozen weights
+    trained, state = trained_names(model), model.state_dict().keys()
+    if all_learn(model, trained):  # then statistics, too, are not those of frozen weights
         return trained | set(state)
-    return trained | learning_statistics(model) | set(filter(_of_method, state))
+    return trained | learning_statistics(model, trained) | set(filter(_of_method, state))
 
 
 def _of_method(name: str) -> bool:

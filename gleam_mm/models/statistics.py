@@ -1,9 +1,11 @@
 """Running statistics of norms: those of a frozen norm stay as they are while others train."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from gleam_mm.models.trained import learning
 
 
 class Stilled:
@@ -42,32 +44,46 @@ def still(model: nn.Module) -> list[Stilled]:
     Args:
         model: The model, whose parameters have ``requires_grad`` where they are trained.
     """
-    if all_learn(model):
+    names = learning(model)
+    if all_learn(model, names):
         return []
-    return [Stilled(norm) for _, norm, learns in _norms(model) if not learns]
+    return [Stilled(norm) for _, norm, learns in _norms(model, names) if not learns]
 
 
-def all_learn(model: nn.Module) -> bool:
-    """Whether every parameter is trained; then all statistics move with them."""
-    return all(parameter.requires_grad for parameter in model.parameters())
+def all_learn(model: nn.Module, names: Collection[str]) -> bool:
+    """Whether every parameter is trained; then all statistics move with them.
+
+    Args:
+        model: The model.
+        names: The parameters that are trained.
+    """
+    return all(name in names for name, _ in model.named_parameters())
 
 
-def learning_statistics(model: nn.Module) -> set[str]:
+def learning_statistics(model: nn.Module, names: Collection[str]) -> set[str]:
     """The names of the statistics that move: of norms of which every parameter is trained.
 
     One that learns its bias alone (BitFit) does so on the statistics of the frozen weights.
+
+    Args:
+        model: The model.
+        names: The parameters that are trained.
     """
     return {
-        f'{name}.{key}' if name else key
-        for name, norm, learns in _norms(model)
+        _inside(name, key)
+        for name, norm, learns in _norms(model, names)
         if learns
         for key, _ in norm.named_buffers(recurse=False)
     }
 
 
-def _norms(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+def _norms(model: nn.Module, names: Collection[str]) -> Iterator[tuple[str, nn.Module, bool]]:
     """The norms with running statistics: name, norm, and whether all parameters of it learn."""
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and module.running_mean is not None:
-            own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+            own = [_inside(name, key) in names for key, _ in module.named_parameters(recurse=False)]
             yield name, module, bool(own) and all(own)
+
+
+def _inside(module: str, key: str) -> str:
+    return f'{module}.{key}' if module else key

@@ -92,6 +92,18 @@ def test_modules_are_saved_whole(name, tmp_path):
     assert same(ours, model)
 
 
+def test_a_frozen_model_is_saved_with_its_head(tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, dict(type='LoRA', rank=2))
+    changed(model).requires_grad_(False)
+    gleam_mm.save_peft(model, tmp_path / 'once')
+    assert same(peft.PeftModel.from_pretrained(tiny(), tmp_path / 'once'), model)
+    ours = tiny()
+    gleam_mm.load_peft(ours, tmp_path / 'once')
+    gleam_mm.save_peft(ours.requires_grad_(False), tmp_path / 'twice')
+    assert same(peft.PeftModel.from_pretrained(tiny(), tmp_path / 'twice'), model)
+
+
 @pytest.mark.parametrize(
     ('name', 'told'),
     [

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from timm.utils import ModelEma
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -367,6 +368,64 @@ def test_what_else_is_trained_is_saved(images, tmp_path):
     assert torch.equal(again(images), model(images))
 
 
+def frozen(model):
+    return model.requires_grad_(False)
+
+
+def averaged(model):
+    """By timm, whose copy is frozen, and then updated."""
+    average = ModelEma(model, decay=0.5)
+    average.update(model)
+    return average.ema
+
+
+@pytest.mark.parametrize('freeze', [frozen, averaged, lambda m: frozen(copy.deepcopy(m))])
+@pytest.mark.parametrize('method', ['bitfit', dict(type='LoRA', rank=2), 'linear'])
+def test_what_was_trained_is_saved_of_a_model_that_is_frozen_by_now(
+    freeze, method, images, tmp_path
+):
+    model = vit()
+    gleam_mm.attach(model, method)
+    train(model, images)
+    told = learning(model)
+    kept = freeze(model)
+    assert not learning(kept)
+    for number in range(2):
+        gleam_mm.save(kept, tmp_path / f'{number}.safetensors', options=OPTIONS)
+        again = vit()
+        gleam_mm.load(again, tmp_path / f'{number}.safetensors')
+        assert torch.equal(again(images), kept(images))
+        assert learning(again) == told
+        kept = frozen(again)
+
+
+@pytest.mark.parametrize(
+    'freeze', [averaged, lambda model: frozen(pickle.loads(pickle.dumps(model)))]
+)
+def test_what_else_is_trained_is_saved_of_a_frozen_copy(freeze, images, tmp_path):
+    model = vit()
+    gleam_mm.attach(model, 'lora', rank=2)
+    model.norm.requires_grad_(True)
+    train(model, images)
+    copied = freeze(model)
+    gleam_mm.save(copied, tmp_path / 'a.safetensors', options=OPTIONS)
+    again = vit()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert torch.equal(again(images), copied(images))
+
+
+def test_a_method_is_saved_as_a_whole_where_the_head_alone_is_trained_on(images, tmp_path):
+    model = vit()
+    gleam_mm.attach(model, 'bitfit')
+    train(model, images)
+    frozen(model).head.requires_grad_(True)
+    train(model, images)
+    gleam_mm.save(model, tmp_path / 'a.safetensors', options=OPTIONS)
+    again = vit()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert torch.equal(again(images), model(images))
+
+
 def levit(seed=0):
     """A model whose blocks, and whose classifiers, have BatchNorms."""
     torch.manual_seed(seed)
@@ -393,12 +452,13 @@ def test_statistics_move_with_what_is_trained_and_are_saved(method, tmp_path):
         assert not model.get_parameter(f'{name}.bias').equal(weights[f'{name}.bias'])
         assert model.get_parameter(f'{name}.weight').equal(weights[f'{name}.weight'])
 
-    path = tmp_path / 'a.safetensors'
-    gleam_mm.save(model, path, options=dict(depth=[1, 1, 1]))
-    again = levit()
-    gleam_mm.load(again, path)
-    with torch.no_grad():
-        assert torch.equal(again(images), model(images))
+    for kept in (model, frozen(copy.deepcopy(model))):
+        path = tmp_path / 'a.safetensors'
+        gleam_mm.save(kept, path, options=dict(depth=[1, 1, 1]))
+        again = levit()
+        gleam_mm.load(again, path)
+        with torch.no_grad():
+            assert torch.equal(again(images), model(images))
 
 
 @pytest.mark.parametrize(
