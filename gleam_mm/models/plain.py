@@ -107,28 +107,28 @@ def attach(
         raise ValueError(f'{config["type"]} is no PETL method')
     with library.budget(taken, model):
         petl.attach(model, probe=True, recompute=recompute)
-    if taken:
-        # A file may have been saved with the classifier frozen.
-        fingerprints = [frozen_fingerprint(model, names) for names in (_in_heads(model), ())]
-        try:
+    try:
+        if taken:
+            # A file may have been saved with the classifier frozen.
+            fingerprints = [frozen_fingerprint(model, names) for names in (_in_heads(model), ())]
             library.hand_over(taken, petl, *fingerprints)
-        except CheckpointError:
-            petl.detach()
-            raise
-    parameter = next(model.parameters(), None)
-    if parameter is not None:
-        petl.to(parameter.device, _precision_of(model))
-    model.requires_grad_(False)
-    warn_of_unknown(model, stacklevel=2)
-    for head in classifiers(model):
-        head.requires_grad_(True)
-    for _, trained in petl.trainable_parameters():
-        trained.requires_grad_(True)
-    setattr(model, NAME, petl)
-    setattr(model, _CONFIG, config)
-    setattr(model, _LEARNED, learned)
-    setattr(model, _STILL, still(model))
-    remember_trained(model)
+        parameter = next(model.parameters(), None)
+        if parameter is not None:
+            petl.to(parameter.device, _precision_of(model))
+        model.requires_grad_(False)
+        warn_of_unknown(model, stacklevel=2)
+        for head in classifiers(model):
+            head.requires_grad_(True)
+        for _, trained in petl.trainable_parameters():
+            trained.requires_grad_(True)
+        setattr(model, NAME, petl)
+        setattr(model, _CONFIG, config)
+        setattr(model, _LEARNED, learned)
+        setattr(model, _STILL, still(model))
+        remember_trained(model)
+    except BaseException:  # such as a warning, where those are errors
+        _take_off(model, petl, learned)
+        raise
     return petl
 
 
@@ -145,18 +145,22 @@ def detach(model: _Model) -> _Model:
         RuntimeError: :func:`attach` has attached none.
         TypeError: ``model`` is none.
     """
-    method_of(model).detach()
     bare = unwrapped(model)
-    learned: dict[str, bool] = getattr(bare, _LEARNED)
-    stilled: list[Stilled] = vars(bare).pop(_STILL, [])  # or it was pickled before there were any
+    _take_off(bare, method_of(model), getattr(bare, _LEARNED))
+    return model
+
+
+def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -> None:
+    """Undoes :func:`attach`, as far as it came."""
+    petl.detach()
+    stilled: list[Stilled] = vars(model).pop(_STILL, [])  # or it was pickled before there were any
     for norm in stilled:
         norm.remove()
-    vars(bare).pop(_TRAINED, None)
-    for name in (NAME, _CONFIG, _LEARNED):
-        delattr(bare, name)
-    for name, parameter in bare.named_parameters():
+    model._modules.pop(NAME, None)
+    for name in (_CONFIG, _LEARNED, _TRAINED):
+        vars(model).pop(name, None)
+    for name, parameter in model.named_parameters():
         parameter.requires_grad_(learned.get(name, parameter.requires_grad))  # or came afterwards
-    return model
 
 
 def save(

@@ -17,7 +17,7 @@ from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
 from gleam_mm.checkpoint.compress import compress
 from gleam_mm.combine import combine
 from gleam_mm.config import RecipeError, recipes
-from gleam_mm.models import timm_models
+from gleam_mm.models import plain, timm_models
 
 VIT = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2)
 SWIN = dict(img_size=32, patch_size=2, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=4)
@@ -302,6 +302,44 @@ class Renamed(torchvision.models.VisionTransformer):
 def test_a_classifier_that_is_not_found_is_told():
     with pytest.warns(UserWarning, match='Renamed has no heads or head: its classifier is not'):
         gleam_mm.attach(Renamed(), dict(type='LoRA', rank=2, sites=['proj']))
+
+
+def held(model):
+    """What a model has beside its weights."""
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return hooks, vars(model).keys(), learning(model), list(model.state_dict())
+
+
+@pytest.mark.filterwarnings('error:Renamed has no')
+def test_a_warning_that_is_an_error_leaves_the_model_as_it_was():
+    model = Renamed()
+    model.conv_proj.requires_grad_(False)
+    before = held(model)
+    for _ in range(2):
+        with pytest.raises(UserWarning, match='its classifier is not'):
+            gleam_mm.attach(model, dict(type='LoRA', rank=2, sites=['proj']))
+        assert held(model) == before
+
+
+def test_an_attachment_that_fails_at_any_moment_leaves_the_model_as_it_was(monkeypatch, images):
+    model = vit()
+    model.patch_embed.requires_grad_(False)
+    before, expected = held(model), model(images)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    for owner, name in (
+        (gleam_mm.petl.LoRA, 'to'),
+        (plain, 'classifiers'),
+        (plain, 'still'),
+        (plain, 'remember_trained'),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, name, fail)
+            gleam_mm.attach(model, dict(type='LoRA', rank=2))
+        assert held(model) == before
+    assert torch.equal(model(images), expected)
 
 
 def test_a_classifier_that_was_replaced(images, tmp_path):
