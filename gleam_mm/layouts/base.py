@@ -23,6 +23,7 @@ from gleam_mm.layouts.site import (
     Grid,
     Site,
 )
+from gleam_mm.layouts.wrappers import inside
 from gleam_mm.registry import LAYOUTS
 
 
@@ -417,12 +418,18 @@ def find_layout(backbone: nn.Module) -> Layout:
     Layouts registered later are asked first, so yours can replace one of ours.
 
     Raises:
-        ValueError: No registered layout supports the backbone.
+        ValueError: No registered layout supports the backbone, or it is wrapped.
     """
     layouts = _registered_layouts(LAYOUTS)
     for layout in reversed(layouts):
         if layout.supports(backbone):
             return layout(backbone)
+    path, model = inside(backbone)
+    if path:
+        raise ValueError(
+            f'this {type(backbone).__name__} wraps its .{path}, a {type(model).__name__}: give '
+            'that one, and wrap it afterwards'
+        )
     for layout in layouts:
         if reason := layout.refusal(backbone):
             raise ValueError(f'no layout supports this backbone: {reason}')

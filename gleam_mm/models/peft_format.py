@@ -102,7 +102,8 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
     """Attaches the LoRA that PEFT has written, and loads it.
 
     Args:
-        model: A model like the one that it was trained on, with the same weights.
+        model: A model like the one that it was trained on, with the same weights; or what
+            torch.compile or DataParallel have made of it.
         folder: Has ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Returns:
@@ -115,7 +116,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
         TypeError: ``model`` is none.
     """
     plain.require_free(model)
-    folder = Path(folder)
+    folder, model = Path(folder), plain.unwrapped(model)
     config = _read_config(folder / CONFIG)
     tensors = {
         name.removeprefix(_PREFIX): tensor

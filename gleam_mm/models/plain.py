@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.config import recipes
+from gleam_mm.layouts.wrappers import inside
 from gleam_mm.messages import listed, shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
@@ -36,9 +37,6 @@ _STILL = '_petl_still'
 
 _TRAINED = '_petl_trained'
 """What learns while a method is attached, which is known where all of the model is frozen then."""
-
-_WRAPPED = ('_orig_mod', 'module')
-"""What wrappers call the model that is their only child."""
 
 _Model = TypeVar('_Model', bound=nn.Module)
 
@@ -66,7 +64,8 @@ def attach(
     that runs the model under ``torch.autocast``.
 
     Args:
-        model: A transformer of timm, or a backbone of any class that has a layout.
+        model: A transformer of timm, or a backbone of any class that has a layout; to be wrapped by
+            torch.compile or DataParallel afterwards.
         method: The name of a preset, such as ``'gleam-l'``, or a config, such as
             ``dict(type='LoRA', rank=4)``; or a list of them, which act together.
         adapters: Files of trained adapters by name, of which a ``Compose``, an ``AdapterFusion``,
@@ -385,13 +384,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         TypeError: It is no model.
     """
     require_model(model)
-    while len(model._modules) == 1 and (inner := _wrapped(model)) is not None:
-        model = inner
-    return model
-
-
-def _wrapped(model: nn.Module) -> nn.Module | None:
-    return next((model._modules[name] for name in _WRAPPED if name in model._modules), None)
+    return inside(model)[1]
 
 
 def require_model(model: Any) -> None:

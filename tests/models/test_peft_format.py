@@ -263,6 +263,16 @@ def test_what_is_no_plain_lora_is_refused(change, told, tmp_path):
     assert not hasattr(other, 'petl')
 
 
+@pytest.mark.parametrize('wrap', [torch.compile, torch.nn.DataParallel])
+def test_a_model_that_is_wrapped(wrap, tmp_path):
+    model = tiny()
+    gleam_mm.attach(model, 'lora')
+    gleam_mm.save_peft(wrap(changed(model)), tmp_path)
+    ours = tiny()
+    gleam_mm.load_peft(wrap(ours), tmp_path)
+    assert same(ours, model)
+
+
 def test_what_does_not_fit_leaves_the_model_alone(tmp_path):
     model = tiny()
     gleam_mm.attach(model, 'lora')

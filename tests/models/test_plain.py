@@ -376,6 +376,23 @@ def test_a_model_that_is_wrapped(wrap, images, tmp_path):
         gleam_mm.save(wrapped, path)
 
 
+@pytest.mark.parametrize(
+    ('wrap', 'path'),
+    [
+        (torch.compile, '_orig_mod'),
+        (nn.DataParallel, 'module'),
+        (lambda model: nn.DataParallel(torch.compile(model)), r'module\._orig_mod'),
+    ],
+)
+def test_a_wrapper_says_where_the_model_is(wrap, path):
+    wrapped = wrap(vit())
+    told = rf'this \w+ wraps its \.{path}, a VisionTransformer: give that one, and wrap it after'
+    with pytest.raises(ValueError, match=told):
+        gleam_mm.attach(wrapped, 'lora')
+    with pytest.raises(ValueError, match=told):
+        gleam_mm.petl.LoRA().attach(wrapped)
+
+
 @pytest.mark.parametrize('trained', [True, False])
 def test_a_merged_method_is_not_loaded_into(trained, images, tmp_path):
     model, path = vit(), tmp_path / 'a.safetensors'
