@@ -18,6 +18,7 @@ from gleam_mm.checkpoint.adapter import as_state_dict
 from gleam_mm.inference import weights as backbone_weights
 from gleam_mm.models import PETLClassifier, build_model, description, plain, timm_models
 from gleam_mm.models.building import described_config
+from gleam_mm.models.own_classifier import scores_of
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, own_scope
 
@@ -191,8 +192,8 @@ class TimmBackbone(Backbone):
         super().__init__(model.eval(), device)
 
     def scores(self, head: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
-        """What the classifier's Linear gives, as shares of one."""
-        return head(features[-1]).float().softmax(-1)
+        """What the classifier's Linear gives, as :class:`gleam_mm.Predictor` tells it."""
+        return scores_of(head(features[-1]))
 
     def _take(
         self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: str | Path

@@ -24,6 +24,7 @@ from gleam_mm.inference.pictures import (
     told,
 )
 from gleam_mm.models import load_model, plain, timm_models
+from gleam_mm.models.own_classifier import scores_of
 from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS, scope_of
 
@@ -97,7 +98,9 @@ class Predictor:
             pictures, a list of that. Of a folder, a dictionary by the names of the files. Of a
             model with several tasks, a dictionary of that by the names of the tasks. Of a
             :class:`~gleam_mm.models.RegressionHead`, the numbers by the names of the targets: a
-            ``Prediction`` of one target, or a list of them.
+            ``Prediction`` of one target, or a list of them. A model of timm with
+            ``num_classes=1`` tells the one class always, and as the score the sigmoid of its logit:
+            how likely the picture is of it.
 
         Raises:
             UnreadableImageError: A picture cannot be read.
@@ -150,7 +153,7 @@ class Predictor:
     def _told(self, prepared: list[dict[str, Any]], top_k: int | None) -> list[Any]:
         inputs = self.preparation.batch(prepared)['inputs']
         if self._is_plain:
-            return told(self.model(inputs).float().softmax(-1), self.classes, top_k)
+            return told(scores_of(self.model(inputs)), self.classes, top_k)
         return _told_by(self.model.head, self.model.predict(inputs), self.classes, top_k)
 
 

@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 _NAMES = {
     'torchvision': ('heads', 'head'),
@@ -52,6 +52,19 @@ def outputs(model: nn.Module) -> int | None:
         if sizes:
             return sizes[-1]
     return getattr(model, 'num_classes', None)
+
+
+def scores_of(logits: Tensor) -> Tensor:
+    """What a classifier gives, as scores from 0 to 1.
+
+    Those of several classes are shares of one. A single number is the logit of the one class that
+    there is, against there being none, as ``binary_cross_entropy_with_logits`` trains it.
+
+    Args:
+        logits: Of shape (B, classes).
+    """
+    logits = logits.float()
+    return logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(-1)
 
 
 def _library(model: nn.Module) -> str:

@@ -374,3 +374,27 @@ def test_squashed_pictures(pets, folder, tmp_path):
     assert torch.allclose(scores([predictor(file, top_k=2)], CLASSES), expected, atol=1e-5)
     with pytest.raises(ValueError, match="crop_mode='border'"):
         gleam_mm.save(model, path, options=TIMM_VIT, data_config=dict(crop_mode='border'))
+
+
+def test_the_only_class_of_a_model_has_the_sigmoid_of_its_logit(folder, tmp_path):
+    torch.manual_seed(0)
+    name = 'vit_tiny_patch16_224.augreg_in21k'
+    model = timm.create_model(name, img_size=32, num_classes=1, **TIMM_VIT)
+    weights, path = tmp_path / 'weights.pth', tmp_path / 'cats.safetensors'
+    torch.save(model.state_dict(), weights)
+    gleam_mm.attach(model, 'lora')
+    nn.init.normal_(model.head.weight)
+    gleam_mm.save(model, path, classes=['cat'], options=TIMM_VIT)
+    predictor = gleam_mm.Predictor(path, weights, 'cpu')
+    told = predictor(folder)
+    bank = gleam_mm.AdapterBank(adapters={'cats': path}, weights=weights, device='cpu')
+    transform = create_transform(
+        **resolve_data_config({'input_size': (3, 32, 32)}, pretrained_cfg=model.pretrained_cfg)
+    )
+    with torch.no_grad():
+        for file, (label, score) in told.items():
+            logit = model.eval()(transform(Image.open(file).convert('RGB'))[None])
+            assert label == 'cat'
+            assert score == pytest.approx(logit.sigmoid().item(), abs=1e-5)
+            assert bank(file, 'cats').score == pytest.approx(score, abs=1e-5)
+    assert len({round(score, 3) for _, score in told.values()}) > 1
