@@ -195,7 +195,8 @@ def save(
         RuntimeError: The model has no method, or the method is merged.
         TypeError: ``model`` is none.
         ValueError: ``classes`` is no list of names, or their number is not that of the classifier,
-            or the file has another suffix.
+            or ``data_config`` says something that timm has no word for, or the file has another
+            suffix.
 
     Warns:
         UserWarning: The file will not say how to build its model, or a name is that of two classes.

@@ -12,8 +12,9 @@ from huggingface_hub import try_to_load_from_cache
 from timm.data import resolve_data_config
 from torch import nn
 
+from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
-from gleam_mm.messages import shown
+from gleam_mm.messages import hint_at, shown
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import outputs
 
@@ -29,6 +30,9 @@ _OPTIONS = {
     'window_size',
 }
 """Options of ``timm.create_model`` that a file may have: numbers and words, no file or address."""
+
+_DATA_CONFIG = ('input_size', 'interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')
+"""What ``timm.data.resolve_data_config`` says of pictures; it drops any name that it lacks."""
 
 _MOST_NUMBERS = 200_000_000  # of a model without weights, some times over
 
@@ -171,8 +175,15 @@ def preprocessing(model: nn.Module, data_config: Mapping[str, Any]) -> dict[str,
         ``pipeline`` and ``data_preprocessor``.
 
     Raises:
+        ArgumentError: ``data_config`` has something else.
         ValueError: ``crop_mode`` is neither ``'center'`` nor ``'squash'``.
     """
+    for key in data_config:
+        if key not in _DATA_CONFIG:
+            raise ArgumentError(
+                f'data_config has no {key!r}{hint_at(key, _DATA_CONFIG)}; it has '
+                f'{", ".join(_DATA_CONFIG)}'
+            )
     size = getattr(getattr(model, 'patch_embed', None), 'img_size', None)
     own = {} if size is None else {'input_size': (3, *size)}
     told = resolve_data_config({**own, **data_config}, pretrained_cfg=model.pretrained_cfg)

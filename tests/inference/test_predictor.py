@@ -374,6 +374,12 @@ def test_squashed_pictures(pets, folder, tmp_path):
     assert torch.allclose(scores([predictor(file, top_k=2)], CLASSES), expected, atol=1e-5)
     with pytest.raises(ValueError, match="crop_mode='border'"):
         gleam_mm.save(model, path, options=TIMM_VIT, data_config=dict(crop_mode='border'))
+    for wrong, told in (
+        ('crop_pc', r"'crop_pc' \(did you mean 'crop_pct'\?\); it has input_size, "),
+        ('img_size', "'img_size'"),  # of which timm takes a model's own
+    ):
+        with pytest.raises(ArgumentError, match=f'^data_config has no {told}'):
+            gleam_mm.save(model, path, options=TIMM_VIT, data_config={wrong: 1})
 
 
 def test_the_only_class_of_a_model_has_the_sigmoid_of_its_logit(folder, tmp_path):
