@@ -172,7 +172,8 @@ class TimmBackbone(Backbone):
         device: Where it computes.
 
     Raises:
-        CheckpointError: timm builds no such model, or the weights do not fit.
+        CheckpointError: timm builds no such model, or the weights do not fit, or it does not read
+            RGB.
         FileNotFoundError: The weights are nowhere.
     """
 
@@ -187,6 +188,7 @@ class TimmBackbone(Backbone):
         found = backbone_weights.of_timm(described, who, weights)
         options = {**self.described['options'], 'num_classes': 0}
         model: Any = timm_models.build({**self.described, 'options': options}, found)
+        timm_models.require_rgb(model, self.described)
         self._classifier = model.pretrained_cfg['classifier']
         self._fingerprints: weakref.WeakKeyDictionary[Kind, str] = weakref.WeakKeyDictionary()
         super().__init__(model.eval(), device)

@@ -50,7 +50,8 @@ class Predictor:
     Raises:
         FileNotFoundError: The adapter is not there, or the backbone's weights are nowhere.
         CheckpointError: The adapter is damaged, describes what is not built from a file, has no
-            preprocessing or no classifier, or was trained on other weights.
+            preprocessing or no classifier, or was trained on other weights; or its model does not
+            read RGB.
 
     Examples:
         >>> pets = gleam_mm.Predictor('pets.safetensors')
@@ -199,6 +200,7 @@ def _plain_model(
                 f'{described["name"]} was built with num_classes=0, so that it gives features and '
                 'no classes: build it and call gleam_mm.load(model, path)'
             )
+        timm_models.require_rgb(bare, described)
         preprocessor = checked_part('data_preprocessor', metadata.get('data_preprocessor'))
         if not bare.state_dict().keys() <= tensors.keys():
             found = backbone_weights.of_timm(described, adapter, weights)

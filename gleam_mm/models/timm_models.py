@@ -146,6 +146,24 @@ def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn
         raise CheckpointError(f'{weights or "model"}: {what}: {reason}') from error
 
 
+def require_rgb(model: Any, described: Mapping[str, Any]) -> None:
+    """Refuses a model for pictures that does not read the three channels that they have.
+
+    Args:
+        model: What :func:`build` gave.
+        described: What it was built of.
+
+    Raises:
+        CheckpointError: It reads another number of channels.
+    """
+    channels = described['options'].get('in_chans', model.pretrained_cfg['input_size'][0])
+    if channels != 3:
+        raise CheckpointError(
+            f'{described["name"]} reads in_chans={channels}, and pictures have 3 channels, RGB: '
+            'build it, call gleam_mm.load(model, path) and give it tensors of your own'
+        )
+
+
 def cached_weights(described: Mapping[str, Any]) -> Path | None:
     """The published weights of a model, where timm has downloaded them before."""
     if (repository := hub_name(described['name'])) is None:

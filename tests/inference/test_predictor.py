@@ -360,6 +360,20 @@ def test_a_model_of_timm_without_a_classifier(tmp_path):
         gleam_mm.Predictor(tmp_path / 'features.safetensors')
 
 
+def test_a_model_that_does_not_read_rgb(tmp_path):
+    options = {**TIMM_VIT, 'in_chans': 1}
+    model = timm.create_model('vit_tiny_patch16_224', img_size=32, num_classes=2, **options)
+    weights, path = tmp_path / 'weights.pth', tmp_path / 'grey.safetensors'
+    torch.save(model.state_dict(), weights)
+    gleam_mm.attach(model, 'lora')
+    gleam_mm.save(model, path, options=options)
+    told = r'vit_tiny_patch16_224.* reads in_chans=1, and pictures have 3 channels'
+    with pytest.raises(CheckpointError, match=rf'grey\.safetensors: {told}'):
+        gleam_mm.Predictor(path, weights, 'cpu')
+    with pytest.raises(CheckpointError, match=told):
+        gleam_mm.AdapterBank(adapters={'grey': path}, weights=weights, device='cpu')
+
+
 def test_squashed_pictures(pets, folder, tmp_path):
     _, model = pets
     config = dict(crop_mode='squash', crop_pct=1.0, mean=(0.1, 0.2, 0.3))
