@@ -221,7 +221,7 @@ class TimmBackbone(Backbone):
             fitting = plain.fitting(model, own, metadata, config)
             if kind not in self._fingerprints:
                 self._fingerprints[kind] = plain.frozen_fingerprint(model, fitting)
-            plain.require_frozen(metadata, self._fingerprints[kind])
+            plain.require_frozen(metadata, self._fingerprints[kind], model)
             return fitting
 
         row = kind.load(check)

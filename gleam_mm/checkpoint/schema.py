@@ -17,6 +17,9 @@ Files of release 0.1.0 have none. Since 2 there are the preprocessing of picture
 and the names of models that are no :class:`~gleam_mm.models.PETLClassifier`. All of them are read.
 """
 
+PRECISIONS = ('float16', 'bfloat16', 'float32', 'float64')
+"""The types of numbers, as PyTorch calls them, that a model and its method may be in."""
+
 
 def check(metadata: Any) -> dict[str, Any]:
     """Checks the metadata of an adapter file.
@@ -69,6 +72,9 @@ _CONFIG = Shape('a config, which is a mapping, or null', optional(MAPPING).fits)
 _CLASS = Shape('a name', lambda value: isinstance(value, str | int | float))
 _STEP = Shape('a transform', lambda value: MAPPING.fits(value) and TEXT.fits(value.get('type')))
 _MODEL = fields({'library': TEXT, 'name': TEXT, 'options': MAPPING})
+_PRECISION = Shape(
+    ' or '.join(PRECISIONS), lambda value: isinstance(value, str) and value in PRECISIONS
+)
 _PACKED = Shape('the bits and the shape of a matrix', _is_packed)
 _METRIC = Shape('a number', _is_metric)
 
@@ -83,6 +89,10 @@ FIELDS = {
     ),
     'model': Shape(
         "a mapping with the library, the model's name there and its options", optional(_MODEL).fits
+    ),
+    'precision': Shape(
+        "a mapping with the types of most of the model's numbers, and of the method's",
+        fields({'model': _PRECISION, 'method': _PRECISION}).fits,
     ),
     'backbone_fingerprint': SHA256,
     'classes': Shape('a list of names, or null', optional(list_of(_CLASS)).fits),

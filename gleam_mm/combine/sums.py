@@ -25,7 +25,10 @@ DENSITIES = {'ties': 0.2, 'dare': 0.1}
 """The share of numbers that is kept, by the papers' defaults."""
 
 _FACTORS = ('mean', 'metric')
-_KEPT = ('method', 'model', 'backbone', 'neck', 'head', 'data_preprocessor', 'pipeline', 'classes')
+_KEPT = (
+    *('method', 'model', 'backbone', 'neck', 'head', 'precision'),
+    *('data_preprocessor', 'pipeline', 'classes'),
+)
 
 
 @dataclass(frozen=True)

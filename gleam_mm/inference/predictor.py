@@ -38,7 +38,8 @@ class Predictor:
     have the backbone's weights. They are taken from ``weights``; or from where the environment
     variable ``GLEAM_WEIGHTS`` says, which is a file, or a folder with a file of the right name; or
     from the place that the adapter names, which may be in this package; or, for a model of timm,
-    from what timm has downloaded. That they are the right ones is told by their fingerprint.
+    from what timm has downloaded. That they are the right ones is told by their fingerprint. It
+    computes in 32 bits, whatever the precision was in training.
 
     Args:
         adapter: What ``tools/train.py`` or :func:`gleam_mm.save` has written.
@@ -207,6 +208,9 @@ def _plain_model(
             bare = timm_models.build(described, found)
     except CheckpointError as error:
         raise CheckpointError(f'{adapter}: {error}') from error
+    if precision := metadata.get('precision'):
+        bare.to(getattr(torch, precision['model']))  # the frozen weights are rounded to that
     plain.load_parts(bare, tensors, metadata, adapter)
+    bare.float()  # as pictures are
     with scope_of({}):
         return bare, MODELS.build(preprocessor)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
+from gleam_mm.checkpoint.schema import PRECISIONS
 from gleam_mm.config import recipes
 from gleam_mm.layouts.wrappers import inside
 from gleam_mm.messages import listed, shown
@@ -228,6 +229,8 @@ def save(
         )
     else:
         metadata |= timm_models.preprocessing(model, data_config or {})
+    if precision := _precisions(model):
+        metadata['precision'] = precision
     if packed := packed_matrices(model):
         metadata['packed'] = packed
     save_adapter(path, {name: state[name] for name in state if name in trained}, metadata)
@@ -247,6 +250,9 @@ def _names(classes: Sequence[str]) -> list[str]:
 
 def load(model: nn.Module, path: str | Path) -> dict[str, Any]:
     """Loads what :func:`save` has written, strictly, and attaches the method where none is.
+
+    A method that was kept in another precision than the model's, as by ``petl.float()``, is
+    attached in that again.
 
     Args:
         model: A model like the one that was saved, with the same weights where they were frozen; or
@@ -281,13 +287,16 @@ def load_parts(
         config = checked_part('method', metadata.get('method'))
         if not hasattr(model, NAME):
             with Budget.for_weights(sum(tensor.numel() for tensor in tensors.values())):
-                attach(model, config)
+                petl = attach(model, config)
+                kept = metadata.get('precision')
+                if kept and kept['method'] != kept['model']:  # such as by petl.float()
+                    petl.to(getattr(torch, kept['method']))
         if method_of(model).merged:  # its frozen weights are not those of the file
             raise CheckpointError(
                 'the method is merged into the model: call petl.unmerge() before loading'
             )
         own = fitting(model, tensors, metadata, config)
-        require_frozen(metadata, frozen_fingerprint(model, own))
+        require_frozen(metadata, frozen_fingerprint(model, own), model)
         model.load_state_dict(own, strict=False)
     learning = {f'{NAME}.{name}' for name, _ in method_of(model).own_parameters()}
     for name, parameter in model.named_parameters():
@@ -365,17 +374,30 @@ def frozen_fingerprint(model: nn.Module, trained: Collection[str]) -> str:
     return fingerprint(_without(model.state_dict(), trained))
 
 
-def require_frozen(metadata: Mapping[str, Any], found: str) -> None:
+def require_frozen(metadata: Mapping[str, Any], found: str, model: nn.Module) -> None:
     """Compares the fingerprint in a file with that of a model.
 
+    Args:
+        metadata: Those of the file.
+        found: The fingerprint of what is frozen in the model.
+        model: The model, with a method.
+
     Raises:
-        CheckpointError: They differ; the message has both.
+        CheckpointError: They differ; the message has both, or the types of the numbers where it is
+            by those.
     """
-    if (theirs := metadata.get('backbone_fingerprint')) != found:
+    if (theirs := metadata.get('backbone_fingerprint')) == found:
+        return
+    told, ours = metadata.get('precision'), _precisions(model)
+    if told and ours and told['model'] != ours['model']:
         raise CheckpointError(
-            f'it was trained on weights with the fingerprint {theirs}, but those of this model '
-            f'have {found}: load the weights that it was trained on first'
+            f'it was trained on weights in {told["model"]}, but those of this model are in '
+            f'{ours["model"]}: load it into model.to(torch.{told["model"]})'
         )
+    raise CheckpointError(
+        f'it was trained on weights with the fingerprint {theirs}, but those of this model '
+        f'have {found}: load the weights that it was trained on first'
+    )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -422,6 +444,16 @@ def _precision_of(model: nn.Module) -> torch.dtype | None:
         if parameter.is_floating_point():
             numbers[parameter.dtype] += parameter.numel()
     return max(numbers, key=numbers.__getitem__, default=None)
+
+
+def _precisions(model: nn.Module) -> dict[str, str] | None:
+    """The types of a model's numbers and its method's, as far as a file has a word for both."""
+    own = _precision_of(model)
+    names = {
+        key: str(dtype).removeprefix('torch.')
+        for key, dtype in (('model', own), ('method', _precision_of(method_of(model)) or own))
+    }
+    return names if set(names.values()) <= set(PRECISIONS) else None
 
 
 def _in_heads(model: nn.Module) -> set[str]:

@@ -418,3 +418,29 @@ def test_the_only_class_of_a_model_has_the_sigmoid_of_its_logit(folder, tmp_path
             assert score == pytest.approx(logit.sigmoid().item(), abs=1e-5)
             assert bank(file, 'cats').score == pytest.approx(score, abs=1e-5)
     assert len({round(score, 3) for _, score in told.values()}) > 1
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize('kept', ['of the model', 'in 32 bits'])
+def test_a_model_that_was_trained_in_another_precision(dtype, kept, folder, tmp_path):
+    torch.manual_seed(0)
+    name = 'vit_tiny_patch16_224.augreg_in21k'
+    model = timm.create_model(name, img_size=32, num_classes=2, **TIMM_VIT)
+    weights, path = tmp_path / 'weights.pth', tmp_path / 'pets.safetensors'
+    torch.save(model.state_dict(), weights)
+    petl = gleam_mm.attach(model.to(dtype), 'lora')
+    if kept == 'in 32 bits':
+        petl.float()
+    for parameter in petl.parameters():
+        nn.init.normal_(parameter)
+    gleam_mm.save(model, path, classes=CLASSES, options=TIMM_VIT)
+    found = gleam_mm.Predictor(path, weights, 'cpu')(folder, top_k=2)
+    told = resolve_data_config({'input_size': (3, 32, 32)}, pretrained_cfg=model.pretrained_cfg)
+    transform, exact = create_transform(**told), model.float().eval()
+    with torch.no_grad():
+        expected = [
+            exact(transform(Image.open(file).convert('RGB'))[None])[0].softmax(-1) for file in found
+        ]
+    assert torch.allclose(scores(found.values(), CLASSES), torch.stack(expected), atol=1e-5)
+    with pytest.raises(CheckpointError, match=rf'in {dtype}, but'.replace('torch.', '')):
+        gleam_mm.AdapterBank(adapters={'pets': path}, weights=weights, device='cpu')

@@ -220,6 +220,22 @@ def test_the_precision_is_that_of_most_weights(images):
     assert model(images.double()).dtype == torch.float64
 
 
+def test_a_method_in_more_bits_than_the_model_is_loaded_in_those(tmp_path):
+    model, path = vit().bfloat16(), tmp_path / 'a.safetensors'
+    gleam_mm.attach(model, 'lora', rank=2).float()
+    for parameter in model.petl.parameters():
+        nn.init.normal_(parameter)
+    gleam_mm.save(model, path, options=OPTIONS)
+    again = vit().bfloat16()
+    gleam_mm.load(again, path)
+    for name, tensor in model.petl.state_dict().items():
+        assert torch.equal(again.petl.state_dict()[name], tensor), name
+    assert again.head.weight.dtype == torch.bfloat16
+    told = r'a\.safetensors: it was trained on weights in bfloat16, but .* float32: .*torch\.bf'
+    with pytest.raises(CheckpointError, match=told):
+        gleam_mm.load(vit(), path)
+
+
 def hf_vit():
     transformers = pytest.importorskip('transformers')
     sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
