@@ -196,6 +196,8 @@ def to_plain(value: Any) -> Any:
     """
     if isinstance(value, np.generic | np.ndarray | Tensor):
         return value.tolist()
+    if isinstance(value, range):
+        return list(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
     if isinstance(value, Path):

@@ -108,7 +108,7 @@ def _complete(part: str, config: Any) -> Any:
 
 def with_defaults(value: Any) -> Any:
     """Fills in what the classes that a config names make of options that it leaves out."""
-    if isinstance(value, list | tuple):  # files know lists alone
+    if isinstance(value, list | tuple | range):  # files know lists alone
         return [with_defaults(item) for item in value]
     if not isinstance(value, dict):
         return value

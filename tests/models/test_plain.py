@@ -831,9 +831,12 @@ def test_a_crafted_adapter_is_no_part(tmp_path):
         gleam_mm.attach(vit(), dict(type='Compose'), adapters=dict(x=tmp_path / 'x.safetensors'))
 
 
-def test_options_that_are_tuples_load_into_the_model_that_they_came_from(images, tmp_path):
+@pytest.mark.parametrize('blocks', [(0,), range(1), range(-1, 0)])
+def test_options_that_are_no_lists_load_into_the_model_that_they_came_from(
+    blocks, images, tmp_path
+):
     model = vit()
-    gleam_mm.attach(model, dict(type='LoRA', rank=2, sites=('q', 'v'), blocks=(0,)))
+    gleam_mm.attach(model, dict(type='LoRA', rank=2, sites=('q', 'v'), blocks=blocks))
     train(model, images)
     before = model(images)
     gleam_mm.save(model, tmp_path / 'file.safetensors', options=OPTIONS)
