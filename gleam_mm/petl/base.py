@@ -405,7 +405,10 @@ class PETLMethod(Checked, BaseModule):
                 self._handles.append(module.register_forward_hook(partial(self._adapt, site)))
 
     def train(self, mode: bool = True) -> 'PETLMethod':
-        """Sets the mode, as PyTorch does; a frozen method stays in evaluation."""
+        """Sets the mode, as PyTorch does; a frozen method stays in evaluation.
+
+        A method has the mode of its backbone: each pass of that sets it again.
+        """
         if mode and self._folding is not None:
             self.fold_constants(False)
         return super().train(mode and not self._frozen)
