@@ -60,20 +60,25 @@ class Attention:
             mask: What the module was called with beside the tokens.
         """
         queries, keys, _ = self.split(qkv)
-        scores = queries @ keys.transpose(-2, -1) * self.scale
-        bias = self.bias(mask, qkv.shape[0])
-        return (scores if bias is None else scores + bias).softmax(-1)
+        return self._weights(queries, keys, self.bias(mask, qkv.shape[0]))
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        """The weighted values (B, heads, N, c), under the module's own dropout."""
-        return F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=None if bias is None else bias.to(queries.dtype),
-            dropout_p=self._drop_rate() if self.module.training else 0.0,
-            scale=self.scale,
-        )
+        """The weighted values (B, heads, N, c), under the module's own dropout.
+
+        It is computed by PyTorch's fused function, or step by step where the module is told to, as
+        by ``timm.layers.set_fused_attn(False)``.
+        """
+        bias = None if bias is None else bias.to(queries.dtype)
+        drop_rate = self._drop_rate() if self.module.training else 0.0
+        if getattr(self.module, 'fused_attn', True):
+            return F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=bias, dropout_p=drop_rate, scale=self.scale
+            )
+        return F.dropout(self._weights(queries, keys, bias), drop_rate) @ values
+
+    def _weights(self, queries: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
+        scores = queries @ keys.transpose(-2, -1) * self.scale
+        return (scores if bias is None else scores + bias).softmax(-1)
 
     def project(self, out: Tensor, x: Tensor) -> Tensor:
         """The module's output (B, N, C).

@@ -4,10 +4,11 @@ import pytest
 import torch
 from backbones import BACKBONES
 from torch import nn
+from torch.nn import functional as F
 from watching import close, randomize, watch
 
 from gleam_mm.layouts import find_layout
-from gleam_mm.petl import E2VPT, PrefixTuning
+from gleam_mm.petl import E2VPT, VPT, PrefixTuning
 
 
 def attention(x, qkv, proj, heads, extra_keys, extra_values, bias=None, finish=None):
@@ -41,6 +42,26 @@ def test_keys_and_values_stand_in_every_head(kind, shared, images):
         own, module = method.local[site.key], site.module
         values = own.keys if shared else own.values
         close(note.adapted, attention(note.x, module.qkv, module.proj, 2, own.keys, values))
+
+
+@pytest.mark.parametrize('kind', ['timm-vit', 'timm-swin'])
+@pytest.mark.parametrize('method', [PrefixTuning, VPT, E2VPT])
+def test_attention_is_not_fused_where_timm_is_told_so(kind, method, images, monkeypatch):
+    backbone = BACKBONES[kind]()
+    backbone.eval()
+    method = method(3).eval()
+    method.attach(backbone)
+    randomize(method)
+    expected = backbone(images)[-1]
+
+    def refuse(*_, **__):
+        raise AssertionError('fused')
+
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', refuse)
+    for module in backbone.modules():  # as one that is built after set_fused_attn(False)
+        if hasattr(module, 'fused_attn'):
+            module.fused_attn = False
+    close(backbone(images)[-1], expected)
 
 
 def test_what_timm_does_in_front_of_the_projection_is_done(images):
