@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gleam_mm.layouts import Site, dequantized, find_layout
+from gleam_mm.layouts import PassState, Site, dequantized, find_layout
 from gleam_mm.petl.recomputing import lower, note
 
 _KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
@@ -39,6 +39,7 @@ class Member(Protocol):
     def plug(self) -> None: ...
     def unplug(self) -> None: ...
     def begin(self) -> None: ...
+    def prepare(self) -> None: ...
     def end(self, output: Any) -> Any: ...
     def train(self, mode: bool) -> Any: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -49,12 +50,20 @@ class Member(Protocol):
     ) -> tuple[Tensor, Tensor | None]: ...
 
 
+class _Pass(PassState):
+    """Whether the backbone itself is being called, and not a part of it alone."""
+
+    def __init__(self) -> None:
+        self.whole = False
+
+
 class Attachments:
     """The methods that are attached to one backbone, in their order.
 
     It frames every pass of the backbone: the grid is followed, methods take the backbone's mode,
-    training or evaluation, and it is noted how what they read can be made again. While methods are
-    merged, it keeps the original weights.
+    training or evaluation, and it is noted how what they read can be made again. A pass of parts,
+    such as timm's ``forward_features``, begins where patches are embedded, and has no end. While
+    methods are merged, it keeps the original weights.
 
     Where several methods act at one module, those that compute in its place are innermost, then
     come those that adapt its output, in their order, then those that adapt its input, the last one
@@ -74,10 +83,14 @@ class Attachments:
         self._active: list[Member] = []
         self._originals: dict[tuple[Any, str], nn.Parameter] = {}
         self._notes: list[RemovableHandle] = []
+        self._pass = _Pass()
+        self._compiled = False
         self._handles = [
             backbone.register_forward_pre_hook(self._begin),
+            next(self.layout.all_sites()).module.register_forward_pre_hook(self._begin_parts),
             *self.layout.track_grid(),
-            backbone.register_forward_hook(self._end),
+            # Of a pass that fails as well: what it had prepared would serve the next one.
+            backbone.register_forward_hook(self._end, always_call=True),
         ]
 
     @classmethod
@@ -121,6 +134,7 @@ class Attachments:
             self._plug()
             return
         self._forget_notes()
+        self._forget_compiled()
         for handle in self._handles:
             handle.remove()
         vars(self.layout.backbone).pop(_KEY, None)
@@ -260,6 +274,7 @@ class Attachments:
             for member in method.members():
                 member.unplug()
         self._forget_notes()
+        self._forget_compiled()
         self._active = [
             member
             for method in self._methods
@@ -292,15 +307,36 @@ class Attachments:
             handle.remove()
         self._notes = []
 
+    def _forget_compiled(self) -> None:
+        """Lets a compiler look at hooks again, which it takes for unchanged."""
+        if self._compiled:
+            torch.compiler.reset()
+            self._compiled = False
+
     def _begin(self, backbone: nn.Module, args: tuple) -> None:
-        self.layout.begin()
+        self._compiled |= torch.compiler.is_compiling()
+        self._pass.whole = True
+        self._begin_members()
         for member in self._active:
-            if member.training != backbone.training:
-                member.train(backbone.training)
+            member.prepare()
+
+    def _begin_parts(self, module: nn.Module, args: tuple) -> None:
+        if self._pass.whole or torch.compiler.is_compiling():
+            return
+        if torch._C._current_graph_task_id() == -1:  # else it is computed again for its gradient
+            self._begin_members()
+
+    def _begin_members(self) -> None:
+        self.layout.begin()
+        training = self.layout.backbone.training
+        for member in self._active:
+            if member.training != training:
+                member.train(training)
             member.check_constants()
             member.begin()
 
     def _end(self, backbone: nn.Module, args: tuple, output: Any) -> Any:
+        self._pass.whole = False
         for member in reversed(self._active):
             output = member.end(output)
         return output

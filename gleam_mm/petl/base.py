@@ -161,10 +161,13 @@ class PETLMethod(Checked, BaseModule):
         return y
 
     def begin(self) -> None:
-        """The backbone is called."""
+        """A pass begins: of the backbone, or of parts of it that begin with the first one."""
+
+    def prepare(self) -> None:
+        """It is one of the backbone itself, which :meth:`end` will end."""
 
     def end(self, output: Any) -> Any:
-        """Adapts what the backbone returns."""
+        """Adapts what the backbone returns: None, where it failed."""
         return output
 
     def fold(self, site: Site, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

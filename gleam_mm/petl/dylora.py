@@ -60,10 +60,9 @@ class DyLoRA(LoRA):
         self.served = rank
 
     def begin(self) -> None:
-        """Draws the rank of a training step, before matrices of that rank are made ready."""
+        """Draws the rank of a training step."""
         if self.training:
             self._drawn = next_step(self.seed, self.step).randint(1, self.rank)
-        super().begin()
 
     def factors(self, site: Site, training: bool = False) -> tuple[Tensor, Tensor]:
         """The first rows of A and columns of B."""

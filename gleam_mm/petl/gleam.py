@@ -72,8 +72,7 @@ class GLEAM(LadderMethod):
         )
 
     def begin(self) -> None:
-        """Forgets the balance losses of a pass whose losses nobody took, too."""
-        super().begin()
+        """Forgets the balance losses of a pass whose losses nobody took."""
         if 'mixer' in self.shared:
             self.shared['mixer'].take_loss()
 

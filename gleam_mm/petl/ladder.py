@@ -240,7 +240,7 @@ class LadderMethod(PETLMethod):
         """The projections A and B that a site shares with others."""
         return self.shared['projections'][str(site.stage)]
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Makes the weights of all sites, where they are all that depends on parameters alone."""
         if not self._prepared.begin(self.training and not self.drop_rate):
             return

@@ -178,7 +178,7 @@ class LoRA(PETLMethod):
         own = [way for way in _WAYS if getattr(type(self), way) is not getattr(LoRA, way)]
         return f'its own {" and ".join(own)}' if own else None
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Makes the matrices of all sites ready, those of one shape together, in training."""
         if not self._prepared.begin(self.training and self.alike_everywhere):
             return

@@ -5,7 +5,12 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import gleam_mm  # first: torchvision may have to be mended before others import it
+
+# isort: split
+
 import pytest
+import timm
 import torch
 from backbones import BACKBONES, evaluating
 from torch import nn
@@ -13,6 +18,14 @@ from torch.nn.utils import prune
 
 from gleam_mm.petl import SSF, Compose, LoRA, MergeError, PETLMethod, RepAdapter
 from gleam_mm.registry import MODELS
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def plain_model():
+    torch.manual_seed(0)
+    sizes = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=5)
+    return timm.create_model('vit_tiny_patch16_224', **sizes)
 
 
 def attach(backbone, *methods):
@@ -274,3 +287,67 @@ def test_a_second_method_is_told_of_the_first(vit):
         second.attach(vit)
     assert [warning.filename for warning in told] == [__file__]
     assert first.attached and second.attached
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda method, compiled: method.merge(),
+        lambda method, compiled: (method.merge(), compiled(IMAGES), method.unmerge()),
+        lambda method, compiled: gleam_mm.detach(compiled),
+    ],
+    ids=['merged', 'unmerged', 'detached'],
+)
+def test_a_compiled_model_follows_what_is_plugged(change):
+    """A compiler takes the hooks of modules for unchanged."""
+    model = plain_model()
+    method = gleam_mm.attach(model, 'lora')
+    for parameter in method.parameters():
+        nn.init.normal_(parameter)
+    compiled = torch.compile(model.eval(), backend='eager')
+    with torch.no_grad():
+        compiled(IMAGES)
+        change(method, compiled)
+        assert torch.equal(compiled(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize('name', ['MoSA', 'DyLoRA', 'GLoRA'])
+def test_a_pass_of_parts_draws_of_its_own(name):
+    model = plain_model()
+    method = gleam_mm.attach(model, dict(type=name))
+    model.train()
+    for step in range(3):
+        assert method.step == step
+        model.forward_features(IMAGES)
+
+
+def test_a_pass_of_parts_leaves_no_losses_of_the_one_before():
+    model = plain_model()
+    method = gleam_mm.attach(model, dict(type='MoLA', balance=0.01))
+    model.train()
+    model.forward_features(IMAGES)
+    (once,) = method.all_losses().values()
+    for _ in range(2):
+        model.forward_features(IMAGES)
+    (twice,) = method.all_losses().values()
+    assert torch.equal(once, twice)
+
+
+def test_nothing_prepared_outlives_a_pass_that_failed():
+    model = plain_model()
+    method = gleam_mm.attach(model, 'lora')
+    model.train()
+
+    def fail(*_):
+        raise KeyError('a fault in the head')
+
+    handle = model.head.register_forward_hook(fail)
+    with pytest.raises(KeyError):
+        model(IMAGES)
+    handle.remove()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.normal_()
+    found = model.forward_features(IMAGES)
+    model.head = nn.Identity()
+    assert torch.equal(model.forward_head(found, pre_logits=True), model(IMAGES))
