@@ -1,15 +1,23 @@
-"""A linear probe in closed form: ridge regression on the frozen features of a backbone."""
+"""A linear probe in closed form: ridge regression on the frozen features of a backbone.
 
+    python benchmarks/ridge.py vit-mini_linear_mini-digits
+    python benchmarks/ridge.py CONFIG --cfg-options model.backbone.init_cfg=None    # at random
+
+Prints the accuracies on validation and test with each of five penalties.
+"""
+
+import argparse
 from collections.abc import Sequence
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from gleam_mm.engine import fill_num_classes
+from gleam_mm.config import recipes
+from gleam_mm.engine import fill_num_classes, launch
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import MODELS, scope_of
 
@@ -80,3 +88,27 @@ def accuracies(
 
 def _hits(scores: Tensor, labels: Tensor) -> float:
     return (scores.argmax(1) == labels).double().mean().item()
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='file or name of a recipe, whose backbone is probed')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Probes the backbone of a config."""
+    args = parse_args(argv)
+    torch.manual_seed(0)  # of a backbone that starts at random
+    cfg = recipes.load(args.config, args.cfg_options)
+    launch.set_dataloader_defaults(cfg)
+    for penalty, (val, test) in zip(PENALTIES, probe(cfg, 'val', 'test'), strict=True):
+        print(f'penalty {penalty:>6g}: val {val:.2f} %, test {test:.2f} %')
+
+
+if __name__ == '__main__':
+    main()

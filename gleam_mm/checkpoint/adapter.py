@@ -171,7 +171,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         metadata = schema.check(metadata)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from error
-    checked = 'schema' in metadata or DIGEST in header  # files of release 0.1.0 have neither
+    checked = 'schema' in metadata or DIGEST in header  # since the first release
     if checked and header.get(DIGEST) != _digest(tensors, document):
         raise CheckpointError(
             f'{path}: damaged: what it holds is not what its SHA-256 was made of. Copy or download '

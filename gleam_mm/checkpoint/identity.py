@@ -1,8 +1,8 @@
 """What a model says of itself in its state dict: its frozen weights' fingerprint, and its options.
 
 Both travel as one tensor of bytes under :data:`FINGERPRINT`, so that a checkpoint holds nothing but
-tensors: 32 bytes of fingerprint, then the options as JSON. Files of release 0.1.0 have the
-fingerprint alone.
+tensors: 32 bytes of fingerprint, then the options as JSON. Files from before the first release have
+the fingerprint alone.
 """
 
 import json

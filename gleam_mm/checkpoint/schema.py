@@ -13,8 +13,9 @@ from gleam_mm.shapes import COUNT, MAPPING, SHA256, TEXT, Shape, dict_of, fields
 VERSION = 2
 """The version that is written.
 
-Files of release 0.1.0 have none. Since 2 there are the preprocessing of pictures, packed matrices,
-and the names of models that are no :class:`~gleam_mm.models.PETLClassifier`. All of them are read.
+Files from before the first release have none. Since 2 there are the preprocessing of pictures,
+packed matrices, and the names of models that are no :class:`~gleam_mm.models.PETLClassifier`. All
+of them are read.
 """
 
 PRECISIONS = ('float16', 'bfloat16', 'float32', 'float64')

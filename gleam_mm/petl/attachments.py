@@ -314,7 +314,8 @@ class Attachments:
             self._compiled = False
 
     def _begin(self, backbone: nn.Module, args: tuple) -> None:
-        self._compiled |= torch.compiler.is_compiling()
+        if torch.compiler.is_compiling():  # not read here: a compiler would look at it in each pass
+            self._compiled = True
         self._pass.whole = True
         self._begin_members()
         for member in self._active:

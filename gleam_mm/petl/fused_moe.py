@@ -1,9 +1,9 @@
 """The mixture of convolutions on a GPU: one kernel forward and one backward, written in Triton.
 
-What PyTorch does in some fifty small operations at each of a network's 48 sites costs a GPU little
-arithmetic and its host much time: launching them takes several times as long as the whole backbone.
-Here one program computes all of an image: the mean of its tokens, its gates, the gated sum of the
-experts' kernels, and the convolution.
+What PyTorch does in some forty small operations, of both passes, at each of a network's 48 sites
+costs a GPU little arithmetic and its host much time: launching them takes several times as long as
+the whole backbone. Here one program computes all of an image: the mean of its tokens, its gates,
+the gated sum of the experts' kernels, and the convolution.
 """
 
 from typing import Any, NamedTuple
