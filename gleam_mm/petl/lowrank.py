@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn import functional as F
 
 from gleam_mm.petl.recomputing import recomputed_elsewhere
@@ -68,7 +69,7 @@ def _frozen_weight(y: Tensor, x: Tensor) -> Tensor | None:
         return None
     if not x.requires_grad or not (x.device.type in ACCUMULATING or _is_recorded(x)):
         return None
-    if recomputed_elsewhere():
+    if recomputed_elsewhere() or unpack_dual(x).tangent is not None:  # forward mode
         return None
     if y._backward_hooks or y.retains_grad:  # which another tensor would not have
         return None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -220,6 +221,18 @@ def test_an_output_that_is_to_retain_its_gradient_has_it():
     y.retain_grad()
     project(y, x, down)[0].sin().sum().backward()
     torch.testing.assert_close(y.grad, y.detach().cos())
+
+
+def test_forward_mode_has_the_derivatives_of_the_two_products():
+    weight, down, x = torch.randn(8, 6), torch.randn(3, 6), torch.randn(2, 5, 6, requires_grad=True)
+    along = torch.randn_like(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, along)
+        found = [
+            forward_ad.unpack_dual(part).tangent
+            for part in project(F.linear(dual, weight), dual, down)
+        ]
+    torch.testing.assert_close(found, [along @ weight.T, along @ down.T])
 
 
 def test_a_compiler_does_not_meet_what_asks_cuda(monkeypatch):
