@@ -1,0 +1,3 @@
+# Full tuning at small rates on the tasks of real-c.py.
+_base_ = '_full.py'
+datasets = ['real-signs', 'real-distance']
