@@ -20,7 +20,7 @@ from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import classifiers, outputs, warn_of_unknown
 from gleam_mm.models.parts import checked_part
-from gleam_mm.models.statistics import Stilled, all_learn, learning_statistics, still
+from gleam_mm.models.statistics import Stillness, all_learn, learning_statistics, still
 from gleam_mm.models.trained import Trained
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
@@ -153,9 +153,9 @@ def detach(model: _Model) -> _Model:
 def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -> None:
     """Undoes :func:`attach`, as far as it came."""
     petl.detach()
-    stilled: list[Stilled] = vars(model).pop(_STILL, [])  # or it was pickled before there were any
-    for norm in stilled:
-        norm.remove()
+    stillness: Stillness | None = vars(model).pop(_STILL, None)
+    if stillness is not None:
+        stillness.remove()
     model._modules.pop(NAME, None)
     for name in (_CONFIG, _LEARNED, _TRAINED):
         vars(model).pop(name, None)

@@ -1,6 +1,7 @@
 """Running statistics of norms: those of a frozen norm stay as they are while others train."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,33 +10,72 @@ from gleam_mm.models.trained import learning
 
 
 class Stilled:
-    """Keeps a module in evaluation, whatever its model's mode, until :meth:`remove` is called.
+    """Keeps a norm in evaluation, whatever its model's mode, until :meth:`remove` is called.
 
-    ``train()`` of the model asks it in the module's place; ``copy.deepcopy`` and ``pickle`` take it
-    along.
+    ``train()`` of the model asks it in the norm's place, and so does who estimates statistics anew,
+    as ``update_bn`` of PyTorch does; ``copy.deepcopy`` and ``pickle`` take it along.
 
     Args:
-        module: The module.
+        norm: The norm.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._mode = module.training
-        module.eval()
-        vars(module)['train'] = self
+    def __init__(self, norm: nn.Module) -> None:
+        self.norm = norm
+        self._mode = norm.training
+        norm.eval()
+        vars(norm).update(train=self, reset_running_stats=self._keep)
 
     def __call__(self, mode: bool = True) -> nn.Module:
-        """What ``module.train(mode)`` does meanwhile: remembers the mode."""
+        """What ``norm.train(mode)`` does meanwhile: remembers the mode."""
         self._mode = mode
-        return self._module
+        return self.norm
 
     def remove(self) -> None:
-        """Gives the module the mode that it would have."""
-        del vars(self._module)['train']
-        self._module.train(self._mode)
+        """Gives the norm the mode that it would have."""
+        for name in ('train', 'reset_running_stats'):
+            del vars(self.norm)[name]
+        self.norm.train(self._mode)
+
+    def _keep(self) -> None:
+        """What ``norm.reset_running_stats()`` does meanwhile: nothing."""
 
 
-def still(model: nn.Module) -> list[Stilled]:
+class Stillness:
+    """Keeps norms of a model in evaluation, and those that come in their places.
+
+    ``convert_sync_batchnorm`` of PyTorch, of timm and of MMEngine puts new norms there, in the mode
+    of the old ones: ``train()`` of the model is the first that could set them moving, and stills
+    them.
+
+    Args:
+        model: The model.
+        norms: The names of the norms.
+    """
+
+    def __init__(self, model: nn.Module, norms: Iterable[str]) -> None:
+        self._model = model
+        self._stilled = {name: Stilled(model.get_submodule(name)) for name in norms}
+        vars(model)['train'] = self
+
+    def __call__(self, mode: bool = True) -> Any:
+        """What ``model.train(mode)`` does meanwhile."""
+        result = type(self._model).train(self._model, mode)
+        norms = dict(self._model.named_modules())
+        for name, stilled in self._stilled.items():
+            norm = norms.get(name)
+            if norm is not stilled.norm and isinstance(norm, _NormBase):
+                stilled.remove()
+                self._stilled[name] = Stilled(norm)
+        return result
+
+    def remove(self) -> None:
+        """Gives the model its own ``train()`` back, and the norms the modes that are due."""
+        del vars(self._model)['train']
+        for stilled in self._stilled.values():
+            stilled.remove()
+
+
+def still(model: nn.Module) -> Stillness | None:
     """Keeps the norms in evaluation whose statistics are frozen, as MMPretrain's frozen stages do.
 
     In training mode a BatchNorm would count each batch into its statistics, frozen or not: other
@@ -43,11 +83,15 @@ def still(model: nn.Module) -> list[Stilled]:
 
     Args:
         model: The model, whose parameters have ``requires_grad`` where they are trained.
+
+    Returns:
+        What undoes it, or None where there is no such norm.
     """
-    names = learning(model)
-    if all_learn(model, names):
-        return []
-    return [Stilled(norm) for _, norm, learns in _norms(model, names) if not learns]
+    learnt = learning(model)
+    if all_learn(model, learnt):
+        return None
+    names = [name for name, _, learns in _norms(model, learnt) if not learns]
+    return Stillness(model, names) if names else None
 
 
 def all_learn(model: nn.Module, names: Collection[str]) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from timm.utils import ModelEma
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 import gleam_mm
 from gleam_mm.arguments import ArgumentError
@@ -548,6 +548,40 @@ def test_detach_gives_frozen_norms_their_mode_back(kept):
     model.train()
     model(torch.randn(2, 3, 224, 224))
     assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    'convert', [nn.SyncBatchNorm.convert_sync_batchnorm, timm.layers.convert_sync_batchnorm]
+)
+def test_norms_in_the_place_of_frozen_ones_are_as_still(convert):
+    model = levit()
+    gleam_mm.attach(model, 'lora', rank=2)
+    before, norm = moving(model), model.stem.conv1.bn
+    model = convert(model)
+    model.train()
+    assert isinstance(model.stem.conv1.bn, nn.SyncBatchNorm)
+    assert not model.stem.conv1.bn.training and model.head.bn.training
+    model(torch.randn(2, 3, 224, 224))
+    moved = {name for name, values in moving(model).items() if not values.equal(before[name])}
+    assert moved == {name for name in before if name.startswith('head')}
+    gleam_mm.detach(model)
+    assert model.stem.conv1.bn.training
+    model(torch.randn(2, 3, 224, 224))
+    assert model.stem.conv1.bn.num_batches_tracked == 1
+    assert not any('train' in vars(module) for module in (norm, *model.modules()))
+
+
+def test_statistics_that_are_estimated_anew_are_those_that_move():
+    model, images = levit(), torch.randn(2, 3, 224, 224)
+    model.train()(images)  # to statistics that are not those of a new norm
+    gleam_mm.attach(model, 'lora', rank=2)
+    before = moving(model)
+    update_bn([images, images], model)
+    moved = {name for name, values in moving(model).items() if not values.equal(before[name])}
+    assert moved == {name for name in before if name.startswith('head')}
+    norm = gleam_mm.detach(model).stem.conv1.bn
+    norm.reset_running_stats()
+    assert not norm.running_mean.any()
 
 
 def learning(model):
