@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.layouts.attention import Attention
-from gleam_mm.layouts.pass_state import PassState
+from gleam_mm.layouts.pass_state import OfImages, PassState, the_only
 from gleam_mm.layouts.site import (
     ACTIVATIONS,
     LINEAR_ROLES,
@@ -31,7 +31,6 @@ class _Tokens(PassState):
     """What is known of the tokens of the current pass."""
 
     def __init__(self) -> None:
-        self.sizes: dict[int, tuple[int, int]] = {}  # of the grid, by stage
         self.suffix = 0
         self.off_grid: int | None = None
 
@@ -87,7 +86,7 @@ class Layout:
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone: Any = backbone  # whose attributes only its layout knows
         self._tokens = _Tokens()
-        self._last_sizes: dict[int, tuple[int, int]] = {}
+        self._sizes: OfImages[tuple[int, int]] = OfImages()  # of the grid
         self._blocks: dict[int | None, Site] = {}
 
     @classmethod
@@ -160,8 +159,7 @@ class Layout:
 
     def forget(self) -> None:
         """Forgets the grids of the passes so far."""
-        self._tokens.sizes.clear()
-        self._last_sizes.clear()
+        self._sizes = OfImages()
 
     def begin(self) -> None:
         """Forgets what a pass that broke off has left. The backbone is called."""
@@ -193,19 +191,19 @@ class Layout:
         """The grid of the tokens that reach ``site`` in the current forward pass.
 
         Raises:
-            RuntimeError: No forward pass has told the size yet.
+            RuntimeError: No forward pass has told the size yet; or a part of a pass is computed
+                again, by gradient checkpointing, and passes with other grids came in between.
         """
         tokens = self._tokens
         if tokens.off_grid is not None:
             return Grid(tokens.off_grid, 0, 0)
-        # A block that is computed again for its gradient may run in a thread of autograd's own.
-        size = tokens.sizes.get(site.stage) or self._last_sizes.get(site.stage)
-        if size is None:
+        sizes = self._sizes.possible(site.stage)
+        if not sizes:
             raise RuntimeError(
                 f'the token grid at {site.name!r} is not known yet: call the backbone itself, not '
                 'a part of it, after attaching the method'
             )
-        return self._grid(site, *size, tokens.suffix)
+        return the_only([self._grid(site, *size, tokens.suffix) for size in sizes])
 
     def extend(self, tokens: int) -> None:
         """Tells that ``tokens`` more stand behind the grid from here on; fewer, where negative."""
@@ -385,7 +383,7 @@ class Layout:
         return not (role == 'norm' and isinstance(module, nn.Identity))
 
     def _set_grid(self, stage: int, size: Sequence[int]) -> None:
-        self._last_sizes[stage] = self._tokens.sizes[stage] = int(size[0]), int(size[1])
+        self._sizes.begin((int(size[0]), int(size[1])), stage)
 
 
 def masking(backbone: nn.Module) -> str | None:

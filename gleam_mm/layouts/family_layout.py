@@ -18,7 +18,7 @@ from gleam_mm.layouts.families import (
     Family,
     family_of,
 )
-from gleam_mm.layouts.pass_state import PassState
+from gleam_mm.layouts.pass_state import OfImages, PassState, the_only
 from gleam_mm.layouts.site import NORMS, Block, Grid, Site
 from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, inner_model, own_classifier
 from gleam_mm.layouts.wrapped import LibraryBackbone
@@ -32,11 +32,11 @@ _SUBLAYERS = {'attn': ('qkv', 'proj'), 'ffn': ('fc1', 'fc2')}
 
 
 class _Seen(PassState):
-    """What is known of the current pass: its images, and the tokens that reached each site."""
+    """What is known of the current pass."""
 
     def __init__(self) -> None:
-        self.images: tuple[int, int, int] | None = None  # their number, height and width
-        self.shapes: dict[str, tuple[int, ...]] = {}  # without channels
+        self.called = False  # the backbone is, and has not come to its embedding yet
+        self.shapes: dict[str, tuple[int, ...]] = {}  # that reached each site, without channels
 
 
 @LAYOUTS.register_module()
@@ -64,6 +64,7 @@ class FamilyLayout(Layout):
             for path, linears in self._linears.items()
             if (name := f'{(parent := self.family.attention)}.{_IN_PROJ}') in linears
         }
+        self._images: OfImages[tuple[int, int, int]] = OfImages()  # number, height and width
         self._seen = _Seen()
         self._last = _Seen()  # of any thread, for a block that is computed again for its gradient
 
@@ -196,7 +197,8 @@ class FamilyLayout(Layout):
 
     def track_grid(self) -> list[Any]:
         handles: list[Any] = [
-            self.backbone.register_forward_pre_hook(self._read_images, with_kwargs=True)
+            self.backbone.register_forward_pre_hook(self._read_images, with_kwargs=True),
+            self._embedding().register_forward_pre_hook(self._enter_embedding),
         ]
         for site in self.sites(('block',)):
             handles.append(site.module.register_forward_pre_hook(partial(self._read_block, site)))
@@ -213,8 +215,9 @@ class FamilyLayout(Layout):
 
     def forget(self) -> None:
         super().forget()
-        self._last.images, self._last.shapes = None, {}
-        self._seen.images, self._seen.shapes = None, {}
+        self._images = OfImages()
+        self._last.shapes.clear()
+        self._seen.shapes.clear()
 
     def as_tokens(self, site: Site, x: Any) -> Any:
         if isinstance(x, tuple | list):
@@ -251,20 +254,29 @@ class FamilyLayout(Layout):
             return super().grid(site)
         if self.no_grid:
             raise ValueError(f'the tokens at {site.name!r} form no grid: {self.no_grid}')
-        images = self._seen.images or self._last.images
+        images = self._images.possible()
         shape = self._seen.shapes.get(site.name) or self._last.shapes.get(site.name)
-        if images is None or shape is None:
+        if not images or shape is None:
             self._unknown(site)
         if len(shape) == 1:  # the class tokens alone
             return Grid(1, 0, 0)
         if len(shape) > 2:
             return Grid(0, *shape[-2:])
-        return self._sequence(site, shape[0], shape[1], *images)
+        sequences, tokens = shape
+        found = [self._sequence(site, sequences, tokens, *each) for each in images]
+        grids = [grid for grid in found if grid]
+        if not grids:
+            _, height, width = images[0]
+            raise RuntimeError(
+                f'{tokens} tokens at {site.name!r} are no grid that a stride makes of an image '
+                f'of {height} x {width}'
+            )
+        return the_only(grids)
 
     def _sequence(
         self, site: Site, sequences: int, tokens: int, images: int, height: int, width: int
-    ) -> Grid:
-        """The grid of sequences of so many tokens."""
+    ) -> Grid | None:
+        """The grid of sequences of so many tokens, if they are one."""
         if any(f'.{name}.' in f'{site.path}.' for name in self.family.squares):
             height = width = 1
         elif sequences != images and math.prod(window := self._window(site)) == tokens:
@@ -275,12 +287,8 @@ class FamilyLayout(Layout):
                 return Grid(tokens, 0, 0)
             if size := _grid(tokens - prefix, height, width):
                 return Grid(prefix, *size)
-        if size := _grid(tokens, height, width):
-            return Grid(0, *size)
-        raise RuntimeError(
-            f'{tokens} tokens at {site.name!r} are no grid that a stride makes of an image of '
-            f'{height} x {width}'
-        )
+        size = _grid(tokens, height, width)
+        return Grid(0, *size) if size else None
 
     def _window(self, site: Site) -> tuple[int, ...]:
         """The size of the windows that a site sees, or nothing."""
@@ -303,12 +311,25 @@ class FamilyLayout(Layout):
     def _is_image(self, site: Site, x: Tensor) -> bool:
         return self.family.channels_first and site.role == 'block' and x.dim() == 4
 
+    def _embedding(self) -> nn.Module:
+        """What images go through first, whichever method of the backbone is called with them."""
+        convolution = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+        if convolution is not None:
+            return convolution
+        names = (n for n, m in self.model.named_modules() if isinstance(m, nn.Linear))
+        return self.model.get_submodule(_parent(next(names)))
+
     def _read_images(self, module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
-        given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() == 4]
-        images = None
-        if given:
-            images = given[0].shape[0], given[0].shape[2], given[0].shape[3]
-        self._seen.images = self._last.images = images
+        self._begin_with(_images(*args, *kwargs.values()))
+        self._seen.called = True
+
+    def _enter_embedding(self, module: nn.Module, args: tuple) -> None:
+        if not self._seen.called and (images := _images(*args)):
+            self._begin_with(images)
+        self._seen.called = False
+
+    def _begin_with(self, images: tuple[int, int, int] | None) -> None:
+        self._images.begin(images)
         self._seen.shapes.clear()
 
     def _read_block(self, site: Site, module: nn.Module, args: tuple) -> None:
@@ -320,6 +341,12 @@ class FamilyLayout(Layout):
             f'the token grid at {site.name!r} is not known yet: call the backbone itself, not '
             'a part of it, after attaching the method'
         )
+
+
+def _images(*given: Any) -> tuple[int, int, int] | None:
+    """Number, height and width of the images that a module is called with, if it is."""
+    found = (x for x in given if isinstance(x, Tensor) and x.dim() == 4)
+    return next(((x.shape[0], x.shape[2], x.shape[3]) for x in found), None)
 
 
 def _find_linears(model: nn.Module, family: Family) -> dict[str, dict[str, str]]:

@@ -4,8 +4,9 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import timm
 import torch
-from families import FAMILIES, size_of
+from families import FAMILIES, TIMM, size_of
 from layouts.backbone_table import PAGE, close, make, measure, outputs, page
 
 from gleam_mm.layouts import find_layout
@@ -151,6 +152,28 @@ def test_methods_see_sequences_where_modules_see_maps(family):
         for _, parameter in method.trainable_parameters():
             torch.nn.init.normal_(parameter)
         assert not close(outputs(model, images), before, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ('family', 'options'),
+    [('timm-eva02', dict(dynamic_img_size=True)), ('timm-pvtv2', {}), ('timm-naflex', {})],
+)
+def test_the_grid_is_that_of_the_pass_whichever_method_begins_it(family, options):
+    """Two sizes with as many tokens: as if the other had never been."""
+    name, own = TIMM[family.removeprefix('timm-')]
+    model = timm.create_model(name, **own, **options).eval()
+    method = Convpass(bottleneck=2)
+    method.attach(model)
+    method.eval()
+    for _, parameter in method.trainable_parameters():
+        torch.nn.init.normal_(parameter)
+    other = copy.deepcopy((model, method))[0]
+    tall, wide = torch.randn(2, 3, 64, 96), torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        before = model(tall)
+        expected = other.forward_intermediates(wide)[0]
+        assert torch.equal(model.forward_intermediates(wide)[0], expected)
+        assert torch.equal(model(tall), before)
 
 
 @pytest.mark.parametrize(

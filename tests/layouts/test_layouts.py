@@ -1,13 +1,16 @@
 """Layouts list the right sites and tell the right grid."""
 
+from functools import partial
+
 import pytest
 import torch
 from backbones import BACKBONES, WIDTH, evaluating
 from mmpretrain.models import ConvNeXt
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from gleam_mm.layouts import LINEAR_ROLES, ROLES, Block, Grid, Layout, find_layout
-from gleam_mm.petl import SSF
+from gleam_mm.petl import SSF, Convpass
 from gleam_mm.registry import LAYOUTS, MODELS
 
 
@@ -106,6 +109,38 @@ def test_grid_is_unknown_before_the_first_pass(vit):
     layout = find_layout(vit)
     with pytest.raises(RuntimeError, match=r"grid at 'layers.0.attn.qkv' is not known yet"):
         layout.grid(layout.sites(['qkv'])[0])
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_a_part_that_is_computed_again_has_the_grid_of_its_own_pass(reentrant):
+    """Two passes of other images behind each other; or before one backward pass, in words."""
+    model = BACKBONES['timm-vit'](dynamic_img_size=True).requires_grad_(False)
+    method = Convpass(bottleneck=2, drop_rate=0.0)
+    method.attach(model)
+    for _, parameter in method.trainable_parameters():
+        nn.init.normal_(parameter)
+    wide, tall = (torch.randn(1, 3, *size, requires_grad=True) for size in ((32, 48), (48, 32)))
+
+    def loss(images):
+        return model(images)[-1].square().sum()
+
+    def gradients():
+        method.zero_grad()
+        loss(wide).backward()
+        awaited = loss(tall)
+        with torch.no_grad():
+            loss(wide)
+        awaited.backward()
+        return [parameter.grad.clone() for _, parameter in method.trainable_parameters()]
+
+    expected = gradients()
+    for block in model.timm_model.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=reentrant)
+    torch.testing.assert_close(gradients(), expected)
+    both = loss(wide) + loss(tall)
+    with pytest.raises(RuntimeError, match=r'checkpointing .* Call backward\(\) after each'):
+        both.backward()
+    torch.testing.assert_close(gradients(), expected)
 
 
 def test_unknown_role_lists_the_roles(vit):
