@@ -20,7 +20,7 @@ from gleam_mm.layouts.families import (
 )
 from gleam_mm.layouts.pass_state import OfImages, PassState, the_only
 from gleam_mm.layouts.site import NORMS, Block, Grid, Site
-from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, inner_model, own_classifier
+from gleam_mm.layouts.timm_backbone import PooledTIMMBackbone, dropping, inner_model, own_classifier
 from gleam_mm.layouts.wrapped import LibraryBackbone
 from gleam_mm.registry import LAYOUTS
 
@@ -98,7 +98,7 @@ class FamilyLayout(Layout):
 
     @property
     def no_grid(self) -> str:
-        return self.family.no_grid
+        return self.family.no_grid or dropping(self.model)
 
     @property
     def no_blocks(self) -> str:
@@ -252,8 +252,8 @@ class FamilyLayout(Layout):
     def grid(self, site: Site) -> Grid:
         if self._tokens.off_grid is not None:
             return super().grid(site)
-        if self.no_grid:
-            raise ValueError(f'the tokens at {site.name!r} form no grid: {self.no_grid}')
+        if reason := self.family.no_grid:
+            raise ValueError(f'the tokens at {site.name!r} form no grid: {reason}')
         images = self._images.possible()
         shape = self._seen.shapes.get(site.name) or self._last.shapes.get(site.name)
         if not images or shape is None:

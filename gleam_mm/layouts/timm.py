@@ -15,6 +15,7 @@ from gleam_mm.layouts.site import Block, Grid, Site
 from gleam_mm.layouts.swin import Partition, WindowedLayout
 from gleam_mm.layouts.timm_backbone import (
     PooledTIMMBackbone,
+    dropping,
     inner_model,
     own_classifier,
     timm_model,
@@ -75,6 +76,10 @@ class TIMMViTLayout(TIMMLayout):
             and hasattr(block.mlp, 'fc1')
             for block in model.blocks
         )
+
+    @property
+    def no_grid(self) -> str:
+        return dropping(self.model)
 
     @property
     def num_prefix_tokens(self) -> int:

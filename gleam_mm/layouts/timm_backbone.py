@@ -6,7 +6,7 @@ from typing import Any
 import timm
 from mmpretrain.models.backbones import TIMMBackbone
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
-from timm.layers import resample_abs_pos_embed
+from timm.layers import PatchDropout, PatchDropoutWithIndices, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from gleam_mm.layouts.base import OwnClassifier
@@ -28,6 +28,14 @@ def inner_model(backbone: nn.Module) -> tuple[Any, str]:
         return backbone.model, 'model.'
     model = timm_model(backbone)
     return model, '' if model is backbone else 'timm_model.'
+
+
+def dropping(model: nn.Module) -> str:
+    """Why the tokens of a model form no grid in training, if it drops some of them."""
+    dropouts = [m for m in model.modules() if isinstance(m, PatchDropout | PatchDropoutWithIndices)]
+    if not any(dropout.prob > 0 for dropout in dropouts):
+        return ''
+    return 'patch_drop_rate leaves some of them out in training; build the model without it'
 
 
 def own_classifier(

@@ -1,6 +1,6 @@
 """AdaptFormer: bottlenecks beside the FFNs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from gleam_mm.layouts import Layout, PassState, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
+from gleam_mm.petl.probe import INPUT, OUTPUT, Sum
 from gleam_mm.registry import MODELS
 
 
@@ -77,14 +78,31 @@ class AdaptFormer(PETLMethod):
         """The blocks, and their norms.
 
         Raises:
-            ValueError: The norms do not read the residual stream.
+            ValueError: The norms do not read the residual stream, or a block has none.
         """
         if not layout.pre_norm:
             raise ValueError(
-                f'AdaptFormer reads the residual stream at the norm in front of an FFN, and '
+                f'{self.title} reads the residual stream at the norm in front of an FFN, and '
                 f'{type(layout.backbone).__name__} has its norms behind: use AdapterPlus'
             )
-        return super().select(layout)
+        sites = super().select(layout)
+        normed = {site.block for site in sites if site.role == 'norm'}
+        for site in sites:
+            if site.role == 'block' and site.block not in normed:
+                raise ValueError(
+                    f'{self.title} reads the residual stream at the norm in front of an FFN, and '
+                    f'{site.name!r} of {type(layout.backbone).__name__} has none that is its own'
+                )
+        return sites
+
+    def sums(self) -> Iterable[Sum]:
+        """What the last norm of a block reads goes to the bottleneck, beside the block's output."""
+        read = {site.block: site for site in self.sites.values() if site.role == 'norm'}
+        return [
+            ((read[site.block], INPUT), (site, OUTPUT))
+            for site in self.sites.values()
+            if site.role == 'block'
+        ]
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck a block."""

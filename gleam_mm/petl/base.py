@@ -12,6 +12,7 @@ from gleam_mm.arguments import Checked
 from gleam_mm.layouts import LINEAR_ROLES, ForwardReplacement, Handle, Layout, Site
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 from gleam_mm.petl.constants import Folding
+from gleam_mm.petl.probe import Sum
 from gleam_mm.petl.probe import probe as prove
 from gleam_mm.petl.recomputing import recomputing
 
@@ -47,8 +48,9 @@ class PETLMethod(Checked, BaseModule):
     :class:`~gleam_mm.layouts.PassState`, for several threads may call one model. A method that
     trains parameters of the backbone itself names them in :meth:`adopted_parameters`; one that is
     linear tells in :meth:`fold` what it makes of a weight, or else in :attr:`obstacle` why that
-    cannot be. :meth:`losses` and :meth:`calibrate` are for methods that need more than the task's
-    loss, or a look at training data first.
+    cannot be. :meth:`sums` names what it adds up token by token, which not every backbone has
+    alike. :meth:`losses` and :meth:`calibrate` are for methods that need more than the task's loss,
+    or a look at training data first.
 
     Arguments are checked by the annotations of ``__init__``, see :mod:`gleam_mm.arguments`; what a
     subclass checks itself is how they fit each other.
@@ -123,6 +125,14 @@ class PETLMethod(Checked, BaseModule):
     def reads_grid(self) -> bool:
         """Whether the method needs to know the grid of the tokens at its sites."""
         return False
+
+    def sums(self) -> Iterable[Sum]:
+        """What the method adds up token by token, and so has to be alike. Nothing by default.
+
+        Returns:
+            For each sum, sites with ``'input'`` or ``'output'``: what their modules read or give.
+        """
+        return ()
 
     def select(self, layout: Layout) -> list[Site]:
         """The sites to adapt: by default those of the given roles in the given blocks."""
@@ -267,7 +277,7 @@ class PETLMethod(Checked, BaseModule):
         Raises:
             RuntimeError: The method is attached already, or it and another one on this backbone
                 both compute in the place of one module; or the backbone does not compute through a
-                site. Nothing is left behind.
+                site, or does not fit :meth:`sums`. Nothing is left behind.
             ValueError: No layout supports the backbone, or it lacks one of the roles or blocks.
         """
         if self.attached:
@@ -285,8 +295,10 @@ class PETLMethod(Checked, BaseModule):
                     for member in self.members()
                     if member.reads_grid
                     for site in member.sites.values()
+                    if site.block is not None
                 }
-                prove(attachments.layout, self._touched(), on_grid)
+                sums = [(member.title, s) for member in self.members() for s in member.sums()]
+                prove(attachments.layout, self._touched(), on_grid, sums)
             attachments.add(self)
         except BaseException:
             self._leave(attachments)

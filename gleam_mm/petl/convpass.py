@@ -1,6 +1,6 @@
 """Convpass: convolutional bypasses beside the sublayers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from gleam_mm.layouts import Grid, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.bottleneck import Bottleneck
+from gleam_mm.petl.probe import INPUT, OUTPUT, Sum
 from gleam_mm.registry import MODELS
 
 
@@ -110,6 +111,10 @@ class Convpass(PETLMethod):
     def reads_grid(self) -> bool:
         """Its bypasses convolve."""
         return True
+
+    def sums(self) -> Iterable[Sum]:
+        """Around each sublayer there is a bypass."""
+        return [((site, INPUT), (site, OUTPUT)) for site in self.sites.values()]
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bypass a site."""

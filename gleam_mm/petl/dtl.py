@@ -1,7 +1,7 @@
 """DTL: a narrow side path that reads every block and returns behind the last ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from gleam_mm.arguments import Natural, Positive
 from gleam_mm.layouts import Layout, PassState, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.lora import LowRankPair
+from gleam_mm.petl.probe import INPUT, OUTPUT, Sum
 from gleam_mm.registry import MODELS
 
 
@@ -95,6 +96,13 @@ class DTL(PETLMethod):
         firsts = {site.stage: site.index for site in reversed(sites)}
         self._start, self._beginnings = start, set(firsts.values())
         return sites
+
+    def sums(self) -> Iterable[Sum]:
+        """The side path goes along what the blocks of a stage read and give."""
+        stages: dict[int, list[tuple[Site, str]]] = {}
+        for site in self.sites.values():
+            stages.setdefault(site.stage, []).extend([(site, INPUT), (site, OUTPUT)])
+        return stages.values()
 
     def build(self, sites: list[Site]) -> None:
         """Creates one pair of matrices a block and, for DTL+, one convolution a stage."""

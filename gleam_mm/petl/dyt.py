@@ -1,6 +1,6 @@
 """DyT: tokens that need no FFN go without one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from gleam_mm.layouts import PassState, Site
 from gleam_mm.petl.adaptformer import AdaptFormer
 from gleam_mm.petl.bits import Bits
 from gleam_mm.petl.exporting import exporting
+from gleam_mm.petl.probe import INPUT, Sum
 from gleam_mm.registry import MODELS
 
 
@@ -75,6 +76,19 @@ class DyT(AdaptFormer):
         self.weight = weight
         self.temperature = temperature
         self._choices = _Choices()
+
+    @property
+    def reads_grid(self) -> bool:
+        """It chooses among the patches."""
+        return True
+
+    def sums(self) -> Iterable[Sum]:
+        """Beside those of AdaptFormer: an FFN is masked by what the last norm before it reads."""
+        yield from super().sums()
+        read = {site.block: site for site in self.sites.values() if site.role == 'norm'}
+        for site in self.sites.values():
+            if site.role == 'ffn':
+                yield (read[site.block], INPUT), (site, INPUT)
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck and one gate a block."""

@@ -1,6 +1,6 @@
 """ILA: bottlenecks with a depthwise convolution behind the blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +9,7 @@ from gleam_mm.arguments import Positive, Probability
 from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bottleneck import Bottleneck
+from gleam_mm.petl.probe import INPUT, OUTPUT, Sum
 from gleam_mm.registry import MODELS
 
 
@@ -46,6 +47,15 @@ class ILA(PETLMethod):
         self.bottleneck = bottleneck
         self.multiplier = multiplier
         self.drop_rate = drop_rate
+
+    @property
+    def reads_grid(self) -> bool:
+        """It convolves."""
+        return True
+
+    def sums(self) -> Iterable[Sum]:
+        """What a block gives is on the grid of what it reads."""
+        return [((site, INPUT), (site, OUTPUT)) for site in self.sites.values()]
 
     def build(self, sites: list[Site]) -> None:
         """Creates one bottleneck and two convolutions a block."""

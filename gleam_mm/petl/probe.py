@@ -1,7 +1,7 @@
 """The proof that sites are where a layout says: one small pass of the backbone, without data."""
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,14 +12,27 @@ from gleam_mm.layouts import Layout, Site
 
 _MOST_NAMES = 4
 _OF_MODULES = vars(nn.Module()).keys()  # PyTorch's own attributes
+INPUT, OUTPUT = 'input', 'output'
 _FAR = 0.95  # tokens between where a patch is and where its change is seen
+
+
+_Shapes = dict[tuple[str, str], tuple[int, int]]  # site and INPUT or OUTPUT -> tokens, width
 
 
 class _Reached(Exception):
     """The first block is reached; the rest of the pass is not needed."""
 
 
-def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) -> None:
+Sum = Sequence[tuple[Site, str]]
+"""Sites with :data:`INPUT` or :data:`OUTPUT`: what their modules read or give is added up."""
+
+
+def probe(
+    layout: Layout,
+    sites: Iterable[Site],
+    on_grid: Collection[str] = (),
+    sums: Iterable[tuple[str, Sum]] = (),
+) -> None:
     """Proves that a backbone computes through sites, and that its tokens form the layout's grid.
 
     A module that is never called, or whose output goes nowhere, would take a method and train it in
@@ -34,15 +47,17 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
         layout: The layout of the backbone, whose hooks follow the grid.
         sites: The sites to prove.
         on_grid: Names of those where the method reads the grid of the tokens.
+        sums: What a method adds up token by token, behind the method's title; among these sites.
 
     Warns:
         UserWarning: The backbone cannot be tried, as where its device has no kernel for it.
 
     Raises:
-        RuntimeError: The backbone does not compute through some of them, or its tokens form another
-            grid.
+        RuntimeError: The backbone does not compute through some of them, its tokens form another
+            grid, or what is added up has not as many tokens, or is not as wide.
     """
-    backbone, sites = layout.backbone, list(sites)
+    backbone, sites, sums = layout.backbone, list(sites), list(sums)
+    added = {site.name for _, parts in sums for site, _ in parts}
     like = next((p for p in backbone.parameters() if p.is_floating_point()), None)
     if like is None or like.is_meta:
         return
@@ -53,7 +68,7 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
         stack.callback(layout.forget)
         stack.enter_context(_left_as_it_is(backbone, like.device))
         try:
-            bypassed, off_grid = _bypassed(layout, sites, image, on_grid)
+            bypassed, off_grid, shapes = _bypassed(layout, sites, image, on_grid, added)
         except Exception as error:  # of the backbone's own, or of a kernel without a gradient
             warnings.warn(
                 f'{_title(backbone)} could not be tried on an image of shape {tuple(image.shape)}, '
@@ -63,6 +78,8 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
             return
         if bypassed:
             raise RuntimeError(_refusal(backbone, bypassed))
+        for title, parts in sums:
+            _require_alike(title, parts, shapes, _title(backbone))
         if off_grid:
             raise RuntimeError(f'{_title(backbone)}: {off_grid[0]}')
         if not (layout.no_grid or layout.no_blocks):
@@ -70,19 +87,29 @@ def probe(layout: Layout, sites: Iterable[Site], on_grid: Collection[str] = ()) 
 
 
 def _outputs(
-    layout: Layout, sites: list[Site], image: Tensor, on_grid: Collection[str]
-) -> tuple[dict[str, Tensor], list[str]]:
+    layout: Layout,
+    sites: list[Site],
+    image: Tensor,
+    on_grid: Collection[str],
+    added: Collection[str],
+) -> tuple[dict[str, Tensor], list[str], _Shapes]:
     """What the module of each site gave, by name, and under '' what the backbone did.
 
-    Also what is wrong with the grids of those whose grid is read.
+    Also what is wrong with the grids of those whose grid is read, and how many tokens of which
+    width those read and gave that are added up.
     """
     caught: dict[str, Tensor] = {}
     wrong: list[str] = []
+    shapes: _Shapes = {}
 
     def catch(site: Site) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             if (tensor := next(_tensors(output), None)) is not None:
                 caught[site.name] = tensor
+            if site.name in added:
+                for word, x in ((INPUT, args[0]), (OUTPUT, output)):
+                    shape = layout.as_tokens(site, x).flatten(1, -2).shape
+                    shapes[site.name, word] = shape[1], shape[2]
             if site.name in on_grid and (reason := _misfit(layout, site, args[0])):
                 wrong.append(reason)
 
@@ -99,7 +126,7 @@ def _outputs(
         for tensor in _tensors(output)
     ]
     caught[''] = torch.stack(weighed).sum()
-    return caught, wrong
+    return caught, wrong, shapes
 
 
 def _misfit(layout: Layout, site: Site, x: Any) -> str:
@@ -118,10 +145,14 @@ def _misfit(layout: Layout, site: Site, x: Any) -> str:
 
 
 def _bypassed(
-    layout: Layout, sites: list[Site], image: Tensor, on_grid: Collection[str]
-) -> tuple[list[Site], list[str]]:
-    """The sites whose module is not called, or gives what nothing is made of; wrong grids."""
-    outputs, wrong = _outputs(layout, sites, image, on_grid)
+    layout: Layout,
+    sites: list[Site],
+    image: Tensor,
+    on_grid: Collection[str],
+    added: Collection[str],
+) -> tuple[list[Site], list[str], _Shapes]:
+    """The sites whose module is not called, or gives what nothing is made of; grids; shapes."""
+    outputs, wrong, shapes = _outputs(layout, sites, image, on_grid, added)
     # Without a graph there is nothing to say, as within a checkpoint that computes twice.
     traced = [site for site in sites if site.name in outputs and outputs[site.name].requires_grad]
     if traced:
@@ -131,7 +162,21 @@ def _bypassed(
     else:
         unused = set()
     bypassed = [site for site in sites if site.name not in outputs or site.name in unused]
-    return bypassed, wrong
+    return bypassed, wrong, shapes
+
+
+def _require_alike(title: str, parts: Sum, shapes: _Shapes, backbone: str) -> None:
+    """Refuses to add up what is not alike."""
+    (first, word), *others = parts
+    tokens, width = shapes[first.name, word]
+    for site, other in others:
+        if shapes[site.name, other] != (tokens, width):
+            more, wide = shapes[site.name, other]
+            raise RuntimeError(
+                f'{title} does not fit {backbone}: it adds up token by token the {word} of '
+                f'{first.name!r}, {tokens} tokens of width {width}, and the {other} of '
+                f'{site.name!r}, {more} of width {wide}. Leave block {site.block} out of `blocks`'
+            )
 
 
 def _refusal(backbone: nn.Module, bypassed: list[Site]) -> str:

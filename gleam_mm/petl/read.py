@@ -1,6 +1,6 @@
 """READ: a recurrent cell reads what the blocks give, and corrects the last one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -8,6 +8,7 @@ from gleam_mm.arguments import Positive
 from gleam_mm.layouts import Layout, PassState, Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.gru import GRUCell
+from gleam_mm.petl.probe import OUTPUT, Sum
 from gleam_mm.registry import MODELS
 
 
@@ -73,6 +74,10 @@ class READ(PETLMethod):
                 f'blocks={list(self.blocks or ())}: READ reads blocks of the last stage'
             )
         return sites
+
+    def sums(self) -> Iterable[Sum]:
+        """The states behind all blocks."""
+        return [[(site, OUTPUT) for site in self.sites.values()]]
 
     def build(self, sites: list[Site]) -> None:
         """Creates the cell."""

@@ -11,7 +11,7 @@ from layouts.backbone_table import PAGE, close, make, measure, outputs, page
 
 from gleam_mm.layouts import find_layout
 from gleam_mm.layouts.family_layout import _grid
-from gleam_mm.petl import SSF, VPT, AdaptFormer, Convpass, LoRA, LoReFT
+from gleam_mm.petl import DTL, ILA, READ, SSF, VPT, AdaptFormer, CoDA, Convpass, DyT, LoRA, LoReFT
 from gleam_mm.registry import MODELS
 
 QUICK = ('timm-eva02', 'timm-beit', 'timm-swinv2', 'timm-sam', 'mm-beit', 'hf-vit', 'tv-swin')
@@ -132,6 +132,50 @@ def test_what_does_not_fit_is_refused_with_its_reason():
         ValueError, match=r'whole blocks .* TNT cannot be: they carry two sequences'
     ):
         AdaptFormer().attach(make('timm-tnt'))
+
+
+@pytest.mark.parametrize(
+    ('family', 'method', 'message'),
+    [
+        ('timm-cait', Convpass(), r'Convpass does not fit Cait: .* 1 of width 32\. Leave block 2'),
+        ('timm-cait', ILA(), "ILA does not fit Cait: .* 'blocks_token_only.0', 15 tokens"),
+        ('timm-xcit', READ(), "READ does not fit Xcit: .* 'cls_attn_blocks.0', 16 of width 32"),
+        ('timm-xcit', DTL(), "DTL does not fit Xcit: .* 'cls_attn_blocks.0', 16 of width 32"),
+        ('timm-xcit', DyT(), "DyT does not fit Xcit: .* 'cls_attn_blocks.0.mlp', 1 of width 32"),
+        ('timm-xcit', CoDA(), 'CoDA does not fit Xcit: .* Leave block 2 out of `blocks`'),
+        ('timm-hiera', ILA(), 'ILA needs the grid of the tokens, and those of Hiera form none'),
+        ('timm-hiera', DyT(), 'DyT needs the grid of the tokens, and those of Hiera form none'),
+        ('timm-hiera', DTL(), "DTL does not fit Hiera: .* 'blocks.2', 24 of width 64"),
+        ('timm-mvitv2', Convpass(), "Convpass does not fit MultiScaleVit: .* 'stages.1.blocks.0"),
+        ('timm-vit-22b', AdaptFormer(), "AdaptFormer does not fit .* 'blocks.0.k_norm', 32 tok"),
+        ('timm-vit-things', AdaptFormer(), "AdaptFormer reads .* 'blocks.0' .* has none that is"),
+        ('timm-vit-things', DyT(), "DyT reads the residual stream .* 'blocks.0' .* has none"),
+    ],
+)
+def test_what_is_added_up_is_alike_or_is_refused(family, method, message):
+    model = make(family)
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        method.attach(model, probe=True)
+    assert not method.attached
+
+
+@pytest.mark.parametrize(
+    'method', [Convpass(blocks=[0, 1]), READ(blocks=[0, 1]), DTL(start=0, blocks=[0, 1])]
+)
+def test_what_is_refused_fits_without_the_block_that_is_named(method):
+    model = make('timm-cait').requires_grad_(False).train()
+    method.attach(model, probe=True)
+    outputs(model, torch.randn(2, 3, 24, 40)).sum().backward()
+    assert any(p.grad.any() for _, p in method.trainable_parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'eva02_tiny_patch14_224'])
+def test_a_grid_of_which_patches_are_dropped_is_refused(name):
+    model = timm.create_model(name, **TIMM['vit'][1], patch_drop_rate=0.5)
+    with pytest.raises(ValueError, match=r'Convpass needs the grid .* patch_drop_rate leaves'):
+        Convpass().attach(model)
+    LoRA(rank=2).attach(model, probe=True)
+    model(torch.randn(2, 3, 24, 40)).sum().backward()
 
 
 @pytest.mark.parametrize('family', ['timm-sam', 'timm-convnext', 'timm-davit'])
