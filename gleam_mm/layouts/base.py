@@ -102,6 +102,10 @@ class Layout:
     def track_grid(self) -> list[RemovableHandle]:
         """Hooks the backbone so that :meth:`grid` knows the size of the current input."""
 
+    def grid_modules(self) -> Sequence[nn.Module]:
+        """Modules without which :meth:`track_grid` learns of no images, and not those of sites."""
+        return ()
+
     @classmethod
     def refusal(cls, backbone: nn.Module) -> str | None:
         """Why a backbone is refused that one would take for one of this layout's, or None."""

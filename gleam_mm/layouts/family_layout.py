@@ -195,6 +195,9 @@ class FamilyLayout(Layout):
     def _module(self, name: str) -> nn.Module:
         return self._projections.get(name) or super()._module(name)
 
+    def grid_modules(self) -> list[nn.Module]:
+        return [self._embedding()]
+
     def track_grid(self) -> list[Any]:
         handles: list[Any] = [
             self.backbone.register_forward_pre_hook(self._read_images, with_kwargs=True),

@@ -89,9 +89,12 @@ class TIMMViTLayout(TIMMLayout):
         for index in range(len(self.model.blocks)):
             yield Block(f'{self.root}blocks.{index}', 0, self.model.embed_dim)
 
-    def track_grid(self) -> list[RemovableHandle]:
+    def grid_modules(self) -> list[nn.Module]:
         # The convolution, not patch_embed: what that returns depends on timm's `dynamic_img_size`.
-        return [self.model.patch_embed.proj.register_forward_hook(self._read_grid)]
+        return [self.model.patch_embed.proj]
+
+    def track_grid(self) -> list[RemovableHandle]:
+        return [m.register_forward_hook(self._read_grid) for m in self.grid_modules()]
 
     def _read_grid(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self._set_grid(0, output.shape[-2:])

@@ -5,13 +5,16 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from gleam_mm.arguments import Checked
 from gleam_mm.layouts import LINEAR_ROLES, ForwardReplacement, Handle, Layout, Site
+from gleam_mm.messages import listed
 from gleam_mm.petl.attachments import COMPUTATION, INPUT, OUTPUT, Attachments, MergeError
 from gleam_mm.petl.constants import Folding
+from gleam_mm.petl.places import Places
 from gleam_mm.petl.probe import Sum
 from gleam_mm.petl.probe import probe as prove
 from gleam_mm.petl.recomputing import recomputing
@@ -113,6 +116,7 @@ class PETLMethod(Checked, BaseModule):
         self.recompute = True
         self._folding: Folding | None = None
         self._attachments: Attachments | None = None
+        self._places: Places | None = None
         self._place = ''  # in the method that this one is a part of
         self._built = False
         self._frozen = False  # it was trained before, and is not any more
@@ -447,7 +451,12 @@ class PETLMethod(Checked, BaseModule):
         self._folding = Folding(self) if on else None
 
     def check_constants(self) -> None:
-        """A pass begins: forgets constants of parameters that have changed."""
+        """A pass begins: forgets constants of parameters that have changed.
+
+        Raises:
+            RuntimeError: Modules that the method acts at were replaced in the backbone.
+        """
+        self._require_places()
         if self._folding is not None and not self._folding.check():
             self.fold_constants(False)
 
@@ -456,6 +465,18 @@ class PETLMethod(Checked, BaseModule):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def _require_places(self) -> None:
+        """Refuses to leave the method out in silence."""
+        if self._places is None or torch.compiler.is_compiling():
+            return
+        if lost := self._places.lost():
+            raise RuntimeError(
+                f'{self.title} acts at modules that are not in the '
+                f'{type(self.layout.backbone).__name__} any more, others are in their places: '
+                f'{listed(lost, 3)}. Where modules are replaced, as by reparameterize_model or '
+                'set_input_size of timm, detach() before and attach() behind, or merge() before'
+            )
 
     def _acts(self, word: str, site: Site) -> bool:
         return overrides(self, word) and site.role in self.acts_at.get(word, (site.role,))
@@ -498,9 +519,21 @@ class PETLMethod(Checked, BaseModule):
                 raise
             self._built = True
             self.train(self.training)  # what was built is in training mode, whatever this one is in
+        self._places = Places(layout.backbone, self._paths(layout))
         for name, part in self.parts.items():
             part._place = f' ({name} of {self.title})'
             part._prepare(attachments)
+
+    def _paths(self, layout: Layout) -> Iterator[str]:
+        """The paths of the modules with hooks, of the method and of the layout for it."""
+        hooked = set(layout.grid_modules()) if self.reads_grid else set()
+        for site in self.sites.values():
+            yield site.path
+            if self.at_affine:
+                hooked.add(site.require_affine())
+        for name, module in layout.backbone.named_modules():
+            if module in hooked:
+                yield name
 
     def _touched(self) -> Iterator[Site]:
         """Its sites and those of its parts, and those whose own parameters it trains."""
@@ -521,7 +554,7 @@ class PETLMethod(Checked, BaseModule):
     def _leave(self, attachments: Attachments) -> None:
         attachments.remove(self)
         for member in self.members():
-            member._attachments, member.sites = None, {}
+            member._attachments, member._places, member.sites = None, None, {}
 
     def _before(self, site: Site, module: nn.Module, args: tuple) -> tuple:
         layout = self.layout

@@ -584,6 +584,55 @@ def test_statistics_that_are_estimated_anew_are_those_that_move():
     assert not norm.running_mean.any()
 
 
+def replaced(model):
+    model.blocks[1].attn.qkv = nn.Linear(32, 96)
+    return model
+
+
+def resized(model):
+    model.set_input_size(patch_size=4)
+    return model
+
+
+@pytest.mark.parametrize(
+    ('build', 'method', 'change', 'lost'),
+    [
+        (vit, 'lora', replaced, r'blocks\.1\.attn\.qkv'),
+        (vit, 'gleam-t', resized, r'patch_embed\.proj'),
+        (vit, 'ssf', resized, r'patch_embed\.proj'),
+        (
+            levit,
+            'lora',
+            timm.utils.reparameterize_model,
+            r'stages\.0\.blocks\.0\.attn\.qkv\.linear',
+        ),
+    ],
+)
+def test_a_method_is_not_lost_with_the_modules_that_it_acts_at(build, method, change, lost):
+    model = build()
+    gleam_mm.attach(model, method)
+    images = torch.randn(2, 3, *model.pretrained_cfg['input_size'][1:])
+    images = images if build is levit else images[..., :32, :32]
+    expected = model(images)
+    assert model(images).equal(expected)
+    model = change(model)
+    with pytest.raises(RuntimeError, match=rf'are not in the \w+ any more, .*: {lost}'):
+        model(images)
+    gleam_mm.detach(model)(images)
+    gleam_mm.attach(model, method)
+    model(images)
+
+
+def test_a_module_that_is_wrapped_in_its_place_is_still_there(images):
+    model = vit()
+    gleam_mm.attach(model, 'lora')
+    for parameter in model.petl.parameters():
+        nn.init.normal_(parameter)
+    expected = model(images)
+    model.blocks[0] = nn.Sequential(model.blocks[0])
+    assert model(images).equal(expected)
+
+
 def learning(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
