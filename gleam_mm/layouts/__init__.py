@@ -9,7 +9,7 @@ from gleam_mm.layouts.attention import Attention, join_sequences
 from gleam_mm.layouts.base import Layout, OwnClassifier, find_layout
 from gleam_mm.layouts.called import InProjection
 from gleam_mm.layouts.family_layout import FamilyLayout
-from gleam_mm.layouts.pass_state import PassState
+from gleam_mm.layouts.pass_state import PassState, within_backward
 from gleam_mm.layouts.replacement import ForwardReplacement, Handle
 from gleam_mm.layouts.site import LINEAR_ROLES, PART_ROLES, ROLES, Block, Grid, Site, dequantized
 from gleam_mm.layouts.swin import WINDOWED_ROLES, SwinLayout, WindowedLayout
@@ -47,4 +47,5 @@ __all__ = [
     'find_layout',
     'fit_positions',
     'join_sequences',
+    'within_backward',
 ]

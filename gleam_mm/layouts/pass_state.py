@@ -101,6 +101,11 @@ def the_only(found: Sequence[_Value]) -> _Value:
     return found[0]
 
 
+def within_backward() -> bool:
+    """Whether a backward pass is computing, and so calls what it computes again."""
+    return _backward() != _OUTSIDE
+
+
 def _backward() -> int:
     """The number of the backward pass that this thread is within."""
     if torch.compiler.is_compiling():

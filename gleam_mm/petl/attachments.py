@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gleam_mm.layouts import PassState, Site, dequantized, find_layout
+from gleam_mm.layouts import PassState, Site, dequantized, find_layout, within_backward
 from gleam_mm.petl.recomputing import lower, note
 
 _KEY = '_petl_attachments'  # the attribute of a backbone, which is gone when all methods are
@@ -43,6 +43,7 @@ class Member(Protocol):
     def end(self, output: Any) -> Any: ...
     def train(self, mode: bool) -> Any: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
+    def require_places(self) -> None: ...
     def check_constants(self) -> None: ...
     def refusal(self, reason: str) -> MergeError: ...
     def fold(
@@ -322,9 +323,8 @@ class Attachments:
             member.prepare()
 
     def _begin_parts(self, module: nn.Module, args: tuple) -> None:
-        if self._pass.whole or torch.compiler.is_compiling():
-            return
-        if torch._C._current_graph_task_id() == -1:  # else it is computed again for its gradient
+        # Where it is computed again for its gradient, no pass begins.
+        if not (self._pass.whole or torch.compiler.is_compiling() or within_backward()):
             self._begin_members()
 
     def _begin_members(self) -> None:
@@ -333,6 +333,7 @@ class Attachments:
         for member in self._active:
             if member.training != training:
                 member.train(training)
+            member.require_places()
             member.check_constants()
             member.begin()
 

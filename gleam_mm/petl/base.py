@@ -450,24 +450,12 @@ class PETLMethod(Checked, BaseModule):
             self._folding.end()
         self._folding = Folding(self) if on else None
 
-    def check_constants(self) -> None:
-        """A pass begins: forgets constants of parameters that have changed.
+    def require_places(self) -> None:
+        """A pass begins: refuses to leave the method out in silence.
 
         Raises:
             RuntimeError: Modules that the method acts at were replaced in the backbone.
         """
-        self._require_places()
-        if self._folding is not None and not self._folding.check():
-            self.fold_constants(False)
-
-    def unplug(self) -> None:
-        """Removes the method's hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def _require_places(self) -> None:
-        """Refuses to leave the method out in silence."""
         if self._places is None or torch.compiler.is_compiling():
             return
         if lost := self._places.lost():
@@ -477,6 +465,17 @@ class PETLMethod(Checked, BaseModule):
                 f'{listed(lost, 3)}. Where modules are replaced, as by reparameterize_model or '
                 'set_input_size of timm, detach() before and attach() behind, or merge() before'
             )
+
+    def check_constants(self) -> None:
+        """A pass begins: forgets constants of parameters that have changed."""
+        if self._folding is not None and not self._folding.check():
+            self.fold_constants(False)
+
+    def unplug(self) -> None:
+        """Removes the method's hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     def _acts(self, word: str, site: Site) -> bool:
         return overrides(self, word) and site.role in self.acts_at.get(word, (site.role,))
