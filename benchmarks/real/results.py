@@ -65,13 +65,15 @@ _TABLE = """\
 By the mean over the tasks ({tasks}); parameters without the head. *seeds*: the fewest and the
 most that a task has; *SD*: of the mean, over the seeds that all tasks have. A method that lacks one
 of the tasks comes last, without a mean. `-6`: six epochs instead of three; `-uniform`: GLEAM whose
-local transforms start at random ([rule 7](README.md#rules-written-before-the-runs)).
+local transforms start at random; `-slow`: at smaller rates
+([rules 6 to 8](README.md#rules-written-before-the-runs)).
 """
 
 _RATES = """\
 ## Learning rates
 
-Of 1e-3, 3e-3 and 1e-2 the best on val200, for each task by itself; in brackets its accuracy there.
+Of 1e-3, 3e-3 and 1e-2, for `full-slow` of 1e-5, 3e-5 and 1e-4, the best on val200, for each task
+by itself; in brackets its accuracy there.
 """
 
 _ALIKE = '## Are updates alike across layers?'
