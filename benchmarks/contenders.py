@@ -127,18 +127,6 @@ def _preset(name: str, backbone: Backbone, image_size: int) -> nn.Module:
     return adapted(backbone, image_size, recipes.method_preset(name))
 
 
-def _changed(
-    name: str, changes: Mapping[str, Any], backbone: Backbone, image_size: int
-) -> nn.Module:
-    """A preset's method with other options."""
-    return adapted(backbone, image_size, {**recipes.method_preset(name), **changes})
-
-
-def _keeping(petl: Mapping[str, Any], backbone: Backbone, image_size: int) -> nn.Module:
-    """A method for which nothing is computed again in the backward pass."""
-    return adapted(backbone, image_size, petl, recompute=False)
-
-
 def _unfused(backbone: Backbone, image_size: int) -> nn.Module:
     """GLEAM-L by PyTorch's operations alone."""
     model = _preset('gleam-l', backbone, image_size)
@@ -214,16 +202,21 @@ CONTENDERS: dict[str, Contender] = {
     'gleam-l, without its kernel': Contender(MMPRETRAIN, _unfused, of_a_card=True),
     'gleam-l, recompute=False': Contender(
         MMPRETRAIN,
-        partial(_keeping, recipes.method_preset('gleam-l')),
+        lambda b, s: adapted(b, s, recipes.method_preset('gleam-l'), recompute=False),
         evaluated=False,
         of_a_card=True,
     ),
     'gleam-t of rank 8': Contender(
-        MMPRETRAIN, partial(_changed, 'gleam-t', dict(rank=8)), of_a_card=True
+        MMPRETRAIN,
+        lambda b, s: adapted(b, s, {**recipes.method_preset('gleam-t'), 'rank': 8}),
+        of_a_card=True,
     ),
     'lora, every Linear': Contender(MMPRETRAIN, lambda b, s: adapted(b, s, _LORA_EVERYWHERE)),
     'lora, every Linear, recompute=False': Contender(
-        MMPRETRAIN, partial(_keeping, _LORA_EVERYWHERE), evaluated=False, of_a_card=True
+        MMPRETRAIN,
+        lambda b, s: adapted(b, s, _LORA_EVERYWHERE, recompute=False),
+        evaluated=False,
+        of_a_card=True,
     ),
     "MMPretrain's LoRAModel": Contender(MMPRETRAIN, partial(_lora_model, r'.*qkv')),
     "MMPretrain's LoRAModel, every Linear": Contender(
