@@ -72,6 +72,7 @@ NAMED = (
     'adaptformer',
     'linear',
     'full',
+    'full-slow',
     *dict.fromkeys(name for one in results.ASKED.comparisons for name in (one.first, one.second)),
 )
 """Whose names the figure writes: methods of the claims, and what bounds the rest."""
