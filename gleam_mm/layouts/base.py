@@ -102,6 +102,10 @@ class Layout:
     def track_grid(self) -> list[RemovableHandle]:
         """Hooks the backbone so that :meth:`grid` knows the size of the current input."""
 
+    def entrance(self) -> nn.Module:
+        """What images reach first, whichever method of the backbone is called with them."""
+        return next(self.all_sites()).module
+
     def grid_modules(self) -> Sequence[nn.Module]:
         """Modules without which :meth:`track_grid` learns of no images, and not those of sites."""
         return ()

@@ -35,7 +35,6 @@ class _Seen(PassState):
     """What is known of the current pass."""
 
     def __init__(self) -> None:
-        self.called = False  # the backbone is, and has not come to its embedding yet
         self.shapes: dict[str, tuple[int, ...]] = {}  # that reached each site, without channels
 
 
@@ -195,13 +194,23 @@ class FamilyLayout(Layout):
     def _module(self, name: str) -> nn.Module:
         return self._projections.get(name) or super()._module(name)
 
+    def entrance(self) -> nn.Module:
+        first = next(self.all_sites())
+        if first.role == 'patch_embed':
+            return first.module
+        convolution = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+        if convolution is not None:
+            return convolution
+        names = (n for n, m in self.model.named_modules() if isinstance(m, nn.Linear))
+        return self.model.get_submodule(_parent(next(names)))
+
     def grid_modules(self) -> list[nn.Module]:
-        return [self._embedding()]
+        return [self.entrance()]
 
     def track_grid(self) -> list[Any]:
         handles: list[Any] = [
             self.backbone.register_forward_pre_hook(self._read_images, with_kwargs=True),
-            self._embedding().register_forward_pre_hook(self._enter_embedding),
+            self.entrance().register_forward_pre_hook(self._read_part),
         ]
         for site in self.sites(('block',)):
             handles.append(site.module.register_forward_pre_hook(partial(self._read_block, site)))
@@ -314,22 +323,13 @@ class FamilyLayout(Layout):
     def _is_image(self, site: Site, x: Tensor) -> bool:
         return self.family.channels_first and site.role == 'block' and x.dim() == 4
 
-    def _embedding(self) -> nn.Module:
-        """What images go through first, whichever method of the backbone is called with them."""
-        convolution = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
-        if convolution is not None:
-            return convolution
-        names = (n for n, m in self.model.named_modules() if isinstance(m, nn.Linear))
-        return self.model.get_submodule(_parent(next(names)))
-
     def _read_images(self, module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
         self._begin_with(_images(*args, *kwargs.values()))
-        self._seen.called = True
 
-    def _enter_embedding(self, module: nn.Module, args: tuple) -> None:
-        if not self._seen.called and (images := _images(*args)):
+    def _read_part(self, module: nn.Module, args: tuple) -> None:
+        # Of images the same is told that the backbone's call told, where it was called.
+        if images := _images(*args):
             self._begin_with(images)
-        self._seen.called = False
 
     def _begin_with(self, images: tuple[int, int, int] | None) -> None:
         self._images.begin(images)

@@ -63,7 +63,7 @@ class Attachments:
 
     It frames every pass of the backbone: the grid is followed, methods take the backbone's mode,
     training or evaluation, and it is noted how what they read can be made again. A pass of parts,
-    such as timm's ``forward_features``, begins where patches are embedded, and has no end. While
+    such as timm's ``forward_features``, begins at the layout's entrance, and has no end. While
     methods are merged, it keeps the original weights.
 
     Where several methods act at one module, those that compute in its place are innermost, then
@@ -88,7 +88,7 @@ class Attachments:
         self._compiled = False
         self._handles = [
             backbone.register_forward_pre_hook(self._begin),
-            next(self.layout.all_sites()).module.register_forward_pre_hook(self._begin_parts),
+            self.layout.entrance().register_forward_pre_hook(self._begin_parts),
             *self.layout.track_grid(),
             # Of a pass that fails as well: what it had prepared would serve the next one.
             backbone.register_forward_hook(self._end, always_call=True),
