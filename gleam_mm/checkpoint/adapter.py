@@ -8,6 +8,7 @@ of a file follow from what it says: the same training writes the same file.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from gleam_mm.checkpoint import packing, schema
 from gleam_mm.checkpoint.files import ZIP, CheckpointError, require_file, resolve_path
 from gleam_mm.checkpoint.fingerprint import fingerprint
-from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT, pack
+from gleam_mm.checkpoint.identity import DESCRIBED, FINGERPRINT, in_order, pack
 from gleam_mm.fileio import write_bytes
 
 ADAPTER = 'adapter.safetensors'
@@ -63,7 +64,7 @@ def describe(metadata: Mapping[str, Any]) -> str:
         CheckpointError: They could not be read again.
         TypeError: JSON has no word for something in them.
     """
-    document = json.dumps(metadata, default=to_plain, sort_keys=True)
+    document = json.dumps(in_order(metadata), default=to_plain)
     schema.check(json.loads(document))
     return document
 
@@ -171,6 +172,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
         metadata = schema.check(metadata)
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from error
+    if names := schema.sorted_methods(metadata):
+        warnings.warn(
+            f'{path}: written by a release that sorted methods by name. They act as '
+            f'{", ".join(names)}: if they were trained in another order, its outputs are wrong',
+            stacklevel=3,
+        )
     checked = 'schema' in metadata or DIGEST in header  # since the first release
     if checked and header.get(DIGEST) != _digest(tensors, document):
         raise CheckpointError(

@@ -20,7 +20,23 @@ FINGERPRINT = '_extra_state'
 DESCRIBED = ('method', 'backbone', 'neck', 'head', 'data_preprocessor')
 """The parts of a model whose configs a file holds."""
 
+METHODS = 'methods'
+"""The key of methods by name, which act in the order in which they stand."""
+
 _SIZE = 32
+
+
+def in_order(value: Any, key: str = '') -> Any:
+    """The same with sorted keys, so that what is equal is written alike, but for methods by name.
+
+    Args:
+        value: What is to be written as JSON.
+        key: Where it stands.
+    """
+    if isinstance(value, Mapping):
+        names = value if key == METHODS else sorted(value)
+        return {name: in_order(value[name], name) for name in names}
+    return [in_order(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def pack(fingerprint: str, description: Mapping[str, Any] | None = None) -> Tensor:
@@ -35,7 +51,7 @@ def pack(fingerprint: str, description: Mapping[str, Any] | None = None) -> Tens
     """
     data = bytes.fromhex(fingerprint)
     if fingerprint and description:
-        data += json.dumps(description, sort_keys=True, allow_nan=False).encode()
+        data += json.dumps(in_order(description), allow_nan=False).encode()
     return torch.tensor(list(data), dtype=torch.uint8)
 
 

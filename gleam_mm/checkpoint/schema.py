@@ -7,15 +7,16 @@ is done with them; what is built from their configs is decided by :mod:`gleam_mm
 from typing import Any
 
 from gleam_mm.checkpoint.files import CheckpointError, kind
+from gleam_mm.checkpoint.identity import METHODS
 from gleam_mm.checkpoint.packing import BITS
 from gleam_mm.shapes import COUNT, MAPPING, SHA256, TEXT, Shape, dict_of, fields, list_of, optional
 
-VERSION = 2
+VERSION = 3
 """The version that is written.
 
 Files from before the first release have none. Since 2 there are the preprocessing of pictures,
-packed matrices, and the names of models that are no :class:`~gleam_mm.models.PETLClassifier`. All
-of them are read.
+packed matrices, and the names of models that are no :class:`~gleam_mm.models.PETLClassifier`. Since
+3 methods by name stand in the order in which they act. All of them are read.
 """
 
 PRECISIONS = ('float16', 'bfloat16', 'float32', 'float64')
@@ -49,6 +50,19 @@ def check(metadata: Any) -> dict[str, Any]:
         if key in metadata and not shape.fits(metadata[key]):
             raise CheckpointError(f"its metadata's {key} is not {shape.what}")
     return metadata
+
+
+def sorted_methods(metadata: dict[str, Any]) -> list[str]:
+    """The names of methods that act together, where the file may have them in another order.
+
+    Args:
+        metadata: Checked metadata.
+    """
+    if metadata.get('schema', 0) >= 3:
+        return []
+    method = metadata.get('method')
+    inner = method.get(METHODS) if isinstance(method, dict) else None
+    return list(inner) if isinstance(inner, dict) and len(inner) > 1 else []
 
 
 def _is_method(value: Any) -> bool:

@@ -15,6 +15,7 @@ import mmpretrain
 import torch
 
 from gleam_mm.checkpoint import describe
+from gleam_mm.checkpoint.identity import METHODS
 from gleam_mm.registry import MODELS, registered
 from gleam_mm.version import __version__
 
@@ -132,13 +133,13 @@ def _defaults(component: type) -> dict[str, Any]:
 
 
 def _compare(key: str, theirs: Any, ours: Any) -> Iterator[Difference]:
-    if theirs == ours:
-        return
-    both = isinstance(theirs, dict) and isinstance(ours, dict)
-    if both and theirs.get('type') != ours.get('type'):
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        if theirs != ours:
+            yield Difference(key, theirs, ours)
+    elif theirs.get('type') != ours.get('type'):
         yield Difference(f'{key}.type', theirs.get('type'), ours.get('type'))
-    elif both:
+    elif key.endswith(f'.{METHODS}') and theirs.keys() == ours.keys() and [*theirs] != [*ours]:
+        yield Difference(key, [*theirs], [*ours])
+    else:
         for name in sorted({*theirs, *ours}):
             yield from _compare(f'{key}.{name}', theirs.get(name), ours.get(name))
-    else:
-        yield Difference(key, theirs, ours)

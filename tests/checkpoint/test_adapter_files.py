@@ -167,6 +167,24 @@ save_adapter({str(tmp_path / 'b.safetensors')!r}, dict(reversed(weights.items())
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_methods_by_name_keep_their_order(weights, tmp_path):
+    methods = {'z': {'type': 'SSF'}, 'a': {'type': 'LoRA'}}
+    path = tmp_path / 'x.safetensors'
+    save_adapter(path, weights, {'method': {'type': 'Compose', 'methods': methods}})
+    assert list(read_adapter(path)[1]['method']['methods']) == ['z', 'a']
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_file_that_has_sorted_methods_says_so(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, 'VERSION', 2)
+    path, methods = tmp_path / 'x.safetensors', {'a': {'type': 'LoRA'}, 'z': {'type': 'SSF'}}
+    save_adapter(path, weights, {'method': {'type': 'Compose', 'methods': methods}})
+    with pytest.warns(UserWarning, match=r'x\.safetensors: written by .* They act as a, z: if'):
+        read_adapter(path)
+    save_adapter(path, weights, {'method': {'type': 'LoRA'}})
+    read_adapter(path)
+
+
 # Metadata that are not what they should be
 
 
@@ -192,8 +210,8 @@ def test_metadata_of_another_shape_are_one_line(document, weights, tmp_path):
 
 def test_metadata_of_a_newer_release_ask_for_it(weights, tmp_path):
     path = tmp_path / 'x.safetensors'
-    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 3}'})
-    with pytest.raises(CheckpointError, match=r'have the schema 3.*update GLEAM-MM'):
+    safetensors.torch.save_file(weights, path, metadata={'gleam_mm': '{"schema": 4}'})
+    with pytest.raises(CheckpointError, match=r'have the schema 4.*update GLEAM-MM'):
         read_adapter(path)
 
 

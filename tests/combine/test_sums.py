@@ -47,6 +47,12 @@ def test_mean_averages_every_parameter(trained, out, images):
     assert model(images).shape == (2, 4)
 
 
+def test_the_mean_of_one_file_acts_as_it_does(trained, out, images):
+    file, model = trained([dict(type='SSF', sites=['fc2']), {**LORA, 'sites': ['fc2']}])
+    combine([file, file], out)
+    close(load_model(checkpoint=out).eval()(images), model.eval()(images))
+
+
 def test_weights_by_a_validation_metric(trained, out):
     petl = dict(type='SSF')
     told = [dict(val={'accuracy/top1': m}, test={'accuracy/top1': 1.0}) for m in (90.0, 30.0)]

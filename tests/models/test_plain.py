@@ -902,6 +902,35 @@ def test_methods_of_trained_adapters(images, tmp_path):
     torch.testing.assert_close(deltas[0], 0.5 * deltas[1] + 2 * deltas[2])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('method', ['Compose', 'Arrow'])
+def test_methods_by_name_act_in_their_order(method, images, tmp_path):
+    parts = dict(z=dict(type='SSF', sites=['fc2']), a=dict(type='LoRA', rank=2, sites=['fc2']))
+    if method == 'Arrow':
+        parts, options = {}, dict(top_k=1)
+        for seed, name in enumerate('za'):
+            part, parts[name] = vit(), tmp_path / f'{name}.safetensors'
+            torch.manual_seed(seed)
+            for parameter in gleam_mm.attach(part, 'lora', rank=2, sites=['fc2']).parameters():
+                parameter.add_(torch.randn_like(parameter))
+            gleam_mm.save(part, parts[name], options=OPTIONS)
+        given = dict(adapters=parts)
+    else:
+        given, options = {}, dict(methods=parts)
+    model, path = vit(), tmp_path / 'both.safetensors'
+    for parameter in gleam_mm.attach(model, dict(type=method, **options), **given).parameters():
+        parameter.add_(torch.randn_like(parameter))
+    gleam_mm.save(model, path, options=OPTIONS)
+    again = vit()
+    gleam_mm.load(again, path)
+    assert torch.equal(again(images), model(images))
+    if method == 'Compose':
+        other = vit()
+        gleam_mm.attach(other, dict(type=method, methods=dict(sorted(parts.items()))))
+        with pytest.raises(CheckpointError, match=r"methods is \['z', 'a'\] in the checkpoint but"):
+            gleam_mm.load(other, path)
+
+
 def test_a_crafted_adapter_is_no_part(tmp_path):
     fingerprint = 64 * '0'
     crafted = dict(
