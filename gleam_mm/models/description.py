@@ -16,6 +16,8 @@ import torch
 
 from gleam_mm.checkpoint import describe
 from gleam_mm.checkpoint.identity import METHODS
+from gleam_mm.models.parts import require_told
+from gleam_mm.petl.supernet import with_subnets
 from gleam_mm.registry import MODELS, registered
 from gleam_mm.version import __version__
 
@@ -62,12 +64,15 @@ def of_parts(**parts: Any) -> dict[str, Any]:
             a module is left out: nothing is known of its options.
 
     Raises:
+        FileNotFoundError: The method has a subnet in a file, and there is none.
         TypeError: JSON has no word for an option, so that no file could hold it.
+        ValueError: The method has an option that no file may have.
     """
     known = {
         name: part for name, part in parts.items() if part is None or isinstance(part, dict | list)
     }
-    described = json.loads(describe(known))
+    described = json.loads(describe(with_subnets(known)))
+    require_told(described.get('method'))
     if described.get('data_preprocessor') is None:  # the images come prepared by somebody else
         described.pop('data_preprocessor', None)
     return described

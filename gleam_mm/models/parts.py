@@ -46,12 +46,15 @@ _PARTS_OF_FRAMEWORKS = (
 )
 """The modules of the frameworks that have parts of classifiers. Others load models by name."""
 
-_TEXT = re.compile(r'[\w .,+-]{0,200}')  # no path, no address, no `hf-hub:` of timm
+_TEXT = re.compile(r'[\w .,+*-]{0,200}')  # no path, no address, no `hf-hub:` of timm
 _OPENS_FILES = re.compile(r'checkpoint|subnet|pretrained.*|.*_(file|url|dir|core)|(?!drop_).*_path')
 """Arguments that take the name of a file, an address or a Python module."""
 
 _LARGEST, _LARGEST_PADDING = 1_000_000, 1024
 """The largest number in a file; no width, depth or count of a model is more."""
+
+_NO_SIZE = re.compile(r'.*\.(.*_)?(alpha|number|prng_key|seed)')
+"""Arguments whose numbers make nothing larger: ``number`` is how many weights there are to train."""
 
 _WEIGHTS = ('.bin', '.pt', '.pth', '.safetensors')
 
@@ -93,6 +96,21 @@ def check_changes(part: str, changes: Any) -> None:
     """
     whole = isinstance(changes, dict) and 'type' in changes
     _checked(part, changes, MODELS, KINDS[part] if whole else object)
+
+
+def require_told(method: Any) -> None:
+    """Refuses a method that could be saved and not be loaded again, before it is trained.
+
+    Args:
+        method: Its config, as JSON gives it.
+
+    Raises:
+        ValueError: No file may have that. The message names the key.
+    """
+    try:
+        checked_part('method', method)
+    except CheckpointError as error:
+        raise ValueError(f'no file of this method could be loaded again: {error}') from error
 
 
 def is_pretrained(config: Any) -> bool:
@@ -143,7 +161,7 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
             config['type'] = value['type'].rpartition('.')[2]
         return config
     largest = _LARGEST_PADDING if where.endswith('.pad_size_divisor') else _LARGEST
-    if isinstance(value, int) and abs(value) > largest:
+    if isinstance(value, int) and abs(value) > largest and not _NO_SIZE.fullmatch(where):
         raise CheckpointError(f'{where} is {value:.3g}, and no model has that much of anything')
     if isinstance(value, str) and not _TEXT.fullmatch(value):
         raise CheckpointError(f'{where}={shown(value)} is neither a word nor a number')

@@ -82,7 +82,8 @@ def attach(
         RecipeError: There is no such preset.
         RuntimeError: The model has a method already.
         TypeError: ``model`` is none, or ``options`` are given for several methods.
-        ValueError: The method does not fit the model. The model is as it was.
+        ValueError: The method does not fit the model, or has an option that no file may have. The
+            model is as it was.
         CheckpointError: An adapter is damaged, does not fit, or belongs to another model. The model
             is as it was.
 
@@ -105,6 +106,7 @@ def attach(
         petl = MODELS.build(config)
     if not isinstance(petl, PETLMethod):
         raise ValueError(f'{config["type"]} is no PETL method')
+    described = description.of_parts(method=config)['method']
     with library.budget(taken, model):
         petl.attach(model, probe=True, recompute=recompute)
     try:
@@ -122,7 +124,7 @@ def attach(
         for _, trained in petl.trainable_parameters():
             trained.requires_grad_(True)
         setattr(model, NAME, petl)
-        setattr(model, _CONFIG, config)
+        setattr(model, _CONFIG, described)
         setattr(model, _LEARNED, learned)
         setattr(model, _STILL, still(model))
         remember_trained(model)

@@ -189,6 +189,23 @@ def read_subnet(subnet: Mapping | str | Path | None) -> dict | None:
     return content
 
 
+def with_subnets(config: Any) -> Any:
+    """A config with the subnets themselves where it has the paths of their files.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file holds something else.
+    """
+    if isinstance(config, Mapping):
+        return {
+            key: read_subnet(part)
+            if key == 'subnet' and isinstance(part, str | Path)
+            else with_subnets(part)
+            for key, part in config.items()
+        }
+    return [with_subnets(part) for part in config] if isinstance(config, list | tuple) else config
+
+
 def _plain(value: Any) -> Any:
     """Configs' own dicts and lists as plain ones."""
     if isinstance(value, Mapping):

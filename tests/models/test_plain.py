@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import timm
@@ -929,6 +930,38 @@ def test_methods_by_name_act_in_their_order(method, images, tmp_path):
         gleam_mm.attach(other, dict(type=method, methods=dict(sorted(parts.items()))))
         with pytest.raises(CheckpointError, match=r"methods is \['z', 'a'\] in the checkpoint but"):
             gleam_mm.load(other, path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'method',
+    [
+        dict(type='LoRA', rank=2, sites=['*.attn.qkv']),
+        dict(type='LoRA', rank=2, alpha=2_000_000),
+        dict(type='DyLoRA', rank=2, seed=20261127),
+        dict(type='HFPeft', config=dict(peft_type='VERA', r=2, projection_prng_key=20261127)),
+        dict(type='GLoRA', rank=2, subnet='subnet.json'),
+    ],
+    ids=lambda method: method['type'],
+)
+def test_what_is_attached_is_saved_and_loaded(method, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('subnet.json').write_text('{"A": "vector", "B": "low-rank"}')
+    model = vit()
+    for parameter in gleam_mm.attach(model, method).parameters():
+        parameter.add_(0.01 * torch.randn_like(parameter))
+    gleam_mm.save(model, 'a.safetensors', options=OPTIONS)
+    Path('subnet.json').unlink()
+    again = vit()
+    gleam_mm.load(again, 'a.safetensors')
+    assert torch.equal(again(images), model(images))
+
+
+def test_what_no_file_may_have_is_not_attached():
+    model = vit()
+    with pytest.raises(ValueError, match=r"loaded again: method\.sites\.0='a/b' is neither a word"):
+        gleam_mm.attach(model, dict(type='LoRA', sites=['a/b']))
+    assert not hasattr(model, 'petl')
 
 
 def test_a_crafted_adapter_is_no_part(tmp_path):
