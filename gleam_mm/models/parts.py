@@ -54,7 +54,7 @@ _LARGEST, _LARGEST_PADDING = 1_000_000, 1024
 """The largest number in a file; no width, depth or count of a model is more."""
 
 _NO_SIZE = re.compile(r'.*\.(.*_)?(alpha|number|prng_key|seed)')
-"""Arguments whose numbers make nothing larger: ``number`` is how many weights there are to train."""
+"""Arguments whose numbers make nothing larger: ``number`` of the weights that there are learn."""
 
 _WEIGHTS = ('.bin', '.pt', '.pth', '.safetensors')
 

@@ -11,30 +11,51 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from timm.data import resolve_data_config
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import CheckpointError, read_state_dict
 from gleam_mm.messages import hint_at, shown
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import outputs
+from gleam_mm.shapes import NUMBER, POSITIVE, TEXT, Shape, list_of
 
 LIBRARY = 'timm'
 
 _NAME = re.compile(r'[a-z0-9_]+(\.[a-z0-9_]+)?')
 _WORD = re.compile(r'[a-z0-9_]{0,30}')
 _OPTIONS = {
-    *('class_token', 'depth', 'depths', 'drop_path_rate', 'drop_rate', 'dynamic_img_pad'),
-    *('dynamic_img_size', 'embed_dim', 'fc_norm', 'global_pool', 'img_size', 'in_chans'),
-    *('init_values', 'mlp_ratio', 'no_embed_class', 'num_classes', 'num_heads', 'patch_size'),
-    *('pos_embed', 'pre_norm', 'proj_drop_rate', 'qk_norm', 'qkv_bias', 'reg_tokens'),
-    'window_size',
+    *('act_layer', 'class_token', 'depth', 'depths', 'drop_path_rate', 'drop_rate'),
+    *('dynamic_img_pad', 'dynamic_img_size', 'embed_dim', 'fc_norm', 'global_pool', 'img_size'),
+    *('in_chans', 'init_values', 'mlp_ratio', 'no_embed_class', 'norm_layer', 'num_classes'),
+    *('num_heads', 'patch_size', 'pos_embed', 'pre_norm', 'proj_drop_rate', 'qk_norm', 'qkv_bias'),
+    *('reg_tokens', 'window_size'),
 }
 """Options of ``timm.create_model`` that a file may have: numbers and words, no file or address."""
 
-_DATA_CONFIG = ('input_size', 'interpolation', 'mean', 'std', 'crop_pct', 'crop_mode')
+_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
+
+_ABOVE = Shape('a number above 0', lambda value: NUMBER.fits(value) and value > 0)
+
+_DATA_CONFIG = {
+    'input_size': Shape(
+        'three whole numbers: channels, height and width',
+        lambda value: list_of(POSITIVE).fits(value) and len(value) == 3,
+    ),
+    'interpolation': Shape(f'one of {", ".join(_INTERPOLATIONS)}', _INTERPOLATIONS.__contains__),
+    'mean': Shape('a number for each channel', lambda v: _is_for_channels(v, NUMBER)),
+    'std': Shape(
+        'a number above 0 for each channel', lambda value: _is_for_channels(value, _ABOVE)
+    ),
+    'crop_pct': Shape('a number above 0, at most 1', lambda v: _ABOVE.fits(v) and v <= 1),
+    'crop_mode': TEXT,
+}
 """What ``timm.data.resolve_data_config`` says of pictures; it drops any name that it lacks."""
 
 _MOST_NUMBERS = 200_000_000  # of a model without weights, some times over
+
+_PASSES = ('Identity', 'Dropout', 'DropPath', 'PatchDropout')
+"""Modules that do nothing at evaluation; an option of training puts one in the place of another."""
 
 _WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')  # in a repository of the hub
 
@@ -89,8 +110,6 @@ def differences(model: nn.Module, described: Mapping[str, Any] | None) -> list[s
         if key in told and key in options and _as_list(told[key]) != _as_list(options[key])
     ]
     architecture = described['name'].partition('.')[0]
-    if not keys and architecture == pretrained['architecture']:
-        return []
     try:  # names of models change from release to release, and options have several words
         again: Any = _on_meta(described)
     except CheckpointError:
@@ -102,6 +121,8 @@ def differences(model: nn.Module, described: Mapping[str, Any] | None) -> list[s
         found.append(_otherwise('global_pool', options, told))
     if 'num_heads' in keys and _heads(again) != _heads(model):
         found.append(_otherwise('num_heads', options, told))
+    if not found and (unlike := _unlike(model, again)) is not None:
+        found.append('{} is {} here but {} in the model of the file'.format(*unlike))
     return found
 
 
@@ -140,7 +161,7 @@ def build(described: Mapping[str, Any], weights: str | Path | None = None) -> nn
     try:
         with Budget.for_weights(size):
             return timm.create_model(name, **options, **loading)
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         what = f'timm builds no {name} of its options' if weights is None else 'does not fit'
         raise CheckpointError(f'{weights or "model"}: {what}: {reason}') from error
@@ -193,14 +214,18 @@ def preprocessing(model: nn.Module, data_config: Mapping[str, Any]) -> dict[str,
         ``pipeline`` and ``data_preprocessor``.
 
     Raises:
-        ArgumentError: ``data_config`` has something else.
+        ArgumentError: ``data_config`` has something else, or a value that is none for its key.
         ValueError: ``crop_mode`` is neither ``'center'`` nor ``'squash'``.
     """
-    for key in data_config:
+    for key, value in data_config.items():
         if key not in _DATA_CONFIG:
             raise ArgumentError(
                 f'data_config has no {key!r}{hint_at(key, _DATA_CONFIG)}; it has '
                 f'{", ".join(_DATA_CONFIG)}'
+            )
+        if not _DATA_CONFIG[key].fits(_as_list(value)):
+            raise ArgumentError(
+                f'data_config has {key}={shown(value)}; it has to be {_DATA_CONFIG[key].what}'
             )
     size = getattr(getattr(model, 'patch_embed', None), 'img_size', None)
     own = {} if size is None else {'input_size': (3, *size)}
@@ -228,6 +253,10 @@ def preprocessing(model: nn.Module, data_config: Mapping[str, Any]) -> dict[str,
             to_rgb=True,
         ),
     }
+
+
+def _is_for_channels(value: Any, shape: Shape) -> bool:
+    return list_of(shape).fits(value) and len(value) in (1, 3)
 
 
 def _is_plain(value: Any) -> bool:
@@ -284,7 +313,29 @@ def _other(model: nn.Module, described: Mapping[str, Any]) -> str | None:
         if heads[0][key] != heads[1].get(key):
             numbers = f'{heads[0][key]} heads here but {heads[1].get(key)}'
             return f'{name}: {key} has {numbers} {builds}: num_heads is missing'
+    if (unlike := _unlike(model, again)) is not None:
+        return '{}: {} is {} here but {} {}'.format(name, *unlike, builds)
     return None
+
+
+def _unlike(model: nn.Module, other: nn.Module) -> tuple[str, str, str] | None:
+    """The first module that computes something else than that of another model: name and both."""
+    theirs = dict(other.named_modules())
+    for name, module in model.named_modules():
+        pair = module, theirs.get(name, module)
+        # Of what has weights in one of them alone, these tell.
+        if not any(type(one).__name__ in _PASSES for one in pair):
+            told = [_computation(one) for one in pair]
+            if told[0] != told[1]:
+                return name, told[0], told[1]
+    return None
+
+
+def _computation(module: nn.Module) -> str:
+    """What a module computes at evaluation by its own options, beside its weights."""
+    if isinstance(module, _BatchNorm):  # converted ones compute the same
+        return f'a BatchNorm of eps={module.eps}'
+    return f'{type(module).__name__}({module.extra_repr()})'
 
 
 def _on_meta(described: Mapping[str, Any]) -> nn.Module:

@@ -394,6 +394,12 @@ def test_squashed_pictures(pets, folder, tmp_path):
     ):
         with pytest.raises(ArgumentError, match=f'^data_config has no {told}'):
             gleam_mm.save(model, path, options=TIMM_VIT, data_config={wrong: 1})
+    for key, value in (
+        *(('interpolation', 'foo'), ('crop_pct', 1.3), ('crop_pct', '1'), ('std', (0, 0, 0))),
+        *(('mean', 0.5), ('mean', (1, 2)), ('input_size', 64), ('input_size', (64, 64))),
+    ):
+        with pytest.raises(ArgumentError, match=f'^data_config has {key}=.* it has to be '):
+            gleam_mm.save(model, path, options=TIMM_VIT, data_config={key: value})
 
 
 def test_the_only_class_of_a_model_has_the_sigmoid_of_its_logit(folder, tmp_path):

@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+from timm.models.vision_transformer import ResPostBlock
 from timm.utils import ModelEma
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -692,6 +694,12 @@ def quick_gelu():
             'num_heads is 2 in the file but 4 in the model',
         ),
         (
+            lambda: vit(act_layer='relu'),
+            vit,
+            {**OPTIONS, 'act_layer': 'relu'},
+            r'blocks\.0\.mlp\.act is GELU\(.*\) here but ReLU\(\) in the model of the file',
+        ),
+        (
             clip,
             quick_gelu,
             OPTIONS,
@@ -738,6 +746,35 @@ def test_heads_are_told_like_the_size_of_images(name, options, heads, tmp_path):
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         assert torch.equal(again(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(act_layer='relu'), r'blocks\.0\.mlp\.act is ReLU\(\) here but GELU'),
+        (
+            dict(norm_layer=partial(nn.LayerNorm, eps=0.1)),
+            r'blocks\.0\.norm1 is .*eps=0\.1.* here but',
+        ),
+        (dict(block_fn=ResPostBlock), r'blocks\.0 is ResPostBlock\(\) here but Block\(\)'),
+    ],
+    ids=['activation', 'norm', 'block'],
+)
+def test_options_without_a_trace_in_the_weights_are_asked_for(change, message):
+    with pytest.raises(ValueError, match=message):
+        timm_models.describe(vit(**change), OPTIONS)
+
+
+@pytest.mark.filterwarnings('error')
+def test_what_acts_in_training_alone_is_no_other_model():
+    model = vit(drop_path_rate=0.1, drop_rate=0.1, proj_drop_rate=0.1)
+    assert timm_models.describe(model, OPTIONS) == timm_models.describe(vit(), OPTIONS)
+
+
+def test_a_model_whose_heads_differ_by_stage_is_described():
+    with torch.device('meta'):
+        model = timm.create_model('tiny_vit_5m_224', num_classes=3)
+    assert 'num_heads' not in timm_models.describe(model, {})['options']
 
 
 def test_heads_that_no_option_tells_are_asked_for():
@@ -946,7 +983,7 @@ def test_methods_by_name_act_in_their_order(method, images, tmp_path):
 )
 def test_what_is_attached_is_saved_and_loaded(method, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path('subnet.json').write_text('{"A": "vector", "B": "low-rank"}')
+    Path('subnet.json').write_text('{"A": "vector", "B": "low-rank"}', encoding='utf-8')
     model = vit()
     for parameter in gleam_mm.attach(model, method).parameters():
         parameter.add_(0.01 * torch.randn_like(parameter))
