@@ -13,6 +13,7 @@ from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.layouts import fit_positions
 from gleam_mm.messages import listed
 from gleam_mm.models import description
+from gleam_mm.models.parts import require_told
 from gleam_mm.models.statistics import learning_statistics, still
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.constants import Seen
@@ -47,13 +48,15 @@ class Adapted:
             recompute: See there.
 
         Raises:
-            ValueError: ``petl`` is no method, or does not fit the backbone.
+            ValueError: ``petl`` is no method, does not fit the backbone, or has an option that no
+                file may have.
         """
         if not isinstance(self.petl, PETLMethod):
             raise ValueError(
                 f'petl of {type(self).__name__} is a {type(self.petl).__name__}; it takes a PETL '
                 "method such as dict(type='GLEAM')"
             )
+        require_told(self.description.get('method'))
         self.backbone.requires_grad_(False)
         self.petl.attach(self.backbone, probe=probe, recompute=recompute)
         for _, parameter in self.petl.trainable_parameters():

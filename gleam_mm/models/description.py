@@ -16,7 +16,6 @@ import torch
 
 from gleam_mm.checkpoint import describe
 from gleam_mm.checkpoint.identity import METHODS
-from gleam_mm.models.parts import require_told
 from gleam_mm.petl.supernet import with_subnets
 from gleam_mm.registry import MODELS, registered
 from gleam_mm.version import __version__
@@ -66,13 +65,11 @@ def of_parts(**parts: Any) -> dict[str, Any]:
     Raises:
         FileNotFoundError: The method has a subnet in a file, and there is none.
         TypeError: JSON has no word for an option, so that no file could hold it.
-        ValueError: The method has an option that no file may have.
     """
     known = {
         name: part for name, part in parts.items() if part is None or isinstance(part, dict | list)
     }
     described = json.loads(describe(with_subnets(known)))
-    require_told(described.get('method'))
     if described.get('data_preprocessor') is None:  # the images come prepared by somebody else
         described.pop('data_preprocessor', None)
     return described

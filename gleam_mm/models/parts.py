@@ -21,6 +21,11 @@ from gleam_mm.messages import shown
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import BATCH_AUGMENTS, MODELS, WEIGHT_INITIALIZERS, registered
 
+
+class _UnregisteredError(CheckpointError):
+    """A type is in no registry, or not yet."""
+
+
 KINDS: dict[str, type] = {
     'method': PETLMethod,
     'backbone': BaseBackbone,
@@ -109,6 +114,8 @@ def require_told(method: Any) -> None:
     """
     try:
         checked_part('method', method)
+    except _UnregisteredError:
+        return  # one of the user's own, which may be registered where a file is loaded
     except CheckpointError as error:
         raise ValueError(f'no file of this method could be loaded again: {error}') from error
 
@@ -171,7 +178,7 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
 def _component(where: str, name: Any, registry: Registry, wanted: type) -> type:
     component = registered(registry, name) if isinstance(name, str) else None
     if not inspect.isclass(component):
-        raise CheckpointError(
+        raise _UnregisteredError(
             f'{where}={shown(name)} is no registered {registry.name}; a component of your own has '
             'to be imported first'
         )

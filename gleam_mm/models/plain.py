@@ -19,7 +19,7 @@ from gleam_mm.messages import listed, shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import classifiers, outputs, warn_of_unknown
-from gleam_mm.models.parts import checked_part
+from gleam_mm.models.parts import checked_part, require_told
 from gleam_mm.models.statistics import Stillness, all_learn, learning_statistics, still
 from gleam_mm.models.trained import Trained
 from gleam_mm.petl import PETLMethod
@@ -107,6 +107,7 @@ def attach(
     if not isinstance(petl, PETLMethod):
         raise ValueError(f'{config["type"]} is no PETL method')
     described = description.of_parts(method=config)['method']
+    require_told(described)
     with library.budget(taken, model):
         petl.attach(model, probe=True, recompute=recompute)
     try:
