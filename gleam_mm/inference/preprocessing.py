@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import Compose
 from mmengine.config import Config
 
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.config.datasets import datasets_in
 from gleam_mm.config.image_size import image_size
-from gleam_mm.inference.resizing import ResizeToCover
+from gleam_mm.inference.resizing import ResizeToCover, require_moderate
 from gleam_mm.messages import shown
 from gleam_mm.registry import TRANSFORMS, scope_of
 
@@ -129,17 +128,23 @@ class Pipeline:
         with scope_of(scope or {}):
             built = [TRANSFORMS.build(dict(step)) for step in steps]
         self._loader = built[0] if self.loads else None
-        self._rest = Compose(built[1:] if self.loads else built)
+        self._rest = built[1:] if self.loads else built
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Prepares a picture.
 
         Args:
             results: With ``img_path``, which is loaded; or with ``img``.
+
+        Raises:
+            UnreadableImageError: The picture cannot be read, or is too thin to be resized.
         """
         if 'img' not in results:
             results = self._loader(results)
-        return self._rest(results)
+        for step in self._rest:
+            require_moderate(step, results)
+            results = step(results)
+        return results
 
 
 def _pipeline(dataset: Any) -> Sequence[Mapping[str, Any]] | None:

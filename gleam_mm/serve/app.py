@@ -19,6 +19,7 @@ from gleam_mm.bank import AdapterBank, Prepared, UnknownTaskError, check_name
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.fileio import write_bytes
+from gleam_mm.inference.resizing import TooLargeImageError
 from gleam_mm.serve import pictures
 from gleam_mm.serve.batcher import Batcher, BusyError
 from gleam_mm.serve.metrics import Metrics
@@ -230,6 +231,10 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(UnreadableImageError)
     async def unreadable(request: Request, error: UnreadableImageError) -> JSONResponse:
         return _error(422, str(error))
+
+    @app.exception_handler(TooLargeImageError)
+    async def too_large(request: Request, error: TooLargeImageError) -> JSONResponse:
+        return _error(413, str(error))
 
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> JSONResponse:

@@ -21,6 +21,7 @@ from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.inference import Prediction, preprocessing
+from gleam_mm.inference.resizing import TooLargeImageError
 from gleam_mm.inference.weights import options
 from gleam_mm.models import build_model, timm_models
 from gleam_mm.registry import DATASETS, MODELS
@@ -213,6 +214,43 @@ def test_pictures_that_cannot_be_read(trained, folder, monkeypatch):
     for dtype in (np.uint8, np.float32):
         with pytest.raises(ValueError, match=r'a picture of shape \(0, 32, 3\) has no pixels'):
             predictor(np.zeros((0, 32, 3), dtype))
+
+
+def test_a_strip_is_refused_before_it_is_enlarged(trained, folder):
+    path, *_ = trained
+    predictor = gleam_mm.Predictor(path, device='cpu')
+    good, thin = str(folder / 'cat/a.png'), str(folder / 'thin.png')
+    for size, enlarged in (((20_000, 1), '740000 x 37'), ((1, 20_000), '37 x 740000')):
+        Image.new('L', size).save(thin)
+        refused, kept = predictor.each([thin, good])
+        told = f'{thin}: {size[0]} x {size[1]} pixels would become {enlarged}: crop it'
+        assert type(refused) is TooLargeImageError and str(refused).startswith(told)
+        assert kept == predictor(good)
+    with pytest.raises(TooLargeImageError, match=r'^the picture: 20000 x 1 pixels'):
+        predictor(np.zeros((1, 20_000), np.uint8))
+    Image.new('L', (1000, 1)).save(thin)  # 37000 x 37
+    assert predictor(thin).score > 0
+
+
+@pytest.mark.parametrize(
+    ('step', 'size', 'became'),
+    [
+        (dict(type='ResizeEdge', scale=300, edge='short'), (1000, 3), '100000 x 300'),
+        (dict(type='ResizeEdge', scale=300, edge='width'), (3, 1000), '300 x 100000'),
+        (dict(type='ResizeEdge', scale=300, edge='height'), (1000, 3), '100000 x 300'),
+        (dict(type='ResizeEdge', scale=300, edge='long'), (1000, 3), '300 x 0'),
+        (dict(type='ResizeEdge', scale=300, edge='width'), (1000, 3), '300 x 0'),
+        (dict(type='Resize', scale=[300, 300], keep_ratio=True), (1000, 1), '300 x 0'),
+        (dict(type='ResizeToCover', scale=[300, 200]), (1000, 1), '200000 x 200'),
+        (dict(type='Pad', pad_to_square=True), (8000, 3), '8000 x 8000'),
+        (dict(type='Pad', size_divisor=16_000), (3, 3), '16000 x 16000'),
+    ],
+)
+def test_what_no_transform_makes_of_a_picture(step, size, became):
+    pipeline = preprocessing.build([step])
+    with pytest.raises(UnreadableImageError, match=f'pixels would become {became}: ') as refused:
+        pipeline({'img': np.zeros((*size[::-1], 3), np.uint8)})
+    assert isinstance(refused.value, TooLargeImageError) == (not became.endswith(' 0'))
 
 
 def test_weights_that_moved(trained, folder, tmp_path, monkeypatch):

@@ -99,6 +99,21 @@ def test_too_many_pixels_are_not_decoded(client):
     )
 
 
+def test_a_strip_is_not_enlarged(client, bank, tmp_path):
+    steps = [
+        dict(type='ResizeEdge', scale=100),
+        dict(type='CenterCrop', crop_size=32),
+        dict(type='PackInputs'),
+    ]
+    model = build(dict(type='LinearProbe'))
+    bank.add('strips', write(model, tmp_path / 'a.safetensors', pipeline=steps))
+    for width, status in ((100, 200), (5000, 413)):
+        strip = png(np.zeros((1, width, 3), np.uint8))
+        answer = client.post('/predict/strips', content=strip, headers=IMAGE)
+        assert answer.status_code == status
+    assert answer.json()['error'].startswith('the picture: 5000 x 1 pixels would become 500000 x')
+
+
 def test_formats_that_run_other_programs_are_refused(client):
     eps = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n'
     answer = client.post('/predict/pets', content=eps, headers=IMAGE)
