@@ -21,6 +21,7 @@ __all__ = [
     'eight_bits',
     'load_image',
     'open_image',
+    'pixels_of',
     'reason_of',
 ]
 
@@ -84,6 +85,24 @@ def eight_bits(image: Image.Image) -> Image.Image:
             f'its pixels have 32 bits (mode {image.mode}) and no known range; save it with 8 or 16'
         )
     return image
+
+
+def pixels_of(image: Image.Image, color_type: str = 'color') -> np.ndarray:
+    """The pixels of an image, as the loader of every pipeline gives them.
+
+    It is turned as its EXIF data say, and grey with transparency is put on a canvas.
+
+    Args:
+        image: The image.
+        color_type: As of MMCV's ``LoadImageFromFile``.
+
+    Returns:
+        By default uint8 BGR (H, W, 3).
+
+    Raises:
+        ValueError: The pixels are numbers without a known range.
+    """
+    return _pillow2array(eight_bits(image), color_type)
 
 
 def unreadable(file: str | Path | bytes, error: Exception) -> UnreadableImageError:
@@ -174,7 +193,7 @@ class LoadImageFromFile(_LoadImageFromFile):
 
     def _decode(self, content: bytes) -> np.ndarray:
         if self.imdecode_backend == 'pillow':
-            return _pillow2array(eight_bits(_identify(content)), self.color_type)
+            return pixels_of(_identify(content), self.color_type)
         if not content:
             raise ValueError('the file is empty')
         image = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gleam_mm.arguments import Positive, check
 from gleam_mm.datasets.folder import pictures_below
-from gleam_mm.datasets.images import eight_bits, load_image
+from gleam_mm.datasets.images import LoadImageFromFile, pixels_of
 from gleam_mm.inference.preprocessing import Pipeline
 from gleam_mm.models.regression_head import RegressionHead
 
@@ -51,10 +51,8 @@ class Preparation:
             TypeError: It is none.
             ValueError: Its shape or its numbers are none of a picture.
         """
-        if isinstance(picture, bytes) and self._pipeline.loads:
-            return self._pipeline({'img_path': 'the picture', 'img_bytes': picture})
-        if isinstance(picture, str | Path) and self._pipeline.loads:
-            return self._pipeline({'img_path': str(picture)})
+        if isinstance(picture, str | Path | bytes) and self._pipeline.loads:
+            return self._pipeline(_to_load(picture))
         rgb = as_rgb(picture)
         # Files are loaded as BGR. Images that a dataset has in memory come in the order that the
         # preprocessor expects, which turns them round or does not.
@@ -117,9 +115,9 @@ def as_rgb(picture: Picture) -> np.ndarray:
         ValueError: Its shape or its numbers are none of a picture.
     """
     if isinstance(picture, str | Path | bytes):
-        picture = load_image(picture)
+        return np.ascontiguousarray(LoadImageFromFile()(_to_load(picture))['img'][..., ::-1])
     if isinstance(picture, Image.Image):
-        return np.array(eight_bits(picture).convert('RGB'))
+        return np.ascontiguousarray(pixels_of(picture)[..., ::-1])
     if isinstance(picture, Tensor):
         tensor = picture.detach().cpu()
         tensor = tensor.float() if tensor.is_floating_point() else tensor  # NumPy lacks bfloat16
@@ -143,6 +141,13 @@ def as_rgb(picture: Picture) -> np.ndarray:
         )
     array = ((array * 255).round() if most == 1 else array).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _to_load(picture: str | Path | bytes) -> dict[str, Any]:
+    """What the loader of a pipeline is given of a file, or of what is in one."""
+    if isinstance(picture, bytes):
+        return {'img_path': 'the picture', 'img_bytes': picture}
+    return {'img_path': str(picture)}
 
 
 def tells_numbers(head: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from backbones import CONFIGS, WIDTH
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform, resolve_data_config
 from torch import nn
 
@@ -21,6 +21,7 @@ from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
 from gleam_mm.datasets import UnreadableImageError
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
 from gleam_mm.inference import Prediction, preprocessing
+from gleam_mm.inference.pictures import as_rgb
 from gleam_mm.inference.resizing import TooLargeImageError
 from gleam_mm.inference.weights import options
 from gleam_mm.models import build_model, timm_models
@@ -153,6 +154,33 @@ def test_pictures_in_memory_are_as_in_files(trained, folder):
     for wrong in (0, -1, '2', 1.5, True):
         with pytest.raises(ArgumentError, match=r'top_k=.*: choose a whole number of at least 1'):
             predictor(folder / 'cat/a.png', top_k=wrong)
+
+
+def test_images_of_pillow_are_as_their_files(trained, train, folder, tmp_path):
+    """They are turned as EXIF data say, and grey with transparency is put on a canvas."""
+    pixels = Image.open(folder / 'cat/a.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned, clear = tmp_path / 'turned.jpg', tmp_path / 'clear.png'
+    pixels.save(turned, exif=exif)
+    alpha = Image.new('L', pixels.size)
+    alpha.paste(255, (0, 0, 20, 40))
+    Image.merge('LA', (pixels.convert('L'), alpha)).save(clear)
+    upright = Image.fromarray(np.asarray(ImageOps.exif_transpose(Image.open(turned))))
+    path, *_ = trained
+    loading = gleam_mm.Predictor(path, device='cpu')
+    dataset = dict(type='MiniVTAB', split='test', indices=2, pipeline=[dict(type='PackInputs')])
+    preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=False)
+    path, *_ = train(dataset, preprocessor, classes=10)
+    in_memory = gleam_mm.Predictor(path, device='cpu')
+    for predictor in (loading, in_memory):
+        for file in (turned, clear):
+            given = (file, file.read_bytes(), Image.open(file))
+            assert len({predictor(picture).score for picture in given}) == 1
+        assert predictor(turned) == predictor(upright)
+        assert predictor(upright) != predictor(np.asarray(Image.open(turned)))
+    canvas = as_rgb(clear)[:, 20:]
+    assert (canvas == (124, 117, 104)).all()
 
 
 def test_a_backbone_that_was_drawn(train):
