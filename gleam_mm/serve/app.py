@@ -173,8 +173,13 @@ def _add_tasks(app: FastAPI, bank: AdapterBank, settings: Settings, token: str |
 
     @app.delete('/tasks/{task}')
     async def remove(task: str, request: Request) -> dict[str, Any]:
-        """Removes a task, and its file where it was added to the folder."""
+        """Removes a task of the folder, and its file."""
         require_token(request)
+        if task in settings.adapters:  # it would be there again at the next start
+            raise HTTPException(
+                409,
+                f'task {task!r} is one of adapters in the settings of this server: remove it there',
+            )
         async with changing:
             bank.remove(task)
             if settings.folder is not None:

@@ -9,6 +9,7 @@ import yaml
 
 from gleam_mm.bank import AdapterBank, check_name
 from gleam_mm.checkpoint import SCHEME, require_file
+from gleam_mm.fileio import remove_unfinished
 from gleam_mm.shapes import COUNT, MAPPING, NUMBER, POSITIVE, TEXT, Shape, check, dict_of, optional
 
 _SHAPES = {
@@ -70,7 +71,7 @@ class Settings:
     max_waiting: int = 256
 
     def build_bank(self) -> AdapterBank:
-        """The bank with all its tasks.
+        """The bank with all its tasks; what a killed server had begun to add is removed.
 
         Raises:
             FileNotFoundError: A file is not there.
@@ -87,7 +88,14 @@ class Settings:
         )
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(self.folder.glob('*.safetensors')):
+            remove_unfinished(self.folder)
+            for path in sorted(self.folder.glob('[!.]*.safetensors')):  # a Mac adds hidden ones
+                if path.stem in self.adapters:
+                    raise ValueError(
+                        f'task {path.stem!r} is there twice: adapters.{path.stem} is '
+                        f'{self.adapters[path.stem]}, and the folder has {path}: rename or remove '
+                        'one of them'
+                    )
                 bank.add(path.stem, path)
         return bank
 

@@ -1,6 +1,7 @@
 """What a server answers: classes to pictures, and sentences to mistakes."""
 
 import base64
+import re
 import threading
 
 import numpy as np
@@ -144,8 +145,30 @@ def test_add_and_remove(client, bank, settings, files, files_of_pictures):
     assert not file.exists() and 'new' not in bank.tasks
     assert client.post('/predict/new', content=picture, headers=IMAGE).status_code == 404
     assert client.delete('/tasks/new', headers=BEARER).status_code == 404
-    assert client.delete('/tasks/pets', headers=BEARER).status_code == 200
-    assert files['pets'].exists()  # not in the folder of the server
+
+
+def test_what_the_settings_name_is_removed_there(client, bank, settings):
+    answer = client.delete('/tasks/pets', headers=BEARER)
+    assert answer.status_code == 409 and answer.json()['error'].startswith(
+        "task 'pets' is one of adapters in the settings of this server: remove it there"
+    )
+    assert 'pets' in bank.tasks and 'pets' in settings.build_bank().tasks
+
+
+def test_the_next_start_after_a_kill(files, tmp_path):
+    for name in ('.writing-4711-cars.safetensors', '._birds.safetensors'):
+        (tmp_path / name).write_bytes(b'half of it')
+    (tmp_path / 'birds.safetensors').write_bytes(files['birds'].read_bytes())
+    settings = Settings(adapters={'pets': files['pets']}, folder=tmp_path, device='cpu')
+    assert settings.build_bank().tasks == ('pets', 'birds')
+    assert {path.name for path in tmp_path.iterdir()} == {
+        '._birds.safetensors',
+        'birds.safetensors',
+    }
+    (tmp_path / 'pets.safetensors').write_bytes(files['birds'].read_bytes())
+    told = f'adapters.pets is {files["pets"]}, and the folder has {tmp_path / "pets.safetensors"}: '
+    with pytest.raises(ValueError, match=re.escape(f"task 'pets' is there twice: {told}rename")):
+        settings.build_bank()
 
 
 def test_adapters_that_are_refused_leave_nothing(client, settings, files):
