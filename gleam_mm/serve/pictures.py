@@ -11,8 +11,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from gleam_mm.datasets.images import open_image
 
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
-"""Formats that are decoded. Pillow knows more, of which some run other programs."""
+FORMATS = ('BMP', 'GIF', 'JPEG', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
+"""Formats that are decoded. Pillow knows more, of which some run other programs.
+
+MPO is what Pillow calls a JPEG file with further pictures behind the first, as phones write them.
+"""
 
 _BODY_SECONDS = 30
 _AROUND = 4096  # bytes that JSON and forms put around a picture

@@ -1,12 +1,14 @@
 """What a server answers: classes to pictures, and sentences to mistakes."""
 
 import base64
+import io
 import re
 import threading
 
 import numpy as np
 import pytest
 from adapters import build, write
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from running import CLASSES, TOKEN, png
 from starlette.testclient import TestClient
@@ -169,6 +171,20 @@ def test_the_next_start_after_a_kill(files, tmp_path):
     told = f'adapters.pets is {files["pets"]}, and the folder has {tmp_path / "pets.safetensors"}: '
     with pytest.raises(ValueError, match=re.escape(f"task 'pets' is there twice: {told}rename")):
         settings.build_bank()
+
+
+def test_a_jpeg_file_with_a_second_picture(client, bank, files_of_pictures):
+    """As phones write it; Pillow calls it MPO."""
+    first, second = (Image.open(io.BytesIO(data)) for data in files_of_pictures[:2])
+    buffer = io.BytesIO()
+    first.save(buffer, 'MPO', save_all=True, append_images=[second])
+    assert Image.open(buffer).format == 'MPO'
+    headers = {'Content-Type': 'image/jpeg'}
+    answer = client.post('/predict/birds', content=buffer.getvalue(), headers=headers)
+    assert answer.status_code == 200
+    alone = io.BytesIO()
+    first.save(alone, 'JPEG')
+    assert answer.json()['predictions'] == told(bank, alone.getvalue(), 'birds')
 
 
 def test_adapters_that_are_refused_leave_nothing(client, settings, files):
