@@ -165,8 +165,11 @@ class ClassifierBackbone(Backbone):
 class TimmBackbone(Backbone):
     """A model of timm without its classifier: what :func:`gleam_mm.save` saves from.
 
+    Its weights are rounded to the type that those had which an adapter was trained on, and it
+    computes in 32 bits, as :class:`gleam_mm.Predictor` does.
+
     Args:
-        described: What an adapter says of the model.
+        metadata: Those of an adapter, which say what it was trained on.
         who: Who needs it, for messages.
         weights: A file of weights, which is looked for elsewhere if there is none.
         device: Where it computes.
@@ -179,19 +182,25 @@ class TimmBackbone(Backbone):
 
     def __init__(
         self,
-        described: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         who: object,
         weights: str | Path | None,
         device: torch.device,
     ) -> None:
+        described = metadata['model']
         self.described = _without_classes(described)
+        self.precision = _precision_of(metadata)
         found = backbone_weights.of_timm(described, who, weights)
         options = {**self.described['options'], 'num_classes': 0}
         model: Any = timm_models.build({**self.described, 'options': options}, found)
         timm_models.require_rgb(model, self.described)
         self._classifier = model.pretrained_cfg['classifier']
         self._fingerprints: weakref.WeakKeyDictionary[Kind, str] = weakref.WeakKeyDictionary()
-        super().__init__(model.eval(), device)
+        super().__init__(model.eval().to(self._rounded).float(), device)
+
+    @property
+    def _rounded(self) -> torch.dtype:
+        return getattr(torch, self.precision)
 
     def scores(self, head: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
         """What the classifier's Linear gives, as :class:`gleam_mm.Predictor` tells it."""
@@ -211,6 +220,11 @@ class TimmBackbone(Backbone):
                 f'of {theirs["name"]} with {theirs["options"]}, but the backbone of this bank is '
                 f'{self.described["name"]} with {self.described["options"]}'
             )
+        if (precision := _precision_of(metadata)) != self.precision:
+            raise CheckpointError(
+                f'it was trained on weights in {precision}, but the backbone of this bank is '
+                f'rounded to {self.precision}: it needs a bank of its own'
+            )
         head, own = self._split(tensors)
         config = checked_part('method', metadata.get('method'))
         outside = [name for name in own if not name.startswith(f'{plain.NAME}.')]
@@ -220,8 +234,9 @@ class TimmBackbone(Backbone):
         def check(model: nn.Module) -> dict[str, Tensor]:
             fitting = plain.fitting(model, own, metadata, config)
             if kind not in self._fingerprints:
-                self._fingerprints[kind] = plain.frozen_fingerprint(model, fitting)
-            plain.require_frozen(metadata, self._fingerprints[kind], model)
+                found = plain.frozen_fingerprint(model, fitting, self._rounded)
+                self._fingerprints[kind] = found
+            plain.require_frozen(metadata, self._fingerprints[kind])
             return fitting
 
         row = kind.load(check)
@@ -246,9 +261,15 @@ class TimmBackbone(Backbone):
     def _build(self, config: Any, outside: Collection[str]) -> Kind:
         model = sharing(self.module)
         petl = plain.attach(model, config)
+        petl.to(self._rounded).float()  # what it has that no file holds was rounded as well
         model.eval()
         inside = {name for name in model.state_dict() if name.startswith(f'{plain.NAME}.')}
         return Kind(model, _as_tuple, inside | set(outside), petl.layout.image_shape())
+
+
+def _precision_of(metadata: Mapping[str, Any]) -> str:
+    """The type of most of the numbers of an adapter's model."""
+    return (metadata.get('precision') or {}).get('model', 'float32')
 
 
 def _extract(model: Any, images: Tensor) -> tuple[Tensor, ...]:

@@ -376,7 +376,7 @@ class AdapterBank:
     def _backbone_of(self, metadata: Mapping[str, Any], path: str | Path) -> Backbone:
         """The backbone that an adapter was trained on."""
         if metadata.get('model'):
-            return TimmBackbone(metadata['model'], path, self._weights, self.device)
+            return TimmBackbone(metadata, path, self._weights, self.device)
         if 'model' in metadata or not metadata.get('backbone'):
             raise CheckpointError(
                 f'{path}: does not say how to build its backbone: give the bank one'

@@ -299,7 +299,7 @@ def load_parts(
                 'the method is merged into the model: call petl.unmerge() before loading'
             )
         own = fitting(model, tensors, metadata, config)
-        require_frozen(metadata, frozen_fingerprint(model, own), model)
+        require_frozen(metadata, frozen_fingerprint(model, own), _precisions(model))
         model.load_state_dict(own, strict=False)
     learning = {f'{NAME}.{name}' for name, _ in method_of(model).own_parameters()}
     for name, parameter in model.named_parameters():
@@ -372,18 +372,31 @@ def fitting(
     return tensors
 
 
-def frozen_fingerprint(model: nn.Module, trained: Collection[str]) -> str:
-    """The fingerprint of what a model has beside the tensors of a file."""
-    return fingerprint(_without(model.state_dict(), trained))
+def frozen_fingerprint(
+    model: nn.Module, trained: Collection[str], dtype: torch.dtype | None = None
+) -> str:
+    """The fingerprint of what a model has beside the tensors of a file.
+
+    Args:
+        model: The model.
+        trained: The names of the tensors in the file.
+        dtype: The type that the model's numbers were rounded to, where they are not of it any more.
+    """
+    frozen = _without(model.state_dict(), trained)
+    if dtype is not None:
+        frozen = {n: t.to(dtype) if t.is_floating_point() else t for n, t in frozen.items()}
+    return fingerprint(frozen)
 
 
-def require_frozen(metadata: Mapping[str, Any], found: str, model: nn.Module) -> None:
+def require_frozen(
+    metadata: Mapping[str, Any], found: str, ours: Mapping[str, str] | None = None
+) -> None:
     """Compares the fingerprint in a file with that of a model.
 
     Args:
         metadata: Those of the file.
         found: The fingerprint of what is frozen in the model.
-        model: The model, with a method.
+        ours: The types of the model's numbers, and of its method's, where those may be the reason.
 
     Raises:
         CheckpointError: They differ; the message has both, or the types of the numbers where it is
@@ -391,7 +404,7 @@ def require_frozen(metadata: Mapping[str, Any], found: str, model: nn.Module) ->
     """
     if (theirs := metadata.get('backbone_fingerprint')) == found:
         return
-    told, ours = metadata.get('precision'), _precisions(model)
+    told = metadata.get('precision')
     if told and ours and told['model'] != ours['model']:
         raise CheckpointError(
             f'it was trained on weights in {told["model"]}, but those of this model are in '

@@ -514,5 +514,11 @@ def test_a_model_that_was_trained_in_another_precision(dtype, kept, folder, tmp_
             exact(transform(Image.open(file).convert('RGB'))[None])[0].softmax(-1) for file in found
         ]
     assert torch.allclose(scores(found.values(), CLASSES), torch.stack(expected), atol=1e-5)
-    with pytest.raises(CheckpointError, match=rf'in {dtype}, but'.replace('torch.', '')):
-        gleam_mm.AdapterBank(adapters={'pets': path}, weights=weights, device='cpu')
+    bank = gleam_mm.AdapterBank(adapters={'pets': path}, weights=weights, device='cpu')
+    assert bank(folder, 'pets', top_k=2) == found
+    other = timm.create_model(name, img_size=32, num_classes=2, **TIMM_VIT)
+    gleam_mm.attach(other, 'lora')
+    gleam_mm.save(other, tmp_path / 'other.safetensors', classes=CLASSES, options=TIMM_VIT)
+    told = f'in float32, but the backbone of this bank is rounded to {dtype}: it needs a bank'
+    with pytest.raises(CheckpointError, match=told.replace('torch.', '')):
+        bank.add('other', tmp_path / 'other.safetensors')
