@@ -117,7 +117,10 @@ def _check_state_dict(path: str | Path, state_dict: Any) -> None:
 def _read(path: str | Path) -> Any:
     """A file of this machine, or one that MMEngine knows how to get."""
     if '://' in str(path) and not str(path).startswith(SCHEME):
-        return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        try:
+            return CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+        except pickle.UnpicklingError as error:
+            raise _refused(path, error) from error
     return _load(resolve_path(path))
 
 
@@ -143,11 +146,7 @@ def _load(path: Path, map_location: Any = 'cpu') -> Any:
             _check_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f'{path}: refused, for it asks for {_asked_for(error)} when it is loaded. Only safe '
-            'loading is done: a file may hold tensors, numbers, strings and containers of them. If '
-            'you trust its source, convert it to .safetensors where it was made'
-        ) from error
+        raise _refused(path, error) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         reason = str(error).partition('\n')[0].partition('. ')[0] or type(error).__name__
         raise CheckpointError(
@@ -189,6 +188,15 @@ def _tensors(content: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(content, list | tuple):
         for index, value in enumerate(content):
             yield from _tensors(value, f'{name}.{index}')
+
+
+def _refused(path: str | Path, error: Exception) -> CheckpointError:
+    """What is said of a file that safe loading does not take."""
+    return CheckpointError(
+        f'{path}: refused, for it asks for {_asked_for(error)} when it is loaded. Only safe '
+        'loading is done: a file may hold tensors, numbers, strings and containers of them. If '
+        'you trust its source, convert it to .safetensors where it was made'
+    )
 
 
 def _asked_for(error: Exception) -> str:

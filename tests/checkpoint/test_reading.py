@@ -67,6 +67,17 @@ def test_urls_go_to_mmengine(weights, tmp_path, monkeypatch):
     assert_equal(read_state_dict('https://example.com/x.pth'), weights)
 
 
+def test_code_in_a_pickle_from_elsewhere_is_refused(tmp_path, monkeypatch):
+    (tmp_path / 'hub/checkpoints').mkdir(parents=True)
+    torch.save({'a': Crafted(print, 'run')}, tmp_path / 'hub/checkpoints/x.pth')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=r'^https://example\.com/x\.pth: refused, for it'
+    ) as e:
+        read_state_dict('https://example.com/x.pth')
+    assert 'weights_only' not in str(e.value)
+
+
 def damaged(path):
     """Writes one kind of unusable file after the other, and says what the message must have."""
     yield 'no such file', lambda: None
