@@ -43,7 +43,8 @@ def save_adapter(
             say.
 
     Raises:
-        CheckpointError: The metadata could not be read again.
+        CheckpointError: The metadata could not be read again, or a matrix to be packed has numbers
+            that are not finite.
         TypeError: JSON has no word for something in the metadata.
         ValueError: The path has another suffix.
     """

@@ -33,7 +33,8 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
     Raises:
         FileExistsError: ``out`` exists.
         FileNotFoundError: There is no such file.
-        CheckpointError: It is damaged or no adapter file, or nothing in it can be compressed.
+        CheckpointError: It is damaged or no adapter file, has a matrix with numbers that are not
+            finite, or nothing in it can be compressed.
     """
     require_new(out)
     tensors, metadata = read_adapter(path)
@@ -54,7 +55,10 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
         metadata['packed'] = packed | forms_of(dict.fromkeys(chosen, int(form)), tensors)
     if not chosen:
         raise CheckpointError(f'{path}: nothing in it can be compressed any more')
-    save_adapter(out, tensors, metadata)
+    try:
+        save_adapter(out, tensors, metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from error
     return len(chosen)
 
 

@@ -7,6 +7,7 @@ import torch
 from scipy import integrate, stats
 
 from gleam_mm.checkpoint import CheckpointError, packing, read_adapter, save_adapter
+from gleam_mm.checkpoint.compress import compress
 
 # J. Max, "Quantizing for minimum distortion", 1960, table I: the positive levels.
 MAX = {
@@ -94,6 +95,20 @@ def test_what_was_not_packed_is_refused(change, message):
     change(tensors)
     with pytest.raises(CheckpointError, match=message):
         packing.unpack(tensors, forms)
+
+
+@pytest.mark.parametrize('wrong', [torch.inf, torch.nan, 3e38])
+@pytest.mark.parametrize('scaled', [False, True])
+def test_a_matrix_that_is_not_finite_is_not_packed(wrong, scaled, tmp_path):
+    matrix = torch.randn(8, 8)
+    matrix[1] = wrong  # of whose squares 3e38 has infinite ones
+    tensors = {'w': matrix} | ({'w_scales': torch.tensor([0.0, torch.inf])} if scaled else {})
+    with pytest.raises(CheckpointError, match=r'^w has numbers that are not finite'):
+        packing.pack(tensors, {'w': {'bits': 2, 'shape': [8, 8]}})
+    save_adapter(tmp_path / 'a.safetensors', {'w': matrix}, {'method': {'type': 'LoRA'}})
+    with pytest.raises(CheckpointError, match=r'a\.safetensors: w has numbers that are not finite'):
+        compress(tmp_path / 'a.safetensors', tmp_path / 'small.safetensors', '2')
+    assert not (tmp_path / 'small.safetensors').exists()
 
 
 @pytest.mark.parametrize(
