@@ -4,10 +4,11 @@ The metadata are data. They may come from anywhere, so that their shape is check
 is done with them; what is built from their configs is decided by :mod:`gleam_mm.models.building`.
 """
 
+import json
 from typing import Any
 
 from gleam_mm.checkpoint.files import CheckpointError, kind
-from gleam_mm.checkpoint.identity import METHODS
+from gleam_mm.checkpoint.identity import DESCRIBED, METHODS
 from gleam_mm.checkpoint.packing import BITS
 from gleam_mm.shapes import COUNT, MAPPING, SHA256, TEXT, Shape, dict_of, fields, list_of, optional
 
@@ -33,8 +34,8 @@ def check(metadata: Any) -> dict[str, Any]:
         The same. What this version has no word for stays, and nothing is done with it.
 
     Raises:
-        CheckpointError: It has another shape, or a newer version wrote it. The message names the
-            key.
+        CheckpointError: It has another shape, or a config in it has NaN or Infinity, or a newer
+            version wrote it. The message names the key.
     """
     if not isinstance(metadata, dict):
         raise CheckpointError(f'its metadata are {kind(metadata)} instead of a mapping')
@@ -49,6 +50,13 @@ def check(metadata: Any) -> dict[str, Any]:
     for key, shape in FIELDS.items():
         if key in metadata and not shape.fits(metadata[key]):
             raise CheckpointError(f"its metadata's {key} is not {shape.what}")
+    for key in (*DESCRIBED, 'model', 'pipeline'):
+        try:
+            json.dumps(metadata.get(key), allow_nan=False)  # metrics alone may be NaN
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"its metadata's {key} is no JSON: {error}") from error
+    if 'model' in metadata and 'method' not in metadata:
+        raise CheckpointError('its metadata have a model and no method')
     return metadata
 
 

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,8 @@ def test_a_file_that_has_sorted_methods_says_so(weights, tmp_path, monkeypatch):
         *('{"method": "LoRA"}', '{"method": []}', '{"method": ["LoRA"]}', '{"backbone": [1]}'),
         *('{"neck": 3}', '{"head": "x"}', '{"data_preprocessor": []}'),
         *('{"backbone_fingerprint": "00"}', '{"backbone_fingerprint": 7}'),
+        *('{"method": {"type": "LoRA", "rank": NaN}}', '{"head": {"a": [-Infinity]}}'),
+        *('{"pipeline": [{"type": "Pad", "pad_val": Infinity}]}', '{"model": null}'),
         *('{"epoch": -1}', '{"iter": 1.5}', '{"epoch": true}', '{"versions": {"torch": 2}}'),
     ],
 )
@@ -206,6 +209,14 @@ def test_metadata_of_another_shape_are_one_line(document, weights, tmp_path):
     with pytest.raises(CheckpointError) as caught:
         read_adapter(path)
     assert str(path) in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_metrics_may_be_no_numbers_and_configs_may_not(weights, tmp_path):
+    path = tmp_path / 'x.safetensors'
+    save_adapter(path, weights, {'metrics': {'val': {'loss': float('nan')}}})
+    assert math.isnan(read_adapter(path)[1]['metrics']['val']['loss'])
+    with pytest.raises(CheckpointError, match="its metadata's method is no JSON: Out of range"):
+        save_adapter(path, weights, {'method': {'type': 'LoRA', 'alpha': float('inf')}})
 
 
 def test_metadata_of_a_newer_release_ask_for_it(weights, tmp_path):

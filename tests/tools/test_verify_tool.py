@@ -32,6 +32,14 @@ def test_every_file_is_told(call, tmp_path):
     for file, text, line in zip(whole, told, lines, strict=True):
         assert line.startswith(f'{file}: {text}')
 
+    safetensors.torch.save_file(
+        weights, tmp_path / 'nan.safetensors', {'gleam_mm': '{"method": {"rank": NaN}}'}
+    )
+    done = call('verify.py', str(tmp_path / 'nan.safetensors'), whole[0])
+    first, second = done.out.splitlines()
+    assert done.code == 1 and first.startswith(f'{tmp_path / "nan.safetensors"}: its metadata')
+    assert second.startswith(f'{whole[0]}: whole')
+
     wrong = [str(tmp_path / name) for name in ('damaged.safetensors', 'none.pth')]
     done = call('verify.py', wrong[0], whole[0], wrong[1])
     assert done.code == 1
