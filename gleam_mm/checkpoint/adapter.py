@@ -43,8 +43,7 @@ def save_adapter(
             say.
 
     Raises:
-        CheckpointError: The metadata could not be read again, or a matrix to be packed has numbers
-            that are not finite.
+        CheckpointError: The metadata could not be read again.
         TypeError: JSON has no word for something in the metadata.
         ValueError: The path has another suffix.
     """

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gleam_mm.checkpoint.adapter import read_adapter, save_adapter
 from gleam_mm.checkpoint.files import CheckpointError
-from gleam_mm.checkpoint.packing import forms_of
+from gleam_mm.checkpoint.packing import forms_of, scales_of
 from gleam_mm.fileio import require_new
 
 FORMS = ('8', '4', '2', '1', 'fp16')
@@ -52,13 +52,16 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
             if tensor.is_floating_point() and tensor.ndim > 1 and name not in kept
             if tensor.numel() >= _FEWEST
         ]
+        for name in chosen:
+            if not scales_of(tensors[name]).isfinite().all():
+                raise CheckpointError(
+                    f'{path}: {name} has numbers that are not finite, or too large, for which '
+                    f'{form} bits have no levels'
+                )
         metadata['packed'] = packed | forms_of(dict.fromkeys(chosen, int(form)), tensors)
     if not chosen:
         raise CheckpointError(f'{path}: nothing in it can be compressed any more')
-    try:
-        save_adapter(out, tensors, metadata)
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from error
+    save_adapter(out, tensors, metadata)
     return len(chosen)
 
 

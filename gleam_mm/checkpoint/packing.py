@@ -90,20 +90,12 @@ def pack(tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping]) -> dict[s
 
     Returns:
         The tensors as a file holds them.
-
-    Raises:
-        CheckpointError: A matrix has numbers that are not finite.
     """
     tensors = dict(tensors)
     for name, form in packed.items():
         matrix, scales = tensors[name], tensors.get(f'{name}_scales')
         if scales is None or scales.isnan().any():
             scales = scales_of(matrix)
-        if not (matrix.isfinite().all() and scales.isfinite().all()):
-            raise CheckpointError(
-                f'{name} has numbers that are not finite, for which {form["bits"]} bits have no '
-                'levels'
-            )
         table = levels(form['bits']).to(matrix.dtype)
         tensors[name] = _to_bytes(encode(matrix, scales, table).flatten(), form['bits'])
         tensors[f'{name}_scales'] = scales
