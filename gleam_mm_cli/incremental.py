@@ -28,7 +28,8 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm import errors, fileio
     from gleam_mm.checkpoint import ADAPTER
     from gleam_mm.config import recipes
-    from gleam_mm.engine import fill_num_classes, launch
+    from gleam_mm.engine import launch
+    from gleam_mm.engine.classes import fill_classes
     from gleam_mm.incremental import SSIAT
     from gleam_mm.inference.saving import save_classifier
 
@@ -37,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
         told = launch.set_training_dir(cfg, args.work_dir, resume=None)
         if args.seed is not None:
             cfg.setdefault('randomness', {})['seed'] = args.seed
-        fill_num_classes(cfg)
+        fill_classes(cfg)
         learner = SSIAT(cfg, **(cfg.get('incremental') or {}))
     if told:
         print(told, flush=True)

@@ -9,6 +9,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from gleam_mm.engine.classes import TRAINED, check_dataset, compare_classes, doubts, names_of
+from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS
 
 
@@ -44,14 +46,21 @@ class Sessions:
         seed: Of the order of the classes.
 
     Raises:
-        ValueError: There would be sessions of fewer than two classes.
+        ValueError: There would be sessions of fewer than two classes, a class has no training
+            image or the first session no test image, or the test data have other classes.
     """
 
     def __init__(self, cfg: Config, number: int, seed: int = 1993) -> None:
         self.cfg = cfg
         self.seed = cfg.get('randomness', {}).get('seed') or 0
-        self._train = DATASETS.build(cfg.train_dataloader.dataset)
-        self._test = DATASETS.build(cfg.test_dataloader.dataset)
+        train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
+        self._train, self._test = DATASETS.build(train), DATASETS.build(test)
+        outputs = (cfg.model.get('head') or {}).get('num_classes')
+        counts = check_dataset(self._train, outputs, 'train_dataloader')
+        for doubt, change in doubts(names_of(self._train), counts):  # no prototype without images
+            raise ValueError(f'{TRAINED}: {doubt}; {change}')
+        tested = check_dataset(self._test, outputs, 'test_dataloader')
+        compare_classes(names_of(self._train), self._test, TRAINED, 'test_dataloader')
         self.names = list(self._train.metainfo['classes'])
         if len(self.names) < 2 * number:
             raise ValueError(
@@ -60,6 +69,12 @@ class Sessions:
             )
         order = np.random.default_rng(seed).permutation(len(self.names))
         self.classes = [part.tolist() for part in np.array_split(order, number)]
+        if not any(tested[label] for label in self.classes[0]):
+            first = [self.names[label] for label in self.classes[0]]
+            raise ValueError(
+                f'the dataset of test_dataloader has no image of {listed(first)}, the classes of '
+                'the first session: add some, or choose another seed'
+            )
 
     def __iter__(self) -> Iterator[Session]:
         """The sessions, one after the other."""

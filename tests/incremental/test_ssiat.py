@@ -7,12 +7,14 @@ import pytest
 import torch
 from backbones import CONFIGS, WIDTH
 from mmengine.config import Config
+from PIL import Image
 from torch.nn import functional as F
 
+from gleam_mm.engine.classes import fill_classes
 from gleam_mm.incremental import SSIAT, Sessions
 from gleam_mm.incremental.ssiat import Prototype, drift
 from gleam_mm.models import CosineClsHead
-from gleam_mm.registry import MODELS
+from gleam_mm.registry import MODELS, scope_of
 
 
 def loader(split, images):
@@ -90,6 +92,59 @@ def test_sessions_have_classes_of_their_own(cfg):
             assert labels == set(classes)
     with pytest.raises(ValueError, match='choose 5 at most'):
         Sessions(cfg, 6)
+
+
+@pytest.fixture
+def folders(tmp_path, cfg):
+    """A config of folders of classes, with pictures that are half black and half white."""
+
+    def make(train, test):
+        for split, counts in (('train', train), ('test', test)):
+            transforms = [
+                dict(type='LoadImageFromFile'),
+                dict(type='RandomFlip', prob=float(split == 'train')),
+                dict(type='PackInputs'),
+            ]
+            for name, number in counts.items():
+                (tmp_path / split / name).mkdir(parents=True)
+                for index in range(number):
+                    picture = Image.new('RGB', (8, 8))
+                    picture.paste('white', (0, 0, 4, 8))
+                    picture.save(tmp_path / split / name / f'{index}.png')
+            dataset = dict(type='CustomDataset', data_prefix=str(tmp_path / split))
+            cfg[f'{split}_dataloader'].dataset = {**dataset, 'pipeline': transforms}
+        cfg.model.head.num_classes = cfg.data_preprocessor.num_classes = None
+        return cfg
+
+    return make
+
+
+def test_test_folders_that_lack_a_class_have_the_labels_of_the_training(folders):
+    cfg = folders(dict.fromkeys('abcd', 1), dict.fromkeys('bcd', 1))
+    with (
+        scope_of(cfg),
+        pytest.raises(ValueError, match="test_dataloader has other classes .* class 0 is 'b', and"),
+    ):
+        Sessions(cfg, 2)
+    fill_classes(cfg)
+    with scope_of(cfg):
+        *_, last = Sessions(cfg, 2)
+    told = [s for batch in last.test for s in batch['data_samples']]
+    assert [(s.img_path[-7], s.gt_label.item()) for s in told] == [('b', 1), ('c', 2), ('d', 3)]
+
+
+def test_classes_without_pictures_are_refused(folders):
+    cfg = folders({'a': 0, 'b': 1, 'c': 1, 'd': 1}, dict.fromkeys('abcd', 1))
+    with scope_of(cfg), pytest.raises(ValueError, match='train_dataloader: 1 of 4 .* no image: a'):
+        Sessions(cfg, 2)
+
+
+def test_a_first_session_without_test_pictures_is_refused(folders):
+    train = dict.fromkeys('abcd', 1)
+    names = [list(train)[label] for label in np.random.default_rng(1993).permutation(4)]
+    cfg = folders(train, {name: names.index(name) // 2 for name in train})
+    with scope_of(cfg), pytest.raises(ValueError, match=rf'has no image of {", ".join(names[:2])}'):
+        Sessions(cfg, 2)
 
 
 @pytest.mark.slow

@@ -47,6 +47,28 @@ def test_sessions_are_told_and_an_adapter_is_written(call, mine, tmp_path):
     assert (done.code, 'choose 5 at most' in done.err) == (2, True)
 
 
+def test_test_folders_get_the_classes_of_the_training(call, mine, tmp_path, monkeypatch):
+    for folder in ('train/cat', 'train/dog', 'test/dog'):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / 'a.png').touch()
+    given = []
+
+    def learner(cfg, **_):
+        given.append(cfg)
+        raise ValueError('enough')
+
+    monkeypatch.setattr('gleam_mm.incremental.SSIAT', learner)
+    options = []
+    for split in ('train', 'test'):
+        dataset = f"dict(type='CustomDataset', data_prefix='{tmp_path / split}')"
+        options.append(f'{split}_dataloader = dict(dataset={dataset})')
+    mine.write_text('\n'.join([mine.read_text(), *options]))
+    done = call('incremental.py', mine)
+    assert (done.code, 'enough' in done.err) == (2, True)
+    assert given[0].model.head.num_classes == 2
+    assert given[0].test_dataloader.dataset.classes == ['cat', 'dog']
+
+
 def test_a_folder_that_is_named_is_not_learned_in_twice(call, mine, tmp_path):
     work = tmp_path / 'work'
     work.mkdir()
