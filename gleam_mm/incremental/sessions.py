@@ -22,7 +22,8 @@ class Session(NamedTuple):
         classes: The classes that it brings.
         seen: All classes so far, its own among them.
         train: Its training images, shuffled.
-        still: The same in their order.
+        still: All of them, in their order and through the pipeline of the test, which changes
+            nothing at random.
         test: The test images of all classes so far.
     """
 
@@ -55,6 +56,7 @@ class Sessions:
         self.seed = cfg.get('randomness', {}).get('seed') or 0
         train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
         self._train, self._test = DATASETS.build(train), DATASETS.build(test)
+        self._still = DATASETS.build({**train, 'pipeline': test.pipeline, 'test_mode': True})
         outputs = (cfg.model.get('head') or {}).get('num_classes')
         counts = check_dataset(self._train, outputs, 'train_dataloader')
         for doubt, change in doubts(names_of(self._train), counts):  # no prototype without images
@@ -82,21 +84,22 @@ class Sessions:
         seen: list[int] = []
         for index, classes in enumerate(self.classes):
             seen = [*seen, *classes]
-            own = self._train.get_subset(_of(train, classes))
+            own = _of(train, classes)
             yield Session(
                 index,
                 classes,
                 seen,
-                self._loader('train_dataloader', own, index, shuffle=True),
-                self._loader('train_dataloader', own, index, shuffle=False),
+                self._loader('train_dataloader', self._train.get_subset(own), index),
+                self._loader('test_dataloader', self._still.get_subset(own), index),
                 self._loader('test_dataloader', self._test.get_subset(_of(test, seen)), index),
             )
 
-    def _loader(
-        self, key: str, dataset: BaseDataset, index: int, shuffle: bool = False
-    ) -> DataLoader:
+    def _loader(self, key: str, dataset: BaseDataset, index: int) -> DataLoader:
+        training = key == 'train_dataloader'
         loader: dict[str, Any] = {**self.cfg[key], 'dataset': dataset}
-        loader['sampler'] = dict(type='DefaultSampler', shuffle=shuffle)
+        loader['sampler'] = dict(type='DefaultSampler', shuffle=training)
+        if not training:
+            loader.update(drop_last=False, num_batch_per_epoch=None)
         return Runner.build_dataloader(loader, seed=self.seed + index)
 
 
