@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from gleam_mm.engine.classes import TRAINED, check_dataset, compare_classes, doubts, names_of
 from gleam_mm.messages import listed
@@ -89,14 +89,17 @@ class Sessions:
                 index,
                 classes,
                 seen,
-                self._loader('train_dataloader', self._train.get_subset(own), index),
-                self._loader('test_dataloader', self._still.get_subset(own), index),
-                self._loader('test_dataloader', self._test.get_subset(_of(test, seen)), index),
+                self._loader('train_dataloader', self._train, own, index),
+                self._loader('test_dataloader', self._still, own, index),
+                self._loader('test_dataloader', self._test, _of(test, seen), index),
             )
 
-    def _loader(self, key: str, dataset: BaseDataset, index: int) -> DataLoader:
+    def _loader(
+        self, key: str, dataset: BaseDataset, chosen: Sequence[int], index: int
+    ) -> DataLoader:
         training = key == 'train_dataloader'
-        loader: dict[str, Any] = {**self.cfg[key], 'dataset': dataset}
+        # MMEngine's get_subset copies with a memo of all calls: objects that are gone come back.
+        loader: dict[str, Any] = {**self.cfg[key], 'dataset': Subset(dataset, chosen)}
         loader['sampler'] = dict(type='DefaultSampler', shuffle=training)
         if not training:
             loader.update(drop_last=False, num_batch_per_epoch=None)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from backbones import CONFIGS, WIDTH
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from PIL import Image
 from torch.nn import functional as F
 
@@ -143,6 +144,16 @@ def test_features_are_of_all_pictures_as_they_are(folders):
     assert len(still) == 6 and sum(len(batch['inputs']) for batch in session.train) == 4
     assert all(picture[..., :4].all() and not picture[..., 4:].any() for picture in still)
     assert all(not p[..., :4].any() for batch in session.train for p in batch['inputs'])
+
+
+def test_sessions_share_nothing_with_datasets_that_are_gone(folders, monkeypatch):
+    cfg = folders(dict.fromkeys('abcd', 1), dict.fromkeys('abcd', 1))
+    with scope_of(cfg):
+        sessions = Sessions(cfg, 2)
+    memo = BaseDataset._copy_without_annotation.__defaults__[0]  # MMEngine's, of all subsets
+    monkeypatch.setitem(memo, id(sessions._train.pipeline), 'of another dataset, at its address')
+    with scope_of(cfg):
+        assert [len(batch['inputs']) for batch in next(iter(sessions)).train] == [2]
 
 
 def test_classes_without_pictures_are_refused(folders):
