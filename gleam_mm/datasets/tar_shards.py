@@ -8,11 +8,13 @@ from typing import Any
 
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.in_rows import PicturesInRows
+from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS
 
 __all__ = ['TarDataset', 'shards_of']
 
 _RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
+_CHUNK = 2**20  # bytes
 
 
 @DATASETS.register_module()
@@ -23,13 +25,15 @@ class TarDataset(PicturesInRows):
     they have to be on a disk and must not be compressed as a whole, which pictures are already.
 
     Args:
-        shards: The files: ``data/train-{000..007}.tar``, ``data/train-*.tar``, or a list.
+        shards: The files: ``data/train-{000..007}.tar``, ``data/train-*.tar``, or a list. What is
+            the name of a file as it stands is no pattern.
         label: The ending of the files with the classes, which are numbers or names.
         **kwargs: Further arguments of :class:`ImageFiles` and MMPretrain's ``BaseDataset``.
 
     Raises:
         FileNotFoundError: There is no such shard.
-        ValueError: A shard is no tar file, is compressed, or has a picture without a class.
+        ValueError: A shard is no tar file, is compressed, damaged or cut off, goes on behind its
+            end, or has a picture without a class, or two pictures or classes of one key.
     """
 
     def __init__(self, shards: str | Sequence[str], label: str = 'cls', **kwargs: Any) -> None:
@@ -40,13 +44,14 @@ class TarDataset(PicturesInRows):
         """Reads the headers: ``img_path`` as messages say it, where its bytes are, ``gt_label``."""
         samples: list[dict] = []
         labels: list[int | str] = []
-        for shard in shards_of(self.shards):
+        shards = shards_of(self.shards)
+        for shard in shards:
             for sample, label in self._of_shard(shard):
                 samples.append(sample)
                 labels.append(label)
         if any(isinstance(label, str) for label in labels):
             labels = [str(label) for label in labels]
-        return self.labelled(samples, labels, str(self.shards), f'.{self.label}')
+        return self.labelled(samples, labels, listed(shards), f'.{self.label}')
 
     def picture_bytes(self, sample: dict) -> bytes:
         """The encoded picture, out of its shard."""
@@ -58,24 +63,34 @@ class TarDataset(PicturesInRows):
         """The pictures of a shard with their labels, in its order."""
         pictures: dict[str, dict] = {}
         labels: dict[str, int | str] = {}
+        names: dict[tuple[str, bool], str] = {}
         try:
             with tarfile.open(shard, 'r:') as tar:
                 for member in tar:
                     folder, _, name = member.name.rpartition('/')
                     stem, _, ending = name.partition('.')  # as WebDataset splits it
                     key = f'{folder}/{stem}' if folder else stem
-                    if not member.isfile():
+                    is_label = ending.lower() == self.label
+                    if not member.isfile() or not (is_label or f'.{ending.lower()}' in SUFFIXES):
                         continue
-                    if ending.lower() == self.label:
+                    if (key, is_label) in names:
+                        what = 'a class' if is_label else 'a picture'
+                        raise ValueError(
+                            f'{shard}: {names[key, is_label]} and {member.name} are each {what} of '
+                            f'{key}: leave one of them'
+                        )
+                    names[key, is_label] = member.name
+                    if is_label:
                         text = tar.extractfile(member).read().decode().strip()  # type: ignore[union-attr]
                         labels[key] = int(text) if re.fullmatch(r'\d+', text) else text
-                    elif f'.{ending.lower()}' in SUFFIXES:
+                    else:
                         pictures[key] = dict(
                             img_path=f'{shard}/{member.name}',
                             shard=str(shard),
                             offset=member.offset_data,
                             size=member.size,
                         )
+                _check_end(shard, tar.offset)
         except (tarfile.TarError, UnicodeDecodeError) as error:
             raise ValueError(
                 f'{shard}: cannot be read as a tar file, uncompressed: {error}'
@@ -84,6 +99,27 @@ class TarDataset(PicturesInRows):
         if lacking:
             raise ValueError(f'{shard}: {lacking[0]} has no .{self.label}; see label=')
         return [(picture, labels[key]) for key, picture in pictures.items()]
+
+
+def _check_end(shard: Path, offset: int) -> None:
+    """Refuses a shard that has more than zeros where Python's ``tarfile`` stopped, or less.
+
+    It stops without a word at any header that it cannot read.
+    """
+    with shard.open('rb') as file:
+        file.seek(offset)
+        block = file.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or any(block):
+            raise ValueError(
+                f'{shard}: ends or is damaged at byte {offset:,}, where the next header or the '
+                'zeros of its end should be: it lacks what comes behind; copy or write it again'
+            )
+        while block := file.read(_CHUNK):
+            if block.count(0) < len(block):
+                raise ValueError(
+                    f'{shard}: goes on behind its end at byte {offset:,}, as tar files do that '
+                    'were joined by `cat`: give them one by one, or join them by `tar -A`'
+                )
 
 
 def shards_of(shards: str | Sequence[str]) -> list[Path]:
@@ -95,6 +131,9 @@ def shards_of(shards: str | Sequence[str]) -> list[Path]:
     patterns = [shards] if isinstance(shards, (str, Path)) else shards
     found: list[Path] = []
     for pattern in map(str, patterns):
+        if (file := Path(pattern).expanduser()).is_file():
+            found.append(file)
+            continue
         for name in _expanded(pattern):
             path = Path(name).expanduser()
             files = sorted(path.parent.glob(path.name))

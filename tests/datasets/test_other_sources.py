@@ -232,6 +232,36 @@ def test_mistakes_of_shards(birds, tmp_path):
         TarDataset(broken, pipeline=PIPELINE)[0]
 
 
+def test_shards_that_lack_pictures_are_refused(birds, tmp_path):
+    whole = list(samples(birds, str))
+    file = tmp_path / 'a.tar'
+    shard(file, whole)
+    content = file.read_bytes()
+    with tarfile.open(file) as tar:
+        third = tar.getmembers()[6].offset  # of three files each
+    damaged = bytearray(content)
+    damaged[third + 3] ^= 1
+    for bad in (bytes(damaged), content[: third + 100], content[:third]):
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match=rf'a\.tar: ends or is damaged at byte {third:,}'):
+            TarDataset(str(file))
+    file.write_bytes(content + content)
+    with pytest.raises(ValueError, match=r'a\.tar: goes on behind its end .* joined by `cat`'):
+        TarDataset(str(file))
+    file.write_bytes(content + bytes(10240))
+    assert len(TarDataset(str(file))) == 6
+
+
+def test_two_pictures_or_classes_of_one_key_are_refused(birds, tmp_path):
+    png = next(birds.rglob('*.png')).read_bytes()
+    file = shard(tmp_path / 'a.tar', [('x', {'png': png, 'JPG': png, 'cls': b'0'})])
+    with pytest.raises(ValueError, match=r'a\.tar: x\.png and x\.JPG are each a picture of x'):
+        TarDataset(file)
+    file = shard(tmp_path / 'b.tar', [('x', {'png': png, 'cls': b'0', 'CLS': b'1'})])
+    with pytest.raises(ValueError, match=r'b\.tar: x\.cls and x\.CLS are each a class of x'):
+        TarDataset(file)
+
+
 # Hugging Face ---------------------------------------------------------------------------------
 
 
