@@ -134,14 +134,16 @@ def _saved(path: Path, hold_out: float) -> Source:
 
 
 def _folder_of_tars(path: Path, hold_out: float) -> Source:
-    stems = sorted({re.split(r'[-_.]', file.name)[0] for file in path.glob('*.tar')})
-    named = splits_among(stems, path)
+    shards: dict[str, list[str]] = {}
+    for file in sorted(path.glob('*.tar')):
+        shards.setdefault(re.split(r'[-_.]', file.name)[0], []).append(str(file))
+    named = splits_among(shards, path)
     if not named:
         return _tars(str(path / '*.tar'), hold_out)
     if 'train' not in named:
-        raise ValueError(f'{path}: has .tar files of {listed(stems)}, but none of train')
-    _tell_ignored(path, stems, named)
-    splits = {split: dict(shards=str(path / f'{stem}*.tar')) for split, stem in named.items()}
+        raise ValueError(f'{path}: has .tar files of {listed([*shards])}, but none of train')
+    _tell_ignored(path, shards, named)
+    splits = {split: dict(shards=shards[stem]) for split, stem in named.items()}
     return _source('webdataset', splits, dict(type='TarDataset'), hold_out)
 
 

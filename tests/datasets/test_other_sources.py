@@ -262,6 +262,18 @@ def test_two_pictures_or_classes_of_one_key_are_refused(birds, tmp_path):
         TarDataset(file)
 
 
+def test_shards_of_another_split_are_none_of_this(birds, tmp_path, told):
+    names = ('train-0', 'train-[1]', 'train_{2..3}', 'trainval-0', 'train2-0', 'val', 'valid2-0')
+    for name in names:
+        shard(tmp_path / f'{name}.tar', samples(birds, str))
+    source = source_of(tmp_path)
+    for part, own in ((source.train, names[:3]), (source.val, ['val'])):
+        data = DATASETS.build(part)
+        found = {data.get_data_info(i)['shard'] for i in range(len(data))}
+        assert found == {str(tmp_path / f'{name}.tar') for name in own}
+    assert told[0].startswith(f'{tmp_path}: ignored train2, trainval, valid2, which are no splits')
+
+
 # Hugging Face ---------------------------------------------------------------------------------
 
 
