@@ -17,6 +17,7 @@ from gleam_mm.datasets.folder import pictures_below
 from gleam_mm.datasets.images import open_image
 from gleam_mm.datasets.lists import ImageListError, check_path, parse_line, raw_lines, text_of
 from gleam_mm.datasets.splits import folders_in, splits_among, splits_in
+from gleam_mm.messages import listed
 from gleam_mm.prepare.origins import (
     KITTI_VEHICLES,
     clevr_count,
@@ -58,8 +59,9 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
     """Opens a folder of images.
 
     CLEVR, KITTI and dSprites are read as their authors distribute them. Of other tasks the folder
-    holds ``<class>/<image>`` or ``<split>/<class>/<image>``, or lists say which image is in which
-    split: lines ``<path> <label>``, or ``<class>/<image>`` alone.
+    holds ``<class>/<image>`` or ``<split>/<class>/<image>``, of which the classes are those of the
+    training split, or lists say which image is in which split: lines ``<path> <label>``, or
+    ``<class>/<image>`` alone.
 
     Args:
         task: Folder name of the task.
@@ -71,8 +73,8 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
 
     Raises:
         FileNotFoundError: The folder, or what it must contain, does not exist.
-        ValueError: A list is malformed or names a file that does not exist, or a split has two
-            folders.
+        ValueError: A list is malformed or names a file that does not exist, a split has two
+            folders, or there is none of training, or it lacks a class that another split has.
     """
     if not root.exists():
         raise FileNotFoundError(f'{root} does not exist')
@@ -84,17 +86,26 @@ def open_folder(task: str, root: Path, lists: dict[str, Path] | None = None) -> 
         return _kitti(root)
     if task.startswith('dsprites'):
         return _dsprites(task, root)
-    pools = {split: _class_folders(root / name, root) for split, name in splits_in(root).items()}
-    return pools or {'train': _class_folders(root, root)}
+    folders = {split: root / name for split, name in splits_in(root).items()} or {'train': root}
+    if 'train' not in folders:
+        raise ValueError(f'{root}: has {listed(folders_in(root))}, but no folder train')
+    classes = folders_in(folders['train'])
+    return {split: _class_folders(folder, root, classes) for split, folder in folders.items()}
 
 
-def _class_folders(folder: Path, root: Path) -> Pool:
+def _class_folders(folder: Path, root: Path, classes: Sequence[str]) -> Pool:
+    names = folders_in(folder)
+    if others := sorted({*names} - {*classes}):
+        raise ValueError(
+            f'{folder}: of its {len(names)} folders of classes these are none of the '
+            f'{len(classes)} of training: {listed(others)}'
+        )
     files: list[Path] = []
     labels: list[int] = []
-    for label, name in enumerate(folders_in(folder)):
+    for name in names:
         found = sorted(folder / name / file for file in pictures_below(folder / name))
         files += found
-        labels += [label] * len(found)
+        labels += [classes.index(name)] * len(found)
     if not files:
         raise FileNotFoundError(f'{folder}: there are no images in folders of classes')
     return _files_pool(root, files, labels)

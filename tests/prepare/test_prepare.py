@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -507,6 +508,22 @@ def test_splits_by_their_other_names_and_classes_that_are_called_so(tmp_path):
         class_folders(tmp_path / 'vehicles', 1, 2)
         (tmp_path / 'vehicles' / 'class 00').rename(tmp_path / 'vehicles' / name)
     assert open_folder('eurosat', tmp_path / 'vehicles')['train'].labels == [0, 0, 1, 1]
+
+
+def test_classes_of_all_splits_are_those_of_the_training_by_name(tmp_path):
+    for split, classes in (('train', 'abc'), ('val', 'ac'), ('test', 'bc')):
+        for name in classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            picture(0).save(tmp_path / split / name / '0.png')
+    pools = open_folder('eurosat', tmp_path)
+    found = {split: pool.labels for split, pool in pools.items()}
+    assert found == {'train': [0, 1, 2], 'val': [0, 2], 'test': [1, 2]}
+    (tmp_path / 'test' / 'd').mkdir()
+    with pytest.raises(ValueError, match=r'test: of its 3 .* none of the 3 of training: d'):
+        open_folder('eurosat', tmp_path)
+    shutil.rmtree(tmp_path / 'train')
+    with pytest.raises(ValueError, match='has test, val, but no folder train'):
+        open_folder('eurosat', tmp_path)
 
 
 def test_an_archive_that_claims_more_than_there_is_memory_is_told(tmp_path):
