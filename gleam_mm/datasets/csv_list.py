@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from mmpretrain.datasets import BaseDataset
 from gleam_mm.arguments import check
 from gleam_mm.datasets.image_files import ImageFiles
 from gleam_mm.datasets.lists import ImageListError, check_path, content_of
-from gleam_mm.messages import hint_at
+from gleam_mm.messages import hint_at, listed
 from gleam_mm.registry import DATASETS
 
 __all__ = ['CSVDataset', 'Table', 'read_table']
@@ -57,7 +58,8 @@ def read_table(file: str | Path, delimiter: str | None = None) -> Table:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ImageListError: A line is malformed; the message has its number.
+        ImageListError: A line is malformed, and the message has its number; or two columns have
+            one name.
     """
     try:
         text = content_of(file).decode()
@@ -75,6 +77,12 @@ def read_table(file: str | Path, delimiter: str | None = None) -> Table:
                 continue  # a blank line
             if not columns:
                 columns = row
+                twice = [name for name, times in Counter(columns).items() if name and times > 1]
+                if twice:
+                    raise ImageListError(
+                        f'{file}, line {reader.line_num}: several columns are called '
+                        f'{listed(twice)}; give each a name of its own'
+                    )
                 continue
             if len(row) != len(columns):
                 raise ImageListError(

@@ -116,6 +116,12 @@ def _table(path: Path, hold_out: float) -> Source:
     splits = splits_among(found, path)
     if 'train' not in splits:
         raise ValueError(f'{path}: its column {column} has {", ".join(found)}, but no train')
+    for name in found.keys() - {*splits.values()}:
+        number = sum(row[column] == name for _, row in rows)
+        warn(
+            f'{path}: ignored {number:,} lines of {column}={name}, which is train and val once '
+            'more, and the file has both; call those train that are to be trained on'
+        )
     common['split_column'] = column
     return _source(
         'csv', {split: dict(split=name) for split, name in splits.items()}, common, hold_out

@@ -124,6 +124,7 @@ def test_columns_and_delimiters_as_people_have_them(tmp_path, delimiter):
         ([['image', 'label'], ['a.png', 'robbin']], dict(classes=CLASSES), "did you mean 'robin'"),
         ([['image', 'label'], ['a.png', 'x']], dict(target='number'), "label='x' is no number"),
         ([['image', 'label'], ['a.png', 'nan']], dict(target='number'), 'is no number'),
+        ([['image', 'label', 'label'], ['a.png', 'b', 'c']], {}, 'line 1: .* called label; give'),
         ([['image', 'label']], {}, 'no lines'),
         ([['image', 'label', 'split'], ['a', 'b', 'train']], dict(split='val'), "split='val'"),
     ],
@@ -430,7 +431,7 @@ def test_classes_that_are_called_as_splits_are(birds, tmp_path, told):
         source_of(lacking)
 
 
-def test_the_split_column_of_a_table(tmp_path):
+def test_the_split_column_of_a_table(tmp_path, told):
     def source(*splits, column='split'):
         lines = [[f'{i}.png', 'robin', split] for i, split in enumerate(splits)]
         file = tmp_path / 'birds.csv'
@@ -439,6 +440,9 @@ def test_the_split_column_of_a_table(tmp_path):
     assert built(source('train', 'train', 'test', 'validation')) == [2, 1, 1]
     assert built(source('Train', 'Train', 'test', column='Split')) == [1, 1, 1]
     assert built(source('a', 'b', column='fold')) == [1, 1, 1]
+    assert not told
+    assert built(source('train', 'trainval', 'val', 'trainval')) == [1, 1, 1]
+    assert f'{tmp_path / "birds.csv"}: ignored 2 lines of split=trainval, which is' in told[0]
     with pytest.raises(ValueError, match=r"birds\.csv, line 3: split='tset' is no split"):
         source('train', 'tset', 'test', 'tset')
     with pytest.raises(ValueError, match='but no train'):
