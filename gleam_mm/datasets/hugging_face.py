@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from gleam_mm.datasets.images import read_image, reason_of
 from gleam_mm.datasets.in_rows import PicturesInRows
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import DATASETS
 
-__all__ = ['HuggingFaceDataset']
+__all__ = ['HuggingFaceDataset', 'encoded']
 
 
 @DATASETS.register_module()
@@ -69,8 +70,7 @@ class HuggingFaceDataset(PicturesInRows):
 
     def picture_bytes(self, sample: dict) -> bytes:
         """The encoded picture of a row."""
-        picture = self._pictures[sample['row']][self._image]
-        return picture['bytes'] or Path(picture['path']).read_bytes()
+        return encoded(self._pictures[sample['row']][self._image])
 
     def _load(self, datasets: Any) -> Any:
         folder = Path(self.path).expanduser()
@@ -103,3 +103,20 @@ class HuggingFaceDataset(PicturesInRows):
                 f'the type {kind.__name__}'
             )
         return fitting[0]
+
+
+def encoded(picture: dict[str, Any] | None) -> bytes:
+    """The encoded picture of what a row has, not decoded, in a column of pictures.
+
+    Raises:
+        ValueError: It has none, or the file that it names cannot be read.
+    """
+    content, path = (picture or {}).get('bytes'), (picture or {}).get('path')
+    if content:
+        return content
+    if not path:
+        raise ValueError('the row has no picture')
+    try:
+        return read_image(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path}: {reason_of(error)}') from error

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from mmengine.logging import print_log
@@ -62,7 +62,7 @@ class ImageFiles(HeldOut):
             first.setdefault(sample['img_path'], sample)
         paths = list(first)
         with ThreadPoolExecutor(cores()) as pool:
-            reasons = pool.map(lambda s: loader.error_of(self._with_picture(s)), first.values())
+            reasons = pool.map(partial(self._error_of, loader), first.values())
             errors = {path: why for path, why in zip(paths, reasons, strict=True) if why}
         if not errors:
             return samples
@@ -78,6 +78,14 @@ class ImageFiles(HeldOut):
         warn(f'left out {counted}: {"; ".join(told)}')
         return [sample for sample in samples if sample['img_path'] not in errors]
 
+    def _error_of(self, loader: LoadImageFromFile, sample: dict) -> str | None:
+        """Why the picture of a sample cannot be read, or None."""
+        try:
+            loader.transform(dict(self._with_picture(sample)))
+        except UnreadableImageError as error:
+            return str(error)
+        return None
+
     def prepare_data(self, idx: int) -> Any:
         """Runs the pipeline on an image.
 
@@ -89,7 +97,11 @@ class ImageFiles(HeldOut):
             return self.pipeline(self._with_picture(self.get_data_info(idx)))
 
     def _with_picture(self, sample: dict) -> dict:
-        """A sample as the pipeline gets it; with ``img_bytes`` where ``img_path`` is no file."""
+        """A sample as the pipeline gets it; with ``img_bytes`` where ``img_path`` is no file.
+
+        Raises:
+            UnreadableImageError: These cannot be read.
+        """
         return sample
 
     @contextmanager

@@ -22,7 +22,9 @@ __all__ = [
     'load_image',
     'open_image',
     'pixels_of',
+    'read_image',
     'reason_of',
+    'unreadable',
 ]
 
 #: Endings of the pictures that are looked for in folders, in lower case.
@@ -47,7 +49,7 @@ def open_image(file: str | Path | bytes) -> Image.Image:
             format, or has more than 178,956,970 pixels.
     """
     try:
-        return _identify(_read(file))
+        return _identify(read_image(file))
     except Exception as error:  # decoders raise nearly anything
         raise unreadable(file, error) from error
 
@@ -124,8 +126,13 @@ def reason_of(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def _read(file: str | Path | bytes) -> bytes:
-    """The bytes of a regular file; a pipe or device might never end."""
+def read_image(file: str | Path | bytes) -> bytes:
+    """The bytes of a picture, encoded, in a regular file; a pipe or device might never end.
+
+    Raises:
+        OSError: It does not exist or cannot be read.
+        ValueError: It is no regular file.
+    """
     if isinstance(file, bytes):
         return file
     if not stat.S_ISREG(Path(file).stat().st_mode):
@@ -179,17 +186,9 @@ class LoadImageFromFile(_LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def error_of(self, sample: dict) -> str | None:
-        """Why the picture of a sample cannot be read, or None."""
-        try:
-            self.transform(dict(sample))
-        except UnreadableImageError as error:
-            return str(error)
-        return None
-
     def _content(self, file: str) -> bytes:
         remote = self.backend_args is not None or '://' in file
-        return fileio.get(file, backend_args=self.backend_args) if remote else _read(file)
+        return fileio.get(file, backend_args=self.backend_args) if remote else read_image(file)
 
     def _decode(self, content: bytes) -> np.ndarray:
         if self.imdecode_backend == 'pillow':

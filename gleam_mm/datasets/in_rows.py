@@ -7,6 +7,7 @@ from typing import Any
 from mmpretrain.datasets import BaseDataset
 
 from gleam_mm.datasets.image_files import ImageFiles
+from gleam_mm.datasets.images import unreadable
 from gleam_mm.messages import shown
 
 __all__ = ['PicturesInRows']
@@ -22,7 +23,12 @@ class PicturesInRows(ImageFiles, BaseDataset):
         super().__init__(ann_file='', **kwargs)
 
     def picture_bytes(self, sample: dict) -> bytes:
-        """The encoded picture of a sample."""
+        """The encoded picture of a sample.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: There is none.
+        """
         raise NotImplementedError
 
     def labelled(
@@ -67,7 +73,10 @@ class PicturesInRows(ImageFiles, BaseDataset):
         return [{**s, 'gt_label': n} for s, n in zip(samples, found, strict=True)]
 
     def _with_picture(self, sample: dict) -> dict:
-        return {**sample, 'img_bytes': self.picture_bytes(sample)}
+        try:
+            return {**sample, 'img_bytes': self.picture_bytes(sample)}
+        except (OSError, ValueError) as error:
+            raise unreadable(sample['img_path'], error) from error
 
 
 def _may_be_class(label: Any) -> bool:

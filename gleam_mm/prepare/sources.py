@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from gleam_mm.datasets.folder import pictures_below
+from gleam_mm.datasets.hugging_face import encoded
 from gleam_mm.datasets.images import open_image
 from gleam_mm.datasets.lists import ImageListError, check_path, parse_line, raw_lines, text_of
 from gleam_mm.datasets.splits import folders_in, splits_among, splits_in
@@ -368,9 +369,6 @@ def _huggingface_pool(
         raise ValueError(f'{where}: column {label!r} holds no integers; set --label-column')
 
     def load(index: int) -> Image.Image:
-        entry = split[index][image]
-        if entry['bytes']:
-            return Image.open(BytesIO(entry['bytes']))
-        return open_image(entry['path'])
+        return Image.open(BytesIO(encoded(split[index][image])))
 
     return Pool(list(values), load, lambda index: f'{name}[{index}]')

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -334,6 +335,29 @@ def test_labels_that_are_no_classes(birds, tmp_path, labels, row, told):
         ValueError, match=rf"saved\[train\]\[{row}\]: column 'bird' is {told}, which is no class"
     ):
         HuggingFaceDataset(str(tmp_path / 'saved'), label_column='bird')
+
+
+def test_rows_without_a_picture_can_be_left_out(birds, tmp_path, monkeypatch):
+    datasets = pytest.importorskip('datasets')
+    features = datasets.Features(photo=datasets.Image(), bird=datasets.ClassLabel(names=['a', 'b']))
+    gone, pipe = str(tmp_path / 'gone.png'), str(tmp_path / 'pipe.png')
+    os.mkfifo(pipe)
+    photos = [str(next(birds.rglob('*.png'))), None, gone, pipe]
+    data = datasets.Dataset.from_dict(dict(photo=photos, bird=[0, 1, 0, 1]), features=features)
+    monkeypatch.setattr(HuggingFaceDataset, '_load', lambda *_: data)  # save_to_disk takes them in
+    read = HuggingFaceDataset('saved', pipeline=PIPELINE)
+    for row, told in (
+        (1, 'the row has no picture'),
+        (2, f'{gone}: No such file or directory'),
+        (3, f'{pipe}: it is no regular file'),
+    ):
+        with pytest.raises(
+            UnreadableImageError,
+            match=rf'saved\[train\]\[{row}\]: cannot be read as an image: {told}; skip_unreadable',
+        ):
+            read[row]
+    left = HuggingFaceDataset('saved', pipeline=PIPELINE, skip_unreadable=3)
+    assert [left.get_data_info(i)['row'] for i in range(len(left))] == [0]
 
 
 def test_whole_numbers_may_be_written_as_floats(birds, tmp_path):

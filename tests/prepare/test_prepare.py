@@ -394,6 +394,8 @@ def test_a_hugging_face_copy(form, tmp_path):
     splits = datasets.DatasetDict()
     for split, number in (('train', 5), ('test', 2)):
         pictures = [picture(index) for index in range(number)]
+        if split == 'test':
+            pictures[1] = None
         rows = {'img': pictures, 'fine_label': [99 - index for index in range(number)]}
         splits[split] = datasets.Dataset.from_dict(rows, features)
     if form == 'arrow':
@@ -406,6 +408,8 @@ def test_a_hugging_face_copy(form, tmp_path):
     assert list(pools['train'].labels) == [99, 98, 97, 96, 95]
     assert pools['test'].name(1) == 'test[1]'
     assert np.array_equal(np.asarray(pools['train'].load(3)), np.asarray(picture(3)))
+    with pytest.raises(ValueError, match='the row has no picture'):
+        pools['test'].load(1)
     with pytest.raises(ValueError, match=r'set --label-column to one of: img, fine_label'):
         open_huggingface(tmp_path / 'copy', label_column='coarse')
     with pytest.raises(ValueError, match='neither what save_to_disk writes'):
