@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from gleam_mm import errors
 from gleam_mm.checkpoint import read_adapter, resolve_path
 from gleam_mm.config import recipes
-from gleam_mm.engine import fill_num_classes
+from gleam_mm.engine.classes import classes_in, fill_classes, fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.models import PETLClassifier, build_model
 from gleam_mm.models.building import config_of, load_trained, read_trained
@@ -114,6 +114,8 @@ def load_subject(
     tensors = None if checkpoint is None else read_trained(checkpoint)
     if tensors is None:
         fill_num_classes(cfg)
+    elif names := classes_in(checkpoint):
+        fill_classes(cfg, names)
     model = build_model(cfg, tensors)
     twin = make_twin(model)  # before it is trained
     if tensors is not None:

@@ -17,8 +17,9 @@ from gleam_mm import checkpoint as checkpoints
 from gleam_mm.config import recipes
 from gleam_mm.config.keys import TEST_KEYS
 from gleam_mm.config.scopes import with_scopes
-from gleam_mm.engine import fill_num_classes, launch, summary
+from gleam_mm.engine import launch, summary
 from gleam_mm.engine.checkpoint_hook import adapter_metadata
+from gleam_mm.engine.classes import fill_classes
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import write_bytes
@@ -248,7 +249,7 @@ def _evaluated(cfg: Config, checkpoint: str) -> tuple[Config, tuple[str, ...]]:
     for key in TEST_KEYS:
         cfg[key] = None
     launch.set_dataloader_defaults(cfg)
-    fill_num_classes(cfg)
+    fill_classes(cfg)
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg[key] = None
     # Their lines about each of a thousand validations would hide the one about a generation.

@@ -13,7 +13,7 @@ from gleam_mm.analysis.subjects import (
     choose,
     load_subject,
 )
-from gleam_mm.checkpoint import CheckpointError, save_adapter
+from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
 from gleam_mm.errors import UserError
 from gleam_mm.registry import MODELS
 
@@ -153,6 +153,20 @@ def test_batches(trained):
     assert labels == [int(dataset[index]['data_samples'].gt_label) for index in (4, 0, 5)]
     expected = dataset[4]['inputs'].float() / 127.5 - 1
     torch.testing.assert_close(found[0][0][0], expected, atol=1e-5, rtol=0)
+
+
+def test_folders_of_images_have_the_classes_that_were_trained(trained, tmp_path):
+    work_dir, *_ = trained
+    tensors, metadata = read_adapter(work_dir / 'adapter.safetensors')
+    named = tmp_path / 'named.safetensors'
+    save_adapter(named, tensors, {**metadata, 'classes': [*map(str, range(10))]})
+    for name in ('3', '7'):
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        (tmp_path / 'images' / name / 'a.png').touch()
+    folder = dict(_delete_=True, type='CustomDataset', data_prefix=str(tmp_path / 'images'))
+    subject = load_subject(f'{work_dir / "tiny.py"}:{named}', {'test_dataloader.dataset': folder})
+    dataset = build_dataset(subject.cfg, 'test')
+    assert [dataset.get_data_info(i)['gt_label'] for i in range(2)] == [3, 7]
 
 
 def test_missing_splits_and_data(trained):

@@ -169,6 +169,20 @@ def test_a_config_without_validation_gets_val200(call, supernet_config, checkpoi
     assert len(evaluated) == 2
 
 
+def test_validation_folders_have_the_classes_of_the_training(supernet_config, tmp_path):
+    for folder in ('train/cat', 'train/dog', 'val/dog'):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / 'a.png').touch()
+    folders = {
+        f'{split}_dataloader.dataset': dict(
+            _delete_=True, type='CustomDataset', data_prefix=str(tmp_path / split)
+        )
+        for split in ('train', 'val')
+    }
+    cfg, _ = searching._evaluated(recipes.load(supernet_config, folders), 'super.pth')
+    assert cfg.val_dataloader.dataset.classes == ['cat', 'dog']
+
+
 def test_a_config_without_a_supernet_is_refused(call, config, checkpoint):
     done = call('search.py', config, checkpoint)
     assert done.code == 2
