@@ -32,6 +32,7 @@ from gleam_mm.registry import HOOKS
 
 # What the message hub remembers for this hook. MMEngine logs what begins with "val".
 _VALIDATED = 'last_validated'
+_METRICS = 'last_metrics'  # of that validation
 _BEST_BEFORE = 'best_ckpts_before'
 _GRADIENTS = 'accumulated_gradients'  # the key in a checkpoint
 
@@ -51,8 +52,9 @@ class AdapterCheckpointHook(CheckpointHook):
     With each checkpoint, a :class:`~gleam_mm.models.PETLClassifier` is exported to
     ``adapter.safetensors`` in the work directory: the tensors of its state dict (averaged ones with
     an ``EMAHook``), and as metadata the configs, class names, fingerprint of the backbone, metrics,
-    epoch and versions. It is written before the checkpoint that ends the step. Metrics of a test
-    that follows the training are added.
+    epoch and versions. It is written before the checkpoint that ends the step. At the end of the
+    training it is that of the final weights, whatever the file was before; metrics of a test that
+    follows are added.
 
     Without ``rule``, whether more or less of a metric is better is told by its name.
     """
@@ -70,7 +72,6 @@ class AdapterCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         self._trains = False
         self._exported: int | None = None  # the iteration whose adapter is written
-        self._metrics: dict[str, dict] = {}
         self._gradients: dict[str, Tensor] = {}  # being accumulated
 
     def before_train(self, runner: Runner) -> None:
@@ -129,9 +130,24 @@ class AdapterCheckpointHook(CheckpointHook):
             if name != checkpoints.FINGERPRINT
         }
         metadata = adapter_metadata(runner, runner.train_dataloader.dataset)
-        metadata |= progress | {'metrics': self._metrics}
+        validated = runner.message_hub.runtime_info.get(_METRICS, {})  # earlier versions kept none
+        metrics = {'val': validated} if _validated(runner, done) else {}
+        metadata |= progress | {'metrics': metrics}
         checkpoints.save_adapter(Path(runner.work_dir) / checkpoints.ADAPTER, tensors, metadata)
         self._exported = progress['iter']
+
+    def after_train(self, runner: Runner) -> None:
+        """Exports the adapter of the final weights, where no checkpoint of this run has done so.
+
+        A run that had nothing left to train may have found that of the best weights.
+        """
+        super().after_train(runner)
+        if self._exported != runner.iter:
+            progress = {'epoch': runner.epoch, 'iter': runner.iter}
+            weights = unwrapped(runner.model).state_dict()
+            runner.call_hook(
+                'before_save_checkpoint', checkpoint={'meta': progress, 'state_dict': weights}
+            )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keeps the best checkpoint, and writes the last one again, which is validated now.
@@ -197,7 +213,7 @@ class AdapterCheckpointHook(CheckpointHook):
     def _keep(self, runner: Runner, metrics: dict[str, Any]) -> None:
         done = _done(runner)
         runner.message_hub.update_info(_VALIDATED, done)
-        self._metrics = {'val': plain_metrics(metrics)}
+        runner.message_hub.update_info(_METRICS, plain_metrics(metrics))
         self._exported = None
         numbers = {name: value for name, value in metrics.items() if is_number(value)}
         before, last = self._best_paths(), self.last_ckpt
@@ -234,7 +250,6 @@ class AdapterCheckpointHook(CheckpointHook):
         return self.file_backend.join_path(self.out_dir, PurePath(file).name)
 
     def _save_checkpoint(self, runner: Runner) -> None:
-        self._metrics = {}
         with uninterrupted():
             super()._save_checkpoint(runner)
 

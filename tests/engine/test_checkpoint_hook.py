@@ -355,3 +355,39 @@ def test_the_best_averaged_weights(make_runner, tmp_path):
     for name, tensor in tensors.items():
         assert torch.equal(tensor, best[name])
         assert torch.equal(averaged.state_dict()[name], best[name])
+
+
+def test_the_adapter_is_that_of_the_weights_that_a_finished_training_is_resumed_with(
+    make_runner, tmp_path
+):
+    """A run before has left that of the best weights."""
+    path = tmp_path / 'run' / 'adapter.safetensors'
+    first = make_runner(script=(1.0, 3.0, 2.0), test=True)
+    first.train()
+    final = path.read_bytes()
+    (hook,) = (hook for hook in first.hooks if isinstance(hook, AdapterCheckpointHook))
+    hook.load_best(first)
+    best = first.test()
+    metadata = read_adapter(path)[1]
+    assert (metadata['epoch'], metadata['metrics']['test']) == (2, best)
+    again = make_runner(
+        script=(1.0, 3.0, 2.0), test=True, resume=True, load_from=str(tmp_path / 'run/epoch_3.pth')
+    )
+    again.train()
+    assert path.read_bytes() == final
+    tested = again.test()
+    metadata = read_adapter(path)[1]
+    assert (metadata['epoch'], metadata['iter']) == (3, 6)
+    assert metadata['metrics'] == {'val': {'accuracy/top1': 2.0}, 'test': tested}
+
+
+def test_the_adapter_is_that_of_the_end_where_no_checkpoint_is(make_runner, tmp_path):
+    hooks = [dict(type='EMAHook', momentum=0.1)]
+    saves = dict(interval=2, save_last=False, save_best=None)
+    runner = make_runner(checkpoint=saves, hooks=hooks)
+    runner.train()
+    tensors, metadata = read_adapter(tmp_path / 'run' / 'adapter.safetensors')
+    assert (metadata['epoch'], metadata['metrics']) == (3, {'val': {'accuracy/top1': 3.0}})
+    averaged = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
+    state = averaged.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in tensors.items())
