@@ -7,6 +7,7 @@ from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, fill_num_classes
 from gleam_mm.engine.console_hook import ConsoleHook, headline
 from gleam_mm.engine.dist import init_dist
+from gleam_mm.engine.early_stopping_hook import ResumedEarlyStoppingHook
 from gleam_mm.engine.loops import EpochTrainLoop, FoldingTestLoop, FoldingValLoop, IterTrainLoop
 from gleam_mm.engine.metrics import RegressionMetric
 from gleam_mm.engine.optim import TrainableOptimWrapperConstructor
@@ -34,6 +35,7 @@ __all__ = [
     'PETLRunner',
     'PicturesHook',
     'RegressionMetric',
+    'ResumedEarlyStoppingHook',
     'SparseAdapterHook',
     'TensorboardTracker',
     'TrainableOptimWrapperConstructor',

@@ -360,6 +360,42 @@ def test_schedule_of_metrics_cannot_be_run_through_again(make_runner, tmp_path):
         )
 
 
+# Early stopping
+
+
+def stopping(patience=2):
+    return [dict(type='EarlyStoppingHook', monitor='accuracy/top1', min_delta=5, patience=patience)]
+
+
+def test_early_stopping_goes_on_waiting(make_runner, tmp_path):
+    options = dict(
+        script=(1.0, 3.0, 2.0, 3.0, 9.0), train_cfg=LONGER, checkpoint=dict(max_keep_ckpts=-1)
+    )
+    whole = make_runner(hooks=stopping(), **options)
+    whole.train()
+    expected = final_state(whole.work_dir)
+    assert whole.epoch == 3
+    for epoch in (1, 2, 3):  # it was stopped after the last of them
+        path = tmp_path / f'run/epoch_{epoch}.pth'
+        assert resume(make_runner, path, hooks=stopping(), **options).epoch == 3
+        assert_same(final_state(whole.work_dir), expected)
+    patient = resume(make_runner, tmp_path / 'run/epoch_3.pth', hooks=stopping(4), **options)
+    assert patient.epoch == 5
+
+
+def test_early_stopping_leaves_runs_alone_that_do_not_train(make_runner):
+    runner = make_runner(
+        hooks=stopping(1),
+        test=True,
+        train_dataloader=None,
+        train_cfg=None,
+        optim_wrapper=None,
+        param_scheduler=None,
+    )
+    assert 'accuracy/top1' in runner.val()
+    assert 'accuracy/top1' in runner.test()
+
+
 def test_warmup_of_one_step_reaches_the_rate(make_runner):
     warmup = dict(type='LinearLR', start_factor=0.001, end=1, by_epoch=False)
     runner = make_runner(param_scheduler=[warmup])
