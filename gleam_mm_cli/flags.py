@@ -75,6 +75,10 @@ class Parser(argparse.ArgumentParser):
             "Hugging Face's; a fifth is held out where there is no val",
         )
 
+    def add_seed(self) -> None:
+        """Adds ``--seed``, one of the :func:`overrides`."""
+        self.add_argument('--seed', type=int, help='seed of everything random; default: config')
+
     def add_launcher(self) -> None:
         """Adds the flags of a distributed run."""
         self.add_argument(
@@ -84,6 +88,12 @@ class Parser(argparse.ArgumentParser):
             help='what started the processes; tools/dist_*.sh and slurm_*.sh set it',
         )
         self.add_argument('--local_rank', '--local-rank', action=_LocalRank, help=argparse.SUPPRESS)
+
+
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``--cfg-options`` and ``--seed`` say of the config; the latter counts."""
+    seed = {} if args.seed is None else {'randomness.seed': args.seed}
+    return {**args.cfg_options, **seed}
 
 
 class KeyValues(DictAction):

@@ -7,7 +7,7 @@ them, and the adapter, to the work directory.
 import argparse
 from typing import Any
 
-from gleam_mm_cli.flags import Parser
+from gleam_mm_cli.flags import Parser, overrides
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument('config', help='a config, such as one of configs/incremental')
     parser.add_argument('--work-dir', help='where to write; default: work_dirs/<config>')
-    parser.add_argument('--seed', type=int, help='seed of everything random; default: config')
+    parser.add_seed()
     parser.add_cfg_options('incremental.sessions=5 incremental.shift=False')
     return parser.parse_args()
 
@@ -34,10 +34,8 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm.inference.saving import save_classifier
 
     with errors.setup():
-        cfg = recipes.load(args.config, args.cfg_options)
+        cfg = recipes.load(args.config, overrides(args))
         told = launch.set_training_dir(cfg, args.work_dir, resume=None)
-        if args.seed is not None:
-            cfg.setdefault('randomness', {})['seed'] = args.seed
         fill_classes(cfg)
         learner = SSIAT(cfg, **(cfg.get('incremental') or {}))
     if told:

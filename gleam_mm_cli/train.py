@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from gleam_mm_cli.flags import Parser
+from gleam_mm_cli.flags import Parser, overrides
 
 TRACKERS = ('tensorboard', 'wandb', 'mlflow')
 
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
         'directory; "auto" also starts from the beginning where there is none',
     )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
-    parser.add_argument('--seed', type=int, help='seed of everything random; default: config')
+    parser.add_seed()
     parser.add_argument(
         '--best',
         action='store_true',
@@ -60,13 +60,11 @@ def main(args: argparse.Namespace) -> None:
     from gleam_mm.engine import launch, summary, trackers
 
     with errors.setup():
-        cfg = recipes.load(args.config, args.cfg_options)
+        cfg = recipes.load(args.config, overrides(args))
         if args.data is not None:
             launch.use_source(cfg, source_of(args.data), args.cfg_options)
         if args.no_validate:
             cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-        if args.seed is not None:
-            cfg.setdefault('randomness', {})['seed'] = args.seed
         if args.auto_scale_lr:
             launch.scale_learning_rate(cfg)
         if args.amp:

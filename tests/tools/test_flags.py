@@ -1,8 +1,12 @@
 """The flags that tools share."""
 
 import os
+from argparse import Namespace
 
 import pytest
+
+from gleam_mm.config import recipes
+from gleam_mm_cli.flags import overrides
 
 
 @pytest.mark.parametrize(
@@ -50,3 +54,19 @@ def test_where_results_go_is_looked_at_first(call):
         done = call('test.py', 'nowhere', 'nothing.pth', '--out', out, '--out-item', item)
         assert done.code == 2
         assert told in done.err and 'nowhere' not in done.err
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'incremental.py'])
+def test_a_seed_that_is_none_takes_one_line(call, config, tool):
+    done = call(tool, config, '--seed', -1)
+    assert done.code == 2
+    assert 'randomness.seed=-1: choose a whole number' in done.err and done.err.count('\n') == 1
+
+
+def test_a_seed_comes_into_a_config_without_any(tmp_path):
+    file = tmp_path / 'mine.py'
+    file.write_text("model = dict(type='PETLClassifier', backbone=dict(type='VisionTransformer'))")
+    for seed, expected in ((3, {'seed': 3}), (None, None)):
+        options = overrides(Namespace(seed=seed, cfg_options={'work_dir': 'here'}))
+        cfg = recipes.load(file, options)
+        assert (cfg.get('randomness'), cfg.work_dir) == (expected, 'here')
