@@ -330,6 +330,12 @@ class AdapterCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
 
+DEFAULT: dict[str, Any] = dict(
+    type=AdapterCheckpointHook, interval=1, max_keep_ckpts=1, save_best='auto'
+)
+"""The checkpoint hook of a config that has none, which is that of our default runtime."""
+
+
 def adapter_metadata(runner: Runner, dataset: Any) -> dict[str, Any]:
     """What an adapter file says about itself, but for metrics.
 

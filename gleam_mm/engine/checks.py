@@ -11,6 +11,7 @@ from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
 from gleam_mm.arguments import argument_names, takes_any
+from gleam_mm.engine import checkpoint_hook
 from gleam_mm.engine.dist import is_sharded
 from gleam_mm.messages import hint_at
 from gleam_mm.registry import (
@@ -67,7 +68,8 @@ def check_best(cfg: Config) -> None:
     Raises:
         ValueError: It does not validate, or does not keep the best.
     """
-    saves = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    hooks = {'checkpoint': checkpoint_hook.DEFAULT, **(cfg.get('default_hooks') or {})}
+    saves = hooks['checkpoint'] or {}
     if cfg.get('val_dataloader') is None or not saves.get('save_best'):
         raise ValueError(
             '--best: the training keeps no best checkpoint; it needs a val_dataloader, and '

@@ -16,9 +16,8 @@ from gleam_mm import errors
 from gleam_mm.checkpoint import CheckpointError, classes_of_meta
 from gleam_mm.config.scopes import with_scopes
 from gleam_mm.datasets import UnreadableImageError
-from gleam_mm.engine import data, schedule
+from gleam_mm.engine import checkpoint_hook, data, schedule
 from gleam_mm.engine.calibrate_hook import CalibrateHook
-from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
 from gleam_mm.engine.classes import CheckClassesHook, Names
 from gleam_mm.engine.console_hook import ConsoleHook, route_log
 from gleam_mm.engine.dist import is_sharded, unwrapped
@@ -29,14 +28,17 @@ from gleam_mm.models import CudaGraphs, use_cuda_graphs
 from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODEL_WRAPPERS, RUNNERS
 
-_NEEDED: dict[str, type[Hook]] = {
-    'checkpoint': AdapterCheckpointHook,
-    'epoch_seed': EpochSeedHook,
-    'classes': CheckClassesHook,
-    'calibrate': CalibrateHook,
-    'console': ConsoleHook,
+_NEEDED: dict[str, dict[str, Any]] = {
+    'checkpoint': checkpoint_hook.DEFAULT,
+    'epoch_seed': dict(type=EpochSeedHook),
+    'classes': dict(type=CheckClassesHook),
+    'calibrate': dict(type=CalibrateHook),
+    'console': dict(type=ConsoleHook),
 }
 """The hooks of our default runtime that decide what a training is, by their names there."""
+
+_DROPPED = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+"""MMEngine's default hooks: None drops them, and is an error for any other."""
 
 _WORKER_DIED = re.compile(r'DataLoader worker \(pid.*(exited unexpectedly|is killed by signal)')
 
@@ -122,15 +124,13 @@ class PETLRunner(Runner):
         A config for MMPretrain need not name them. A checkpoint hook of MMEngine's becomes ours,
         which writes the adapter; None does without a hook.
         """
-        hooks = {**(hooks or {})}
-        for name, kind in _NEEDED.items():
-            hooks.setdefault(name, dict(type=kind))
-            if hooks[name] is None:
-                del hooks[name]
+        hooks = {**_NEEDED, **(hooks or {})}
         saves: Any = hooks.get('checkpoint')
         if isinstance(saves, dict) and saves.get('type') in ('CheckpointHook', CheckpointHook):
-            hooks['checkpoint'] = {**saves, 'type': AdapterCheckpointHook}
-        super().register_default_hooks(hooks)
+            hooks['checkpoint'] = {**saves, 'type': checkpoint_hook.AdapterCheckpointHook}
+        super().register_default_hooks(
+            {name: hook for name, hook in hooks.items() if hook is not None or name in _DROPPED}
+        )
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Builds the loop; those without a type are ours, which can be resumed anywhere."""

@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import Plain, Scripted
 
 import gleam_mm
 from gleam_mm.checkpoint import read_adapter, read_state_dict
+from gleam_mm.config.recipes import config_root
 from gleam_mm.engine import AdapterCheckpointHook, find_resumable
-from gleam_mm.engine.checkpoint_hook import metric_names
+from gleam_mm.engine.checkpoint_hook import DEFAULT, metric_names
+from gleam_mm.engine.checks import check_best
 from gleam_mm.errors import UserError
-from gleam_mm.registry import METRICS
+from gleam_mm.registry import HOOKS, METRICS
 
 
 def files(folder):
@@ -342,6 +345,25 @@ def test_mmengines_hooks_become_ours(own, make_runner, tmp_path):
     hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1)) if own else None
     make_runner(default_hooks=hooks, script=()).train()
     assert (tmp_path / 'run' / 'adapter.safetensors').is_file()
+
+
+def test_none_does_without_a_default_hook(make_runner):
+    off = dict.fromkeys(('checkpoint', 'classes', 'logger', 'visualization'))
+    runner = make_runner(default_hooks=off)
+    kinds = {type(hook).__name__ for hook in runner.hooks}
+    assert not kinds & {'AdapterCheckpointHook', 'CheckClassesHook', 'LoggerHook'}
+    assert {'EpochSeedHook', 'RuntimeInfoHook', 'ConsoleHook'} <= kinds
+
+
+def test_a_config_without_hooks_saves_as_one_of_our_default_runtime(make_runner, tmp_path):
+    runtime = Config.fromfile(config_root() / '_base_' / 'default_runtime.py')
+    ours = runtime.default_hooks.checkpoint
+    assert {**ours, 'type': HOOKS.get(ours.type)} == DEFAULT
+    make_runner(default_hooks=None, script=(1.0, 3.0, 2.0)).train()
+    assert {'best_accuracy_top1_epoch_2.pth', 'epoch_3.pth'} <= {*files(tmp_path / 'run')}
+    check_best(Config(dict(val_dataloader={})))
+    with pytest.raises(ValueError, match='keeps no best checkpoint'):
+        check_best(Config(dict(val_dataloader={}, default_hooks=dict(checkpoint=None))))
 
 
 def test_the_best_averaged_weights(make_runner, tmp_path):
