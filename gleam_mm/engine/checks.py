@@ -1,13 +1,14 @@
 """What a config must not ask for, looked at before anything is built."""
 
 import inspect
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
+from torch import nn
 from torch.utils.data import DataLoader
 
 from gleam_mm.arguments import argument_names, takes_any
@@ -29,6 +30,12 @@ _ENVIRONMENT = ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit')
 
 _GIVEN = {'params', 'optimizer', 'runner', 'dataloader', 'evaluator'}
 """Arguments that no config has: MMEngine gives them."""
+
+_CLIPPING: dict[str, Callable[..., Any]] = {
+    'norm': nn.utils.clip_grad_norm_,
+    'value': nn.utils.clip_grad_value_,
+}
+"""What ``optim_wrapper.clip_grad`` calls, by its ``type``."""
 
 _NO_STRATEGIES = (
     "MMEngine's strategies neither write adapters nor resume a training where it stopped; take "
@@ -119,11 +126,11 @@ def check_optimizer(cfg: Config) -> None:
     """Refuses an optimizer that there is not, and options that it or its wrapper does not have.
 
     MMEngine says that None is not callable of the former, and of the latter nothing before the
-    model is built.
+    model is built, or before the first step.
 
     Raises:
-        ValueError: ``optim_wrapper.optimizer.type`` or an option is unknown; the message names the
-            nearest.
+        ValueError: ``optim_wrapper.optimizer.type`` or an option is unknown, of which the message
+            names the nearest; or ``optim_wrapper.clip_grad`` lacks one.
     """
     wrapper = cfg.get('optim_wrapper') or {}
     optimizer = wrapper.get('optimizer') or {}
@@ -141,6 +148,19 @@ def check_optimizer(cfg: Config) -> None:
     if 'constructor' not in wrapper:  # which may take out options of its own
         named = {'type': 'OptimWrapper', **wrapper}
         _check_options(named, OPTIM_WRAPPERS, 'optim_wrapper', {'optimizer', 'paramwise_cfg'})
+    _check_clipping(wrapper.get('clip_grad'))
+
+
+def _check_clipping(clipping: Any) -> None:
+    function = _CLIPPING.get(clipping.get('type', 'norm')) if isinstance(clipping, dict) else None
+    if function is None:  # MMEngine says so
+        return
+    _, *arguments = inspect.signature(function).parameters.values()  # without the parameters
+    key, known = 'optim_wrapper.clip_grad', [argument.name for argument in arguments]
+    _refuse_unknown(clipping, known, key, function.__name__)
+    for argument in arguments:
+        if argument.default is argument.empty and argument.name not in clipping:
+            raise ValueError(f'{key}: {function.__name__} needs {argument.name}')
 
 
 class Part(NamedTuple):
@@ -240,11 +260,15 @@ def _check_options(
     if takes_any(component) and not issubclass(component, CheckpointHook):  # whose are of no use
         return
     known = {*(argument_names(component) - _GIVEN), *others}
-    for name in config:
+    _refuse_unknown(config, known, key, component.__name__)
+
+
+def _refuse_unknown(names: Iterable[str], known: Collection[str], key: str, whose: str) -> None:
+    for name in names:
         if name not in known and name not in ('type', '_scope_'):
             raise ValueError(
-                f'{key}.{name}: {component.__name__} has no such option{hint_at(name, known)}; it '
-                f'has {", ".join(sorted(known))}'
+                f'{key}.{name}: {whose} has no such option{hint_at(name, known)}; it has '
+                f'{", ".join(sorted(known))}'
             )
 
 

@@ -90,6 +90,18 @@ def test_a_random_backbone_that_is_meant_is_the_same_in_every_run():
             {'optim_wrapper.clip_gard': None},
             r"wrapper\.clip_gard: OptimWrapper has no such option \(did you mean 'clip_grad'\?",
         ),
+        (
+            {'optim_wrapper.clip_grad.max_nrm': 1.0},
+            r"clip_grad\.max_nrm: clip_grad_norm_ has no such option \(did you mean 'max_norm'\?",
+        ),
+        (
+            {'optim_wrapper.clip_grad': dict(type='value', max_norm=1.0)},
+            r'clip_grad\.max_norm: clip_grad_value_ has no such option.*; it has clip_value, ',
+        ),
+        (
+            {'optim_wrapper.clip_grad': dict(norm_type=1.0, _delete_=True)},
+            'optim_wrapper.clip_grad: clip_grad_norm_ needs max_norm',
+        ),
         ({'model.head': None}, 'model.head is missing: add dict'),
         ({'train_cfg.max_epoch': 2}, r"max_epoch: EpochTrainLoop has no .*'max_epochs'\?"),
         ({'default_hooks.checkpoint.intervall': 3}, r"intervall: .* no .*'interval'\?"),
