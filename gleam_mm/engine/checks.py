@@ -1,13 +1,14 @@
 """What a config must not ask for, looked at before anything is built."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
+from mmpretrain.evaluation import Accuracy, MultiLabelMetric
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -218,6 +219,34 @@ def check_part(part: Part) -> None:
     if isinstance(kind, str) and part.registry.get(kind) is None:
         raise ValueError(f'{part.key}.type={kind!r}: there is no such component')
     _check_options(part.options, part.registry, part.key, part.others)
+
+
+def check_metrics(cfg: Config) -> None:
+    """Refuses metrics of more classes than the head tells.
+
+    MMPretrain notices at the end of the first validation, or of the test after the training.
+
+    Raises:
+        ValueError: The ``topk`` of an evaluator is above ``model.head.num_classes``.
+    """
+    number = (cfg.model.get('head') or {}).get('num_classes')
+    if number is None:
+        return
+    with scope_of(cfg):
+        for part in parts_of(cfg):
+            kind, topk = part.options.get('type'), part.options.get('topk')
+            metric = METRICS.get(kind) if isinstance(kind, str) else kind
+            if part.registry is not METRICS or topk is None or not _ranks_classes(metric):
+                continue
+            if max(topk if isinstance(topk, Sequence) else [topk]) > number:
+                raise ValueError(
+                    f'{part.key}.topk={topk}: there are {number} classes; choose {number} at most, '
+                    'such as topk=1'
+                )
+
+
+def _ranks_classes(metric: Any) -> bool:
+    return inspect.isclass(metric) and issubclass(metric, Accuracy | MultiLabelMetric)
 
 
 def check_environment(cfg: Config) -> None:

@@ -24,6 +24,7 @@ from gleam_mm.engine.checks import (
     check_best,
     check_cuda_graph,
     check_head,
+    check_metrics,
     check_optimizer,
     check_parts,
     check_schedule,
@@ -417,4 +418,5 @@ def build_runner(cfg: Config, launcher: str, test_only: bool = False) -> Runner:
         for key in TRAINING_KEYS:
             cfg[key] = None
         cfg.model.pop('teacher', None)
+    check_metrics(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PETLRunner.from_cfg(cfg)

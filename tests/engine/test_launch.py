@@ -102,6 +102,14 @@ def test_a_random_backbone_that_is_meant_is_the_same_in_every_run():
             {'optim_wrapper.clip_grad': dict(norm_type=1.0, _delete_=True)},
             'optim_wrapper.clip_grad: clip_grad_norm_ needs max_norm',
         ),
+        (
+            {'val_evaluator.topk': (1, 50)},
+            r'val_evaluator\.topk=\(1, 50\): there are 10 classes; choose 10 at most',
+        ),
+        (
+            {'test_evaluator': [dict(type='Accuracy'), dict(type='MultiLabelMetric', topk=11)]},
+            r'test_evaluator\.1\.topk=11: there are 10 classes',
+        ),
         ({'model.head': None}, 'model.head is missing: add dict'),
         ({'train_cfg.max_epoch': 2}, r"max_epoch: EpochTrainLoop has no .*'max_epochs'\?"),
         ({'default_hooks.checkpoint.intervall': 3}, r"intervall: .* no .*'interval'\?"),
