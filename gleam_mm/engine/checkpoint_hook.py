@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce_dict, is_main_process
+from mmengine.dist import all_gather, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
@@ -90,8 +90,10 @@ class AdapterCheckpointHook(CheckpointHook):
         places = places_of(runner.train_dataloader.dataset)
         runner.message_hub.update_info(TRAINING_DATA, places)
         parameters = dict(unwrapped(runner.model).named_parameters())
-        for name, gradient in self._gradients.items():
-            parameters[name].grad = gradient.to(parameters[name].device)
+        for name, gradients in self._gradients.items():
+            same = len(gradients) == get_world_size()
+            own = gradients[get_rank()] if same else gradients.mean(0)
+            parameters[name].grad = own.to(parameters[name].device)
         if runner.param_schedulers is None:
             self.save_param_scheduler = False  # else MMEngine warns with every checkpoint
         if is_main_process():
@@ -372,19 +374,18 @@ def _validated(runner: Runner, done: int) -> bool:
 def _accumulated(runner: Runner) -> dict[str, Tensor]:
     """Gradients that wait for others before a step of the optimizer, by the parameter's name.
 
-    Those of several processes are averaged, as they will be with the last of the accumulated
-    batches. Called by all of them.
+    Each is stacked with those of the other processes, shape (processes, *parameter): they are
+    averaged with the last of the accumulated batches, and sums in another order round otherwise.
+    Called by all processes.
     """
     wrapper = runner.optim_wrapper
     if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
         return {}
-    gradients = {
-        name: parameter.grad.detach().clone()
+    return {
+        name: torch.stack(all_gather(parameter.grad)).cpu()
         for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
-    all_reduce_dict(gradients, op='mean')
-    return {name: gradient.cpu() for name, gradient in gradients.items()}
 
 
 def metric_names(metric: BaseMetric) -> list[str] | None:

@@ -19,13 +19,15 @@ from runs import (
     WITHIN,
     Moments,
     Pictures,
+    accumulating,
     assert_same,
     build_variant,
     final_state,
     to_sample,
 )
+from together import together
 
-from gleam_mm.engine import find_resumable
+from gleam_mm.engine import find_resumable, init_dist
 from gleam_mm.errors import UserError
 
 
@@ -91,6 +93,29 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(variant, start, uni
     resumed = start(variant, 'killed')
     resumed.train()
     assert_same(final_state(resumed.work_dir), expected)
+
+
+def test_two_processes_go_on_accumulating(make_runner, tmp_path):
+    ddp = Config(dict(launcher='pytorch'))
+
+    def train(rank):
+        init_dist(ddp)
+        options = dict(
+            script=(),
+            optim_wrapper=accumulating(3),
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+            checkpoint=dict(max_keep_ckpts=-1, save_best=None),
+            loader=dict(batch_size=2),
+            launcher='pytorch',
+            cfg=dict(model_wrapper_cfg=ddp.model_wrapper_cfg),
+        )
+        make_runner(work_dir=tmp_path / 'whole', **options).train()
+        resume(make_runner, tmp_path / 'whole/epoch_1.pth', **options)
+
+    together(train, tmp_path / 'store')
+    resumed, whole = (final_state(tmp_path / name) for name in ('run', 'whole'))
+    for kind in ('weights', 'adapter', 'metadata', 'curves'):
+        assert_same(resumed[kind], whole[kind])
 
 
 # Finding what to resume
