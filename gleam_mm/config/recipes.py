@@ -161,7 +161,9 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     if 'strategy' in options:
         cfg.merge_from_dict(_strategy(options.pop('strategy')))
     _check_options(cfg, options)
+    _place_numbers(cfg, config)  # or a name in the config would win over numbers in the options
     cfg.merge_from_dict(options)
+    _place_numbers(cfg, config)
     try:
         keys.check_values(cfg.to_dict())
     except ValueError as error:
@@ -169,7 +171,7 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     # The preset is in the model by now. Left where it was, a change to it would do nothing.
     cfg.pop('method', None)
     _place_loss(cfg)
-    _name_normalization(cfg, config)
+    _fill_numbers(cfg, config)
     fill_image_size(cfg)
     try:
         check_settings(cfg)
@@ -449,22 +451,36 @@ def _place_loss(cfg: Config) -> None:
         head.loss = {**loss, **head.get('loss', {})}
 
 
-def _name_normalization(cfg: Config, config: str | Path) -> None:
-    """Replaces ``data_preprocessor.normalize`` by the mean and std that it names.
+def _place_numbers(cfg: Config, config: str | Path) -> None:
+    """Replaces ``data_preprocessor.normalize`` by the mean and std that it names."""
+    preprocessor = cfg.get('data_preprocessor') or {}
+    if (name := preprocessor.pop('normalize', None)) is not None:
+        preprocessor.update(_numbers(name, 'data_preprocessor.normalize', config))
 
-    Without it, what the backbone was pretrained with (``normalize``, at the top) takes the place of
-    a dataset's default; numbers of the user's own stay. ``pretrained_normalize`` is a record alone.
+
+def _fill_numbers(cfg: Config, config: str | Path) -> None:
+    """Fills in the mean and std that are not set, where a dataset has a ``default_normalize``.
+
+    What the backbone was pretrained with (``normalize``, at the top) takes its place;
+    ``pretrained_normalize`` is a record alone.
     """
     preprocessor = cfg.get('data_preprocessor') or {}
     cfg.pop('pretrained_normalize', None)
     pretrained = cfg.pop('normalize', None)
-    default = {key: preprocessor.get(key) for key in ('mean', 'std')} in NORMALIZATIONS.values()
-    name = preprocessor.pop('normalize', pretrained if default else None)
-    if name is None:
+    default = preprocessor.pop('default_normalize', None)
+    if default is None:
         return
+    told, name = 'normalize', pretrained
+    if pretrained is None:
+        told, name = 'data_preprocessor.default_normalize', default
+    for key, numbers in _numbers(name, told, config).items():
+        preprocessor.setdefault(key, numbers)
+
+
+def _numbers(name: Any, key: str, config: str | Path) -> dict[str, list[float]]:
     if name not in NORMALIZATIONS:
         raise RecipeError(
-            f'{config}: data_preprocessor.normalize={name!r} is none of '
-            f'{", ".join(NORMALIZATIONS)}; for other numbers set data_preprocessor.mean and .std'
+            f'{config}: {key}={name!r} is none of {", ".join(NORMALIZATIONS)}; for other numbers '
+            'set data_preprocessor.mean and .std'
         )
-    preprocessor.update(NORMALIZATIONS[name])
+    return NORMALIZATIONS[name]

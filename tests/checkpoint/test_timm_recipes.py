@@ -69,6 +69,43 @@ def test_numbers_of_ones_own_stay():
     assert 'normalize' not in recipes.load('vit-b-clip_lora_folder')
 
 
+@pytest.mark.parametrize('name', recipes.NORMALIZATIONS)
+def test_numbers_of_ones_own_stay_where_they_have_a_name(name, tmp_path):
+    own = recipes.NORMALIZATIONS[name]
+    options = {f'data_preprocessor.{key}': numbers for key, numbers in own.items()}
+    told = recipes.load('vit-b-clip_lora_folder', options).data_preprocessor
+    assert {key: told[key] for key in own} == own
+    base = recipes.export('vit-b-clip_lora_folder', tmp_path / 'base.py')
+    file = tmp_path / 'own.py'
+    file.write_text(f'_base_ = {base.name!r}\ndata_preprocessor = {own}\n')
+    told = recipes.load(file).data_preprocessor
+    assert {key: told[key] for key in own} == own
+
+
+def test_numbers_in_the_options_win_over_a_name_in_the_config(tmp_path):
+    base = recipes.export('vit-b-clip_lora_folder', tmp_path / 'base.py')
+    file = tmp_path / 'own.py'
+    file.write_text(f"_base_ = {base.name!r}\ndata_preprocessor = dict(normalize='half')\n")
+    told = recipes.load(file, {'data_preprocessor.mean': [1.0, 2.0, 3.0]}).data_preprocessor
+    assert (told.mean, told.std) == ([1, 2, 3], [127.5] * 3)
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'name'),
+    [
+        ('vit-b_lora_folder', 'imagenet'),
+        ('vit-b_lora_fgvc-cars', 'imagenet'),
+        ('vit-b_lora_mini-digits', 'half'),
+        ('vit-b-clip_lora_mini-digits', 'clip'),
+        ('vit-mini_lora_folder', 'half'),
+    ],
+)
+def test_numbers_that_nobody_set_are_the_backbones_or_else_the_datasets(recipe, name):
+    told = recipes.load(recipe).data_preprocessor
+    assert {key: told[key] for key in ('mean', 'std')} == recipes.NORMALIZATIONS[name]
+    assert not {'normalize', 'default_normalize'} & {*told}
+
+
 @pytest.mark.parametrize('backbone', POOLED)
 def test_the_head_reads_what_the_backbone_gives(backbone):
     own = settings(backbone)

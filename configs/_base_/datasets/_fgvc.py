@@ -8,8 +8,7 @@
 # erasing 0.25, Mixup 0.8 or CutMix 1.0 a batch. The schedule of the same name adds label smoothing.
 data_preprocessor = dict(
     num_classes=None,  # each set's file says
-    mean=[123.675, 116.28, 103.53],  # or data_preprocessor.normalize=half, none, imagenet
-    std=[58.395, 57.12, 57.375],
+    default_normalize='imagenet',  # or data_preprocessor.normalize=half, none, imagenet
     to_rgb=True,
     batch_augments=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )

@@ -3,8 +3,7 @@
 # RGB in memory; from -1 to 1, as vit-mini and swin-mini were pre-trained.
 data_preprocessor = dict(
     num_classes=None,  # each task's file says
-    mean=[127.5] * 3,
-    std=[127.5] * 3,
+    default_normalize='half',
     to_rgb=False,
 )
 

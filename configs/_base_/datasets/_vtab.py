@@ -6,10 +6,10 @@
 # docs/data.md tells how they get there.
 data_preprocessor = dict(
     num_classes=None,  # each task's file says
-    # ImageNet statistics. Public codes differ; `data_preprocessor.normalize=half` is what the
-    # ImageNet-21k ViT saw, `none` is no normalisation, and `imagenet` this.
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
+    # ImageNet statistics, unless the backbone's file says `normalize`, or `mean` and `std` are set.
+    # Public codes differ; `data_preprocessor.normalize=half` is what the ImageNet-21k ViT saw,
+    # `none` is no normalisation, and `imagenet` this.
+    default_normalize='imagenet',
     to_rgb=True,
 )
 

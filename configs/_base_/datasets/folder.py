@@ -2,8 +2,8 @@
 # classes are the names of the folders.
 data_preprocessor = dict(
     num_classes=None,  # read from the training folder
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
+    # Unless the backbone's file says `normalize`; `mean` and `std` win over both.
+    default_normalize='imagenet',
     to_rgb=True,
 )
 
