@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from gleam_mm import errors
 from gleam_mm.checkpoint import read_adapter, resolve_path
 from gleam_mm.config import recipes
+from gleam_mm.config.datasets import datasets_in
 from gleam_mm.engine.classes import classes_in, fill_classes, fill_num_classes
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.models import PETLClassifier, build_model
@@ -24,6 +25,7 @@ from gleam_mm.output import escape
 from gleam_mm.registry import DATASETS, scope_of
 
 SPLITS = ('train', 'val', 'test')
+_LOADERS = tuple(f'{split}_dataloader' for split in SPLITS)
 _WEIGHTS = ('.safetensors', '.pth')
 
 
@@ -79,24 +81,27 @@ def load_subject(
         text: ``[NAME=]CONFIG:CHECKPOINT``; ``[NAME=]ADAPTER``, whose metadata describe the model;
             or ``[NAME=]CONFIG``, the method at its start. A config is a program, so that one that
             lies beside a file is run only if it is named.
-        options: Overrides of the config.
+        options: Overrides of the config; those of dataloaders, of the one in ``data``.
         data: A config or recipe whose dataloaders replace those of the subject.
         device: Where the model goes.
 
     Raises:
         FileNotFoundError: A file does not exist.
         CheckpointError: The checkpoint does not fit the config.
-        ValueError: There is no config for a checkpoint, or no method in the config.
+        ValueError: There is no config for a checkpoint, no method in the config, or an option is
+            misspelt.
     """
     name, config, checkpoint = _split(text)
     metadata: dict[str, Any] = {}
     if checkpoint is not None and resolve_path(checkpoint).suffix == '.safetensors':
         _, metadata = read_adapter(checkpoint)
+    options = dict(options or {})
+    # Whose dataloaders are replaced has no use for options of them.
+    lent = {key: options.pop(key) for key in [*options] if data is not None and _of_data(key)}
     if config is not None:
         cfg = recipes.load(config, options)
     elif metadata and data is not None:
-        cfg = config_of(checkpoint)
-        cfg.merge_from_dict(dict(options or {}))
+        cfg = recipes.with_options(config_of(checkpoint), options, checkpoint)
     else:
         beside = sorted(Path(checkpoint).parent.glob('*.py'))
         config = str(beside[0]) if len(beside) == 1 else 'CONFIG'
@@ -105,7 +110,7 @@ def load_subject(
             + (f', or --data {config} for the images' if metadata else '')
         )
     if data is not None:
-        _lend_data(cfg, recipes.load(data))
+        _lend_data(cfg, recipes.load(data, lent))
     if 'petl' not in cfg.model:
         raise ValueError(
             f'{config or checkpoint}: the config has no PETL method in model.petl to analyse'
@@ -158,8 +163,11 @@ def build_dataset(cfg: Config, split: str) -> Dataset:
         raise errors.UserError(f"{cfg.filename}: the config has no '{split}_dataloader'")
     described = copy.deepcopy(loader.dataset)
     test = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if split == 'train' and test is not None and 'pipeline' in test.dataset:
-        described.pipeline = test.dataset.pipeline  # no augmentation
+    if split == 'train' and test is not None:
+        prepared = (d.pipeline for d in datasets_in(test.dataset) if 'pipeline' in d)
+        if (pipeline := next(prepared, None)) is not None:
+            for dataset in (d for d in datasets_in(described) if 'pipeline' in d):
+                dataset.pipeline = pipeline  # no augmentation
     with scope_of(cfg), errors.setup():
         dataset = DATASETS.build(described)
         if hasattr(dataset, 'full_init'):
@@ -229,9 +237,13 @@ def _split(text: str) -> tuple[str, str | None, str | None]:
     return (name, None, rest) if Path(rest).suffix in _WEIGHTS else (name, rest, None)
 
 
+def _of_data(option: str) -> bool:
+    return option.partition('.')[0] in _LOADERS
+
+
 def _lend_data(cfg: Config, data: Config) -> None:
-    for split in SPLITS:
-        cfg[f'{split}_dataloader'] = data.get(f'{split}_dataloader')
+    for key in _LOADERS:
+        cfg[key] = data.get(key)
 
 
 def _default_name(cfg: Config, checkpoint: str | None) -> str:

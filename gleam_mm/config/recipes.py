@@ -14,6 +14,7 @@ import os
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,14 +149,31 @@ def load(config: str | Path, options: Mapping[str, Any] | None = None) -> Config
     """
     path = Path(config).expanduser()
     cfg = without_scopes(_read(path) if path.is_file() else _read_ours(config))
-    options = dict(options or {})
     try:
         keys.check_keys(cfg)
+    except ValueError as error:
+        raise RecipeError(f'{config}: {error}') from error
+    _check_model(cfg, config)
+    return with_options(cfg, options or {}, config)
+
+
+def with_options(cfg: Config, options: Mapping[str, Any], config: str | Path) -> Config:
+    """A config with overrides, whatever it was read from, and with what it leaves open filled in.
+
+    Args:
+        cfg: A config with a ``model``; left as it is.
+        options: As those of :func:`load`.
+        config: What messages call the config.
+
+    Raises:
+        RecipeError: An option is misspelt, or a value is none that its key takes.
+    """
+    cfg, options = deepcopy(cfg), dict(options)
+    try:
         for key in options:
             keys.check_option(cfg, key)
     except ValueError as error:
         raise RecipeError(f'{config}: {error}') from error
-    _check_model(cfg, config)
     if 'method' in options:
         cfg = _with_method(cfg, options.pop('method'))
     if 'strategy' in options:

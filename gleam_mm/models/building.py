@@ -45,8 +45,8 @@ def load_model(
         FileNotFoundError: The checkpoint, or the weights of the backbone, do not exist.
         CheckpointError: The checkpoint is damaged, does not fit the config, or describes what is
             not built from a file.
-        ValueError: The config has no :class:`~gleam_mm.models.PETLClassifier`, or neither config
-            nor checkpoint is given.
+        ValueError: The config has no :class:`~gleam_mm.models.PETLClassifier`, an option is
+            misspelt, or neither config nor checkpoint is given.
     """
     if config is not None:
         cfg = config if isinstance(config, Config) else recipes.load(config)
@@ -55,8 +55,8 @@ def load_model(
     else:
         raise ValueError('give a config, an adapter file, or both')
     if options:
-        cfg = cfg.copy()
-        cfg.merge_from_dict(dict(options))
+        whose = checkpoint if config is None else cfg.filename
+        cfg = recipes.with_options(cfg, options, str(whose))
     if checkpoint is None:
         return build_model(cfg)
     tensors = read_trained(checkpoint)

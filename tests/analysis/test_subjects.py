@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conformance.cases import logits
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from gleam_mm.analysis.pictures import load_pictures
 from gleam_mm.analysis.subjects import (
@@ -136,6 +136,38 @@ def test_what_does_not_fit(trained):
         load_subject(text, {'model.petl.rank': 3})
     with pytest.raises(FileNotFoundError, match=r'none\.safetensors: no such file'):
         load_subject(f'{work_dir / "tiny.py"}:{work_dir / "none.safetensors"}')
+
+
+def test_options_of_an_adapter_alone_are_checked(trained):
+    work_dir, *_ = trained
+    adapter, data = str(work_dir / 'adapter.safetensors'), str(work_dir / 'tiny.py')
+    with pytest.raises(ValueError, match=r"adapter\.safetensors: option 'modle\.x': .*'model'"):
+        load_subject(adapter, {'modle.x': 1}, data)
+    with pytest.raises(ValueError, match=r'data_preprocessor\.std'):
+        load_subject(adapter, {'data_preprocessor.std': [0, 0, 0]}, data)
+    named = load_subject(adapter, {'data_preprocessor.normalize': 'half'}, data)
+    assert named.model.data_preprocessor.std.flatten().tolist() == [127.5] * 3
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_options_of_dataloaders_are_those_of_the_data(trained, alone):
+    work_dir, *_ = trained
+    config, adapter = work_dir / 'tiny.py', work_dir / 'adapter.safetensors'
+    text = str(adapter) if alone else f'{config}:{adapter}'
+    subject = load_subject(text, {'test_dataloader.dataset.indices': 3}, str(config))
+    assert len(build_dataset(subject.cfg, 'test')) == 3
+
+
+def test_images_of_a_wrapped_training_dataset_are_prepared_as_for_a_test(trained):
+    cfg = load_subject(str(trained[0] / 'tiny.py')).cfg
+    augmented = dict(cfg.test_dataloader.dataset, pipeline=[dict(type='RandomFlip', prob=1.0)])
+    cfg.train_dataloader.dataset = ConfigDict(
+        type='RepeatDataset', times=2, dataset=ConfigDict(augmented)
+    )
+    dataset = build_dataset(cfg, 'train')
+    assert len(dataset) == 12
+    expected = build_dataset(cfg, 'test')
+    assert torch.equal(dataset[7]['inputs'], expected[1]['inputs'])
 
 
 def test_images_come_evenly_from_the_whole_split():

@@ -93,6 +93,13 @@ def test_a_config_with_a_file(adapter, metadata, images, tmp_path):
         load_model()
 
 
+def test_options_are_checked(adapter, metadata):
+    path, _ = adapter()
+    for cfg in (None, config(metadata)):
+        with pytest.raises(ValueError, match=r"option 'modle\.petl\.rank': .* 'model'"):
+            load_model(cfg, path, {'modle.petl.rank': 3})
+
+
 def test_types_with_their_scope_or_module(adapter, metadata, images):
     """As configs with scopes, and the classes of new-style ones, are written."""
     metadata['backbone']['type'] = 'mmpretrain.VisionTransformer'
