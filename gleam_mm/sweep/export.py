@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from mmengine.config import Config
 
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
@@ -27,7 +30,8 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
         The files, and the methods and datasets that are not chosen yet.
 
     Raises:
-        UserError: A file exists and says something else, or there is nothing to write.
+        UserError: A file exists and says something else, there is nothing to write, or a file could
+            not say what the sweep changed.
     """
     study.check_options()
     sweep = study.sweep
@@ -43,7 +47,12 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
             missing.append(f'{method} on {dataset}')
         elif options or sweep.variant(method).options:
             job = Job(FINAL, method, dataset, sweep.seeds[0], options)
-            texts[name] = _text(study, job, cells, folder.absolute())
+            final = _seedless(training.make_config(sweep, job)[0])
+            with TemporaryDirectory() as scratch:
+                file = Path(scratch) / f'{name}.py'
+                file.write_text(_text(study, job, cells, final, file.parent), encoding='utf-8')
+                _check(study, file, final)
+            texts[name] = _text(study, job, cells, final, folder.absolute())
     if not texts:
         reason = 'it has neither a grid nor variants'
         if missing:
@@ -58,15 +67,15 @@ def export(study: SweepStudy, folder: Path) -> tuple[list[Path], list[str]]:
     return list(files), missing
 
 
-def _text(study: SweepStudy, job: Job, cells: Sequence[Cell], folder: Path) -> str:
+def _text(
+    study: SweepStudy, job: Job, cells: Sequence[Cell], final: dict[str, Any], folder: Path
+) -> str:
     name = study.sweep.recipe(job.method, job.dataset)
-    recipe = recipes.load(name).to_dict()
-    final = training.make_config(study.sweep, job)[0].to_dict()
+    # What the bases give: a config file of the recipe's name may say more.
+    recipe = _seedless(recipes.with_options(recipes.compose(name), {}, name))
     changes = _changes(recipe, final)
-    changes.pop('randomness', None)
-    petl = changes.get('model', {}).pop('petl', {})
-    arguments = ''.join(f', {key}={_literal(value)}' for key, value in petl.items())
-    model = [f'petl=dict(_base_.method{arguments})']
+    changes.get('model', {}).pop('petl', None)
+    model = [f'petl={_method(recipe["model"]["petl"], final["model"]["petl"])}']
     model += [f'{key}={_literal(value)}' for key, value in changes.pop('model', {}).items()]
     lines = [
         *_origin(study, job, cells),
@@ -75,6 +84,34 @@ def _text(study: SweepStudy, job: Job, cells: Sequence[Cell], folder: Path) -> s
     ]
     lines += [f'{key} = {_literal(value)}' for key, value in changes.items()]
     return '\n'.join(lines) + '\n'
+
+
+def _method(preset: Any, method: Any) -> str:
+    """A method as the preset with other arguments, each whole: nothing is merged into a call."""
+    if method == preset:
+        return '_base_.method'
+    changes = _changes({'petl': preset}, {'petl': method})['petl']
+    if not isinstance(changes, dict) or '_delete_' in changes:
+        return _literal(method)
+    return f'dict(_base_.method{"".join(f", {key}={_literal(method[key])}" for key in changes)})'
+
+
+def _check(study: SweepStudy, file: Path, final: dict[str, Any]) -> None:
+    """Refuses a file that would train something else than the final training."""
+    written = _seedless(recipes.load(file))
+    keys = [key for key in {**final, **written} if final.get(key) != written.get(key)]
+    if keys:
+        raise UserError(
+            f'{file.stem}: a file cannot say what the sweep {study.name!r} changed in '
+            f'{", ".join(keys)}; train its recipe with the options of the sweep'
+        )
+
+
+def _seedless(cfg: Config) -> dict[str, Any]:
+    """What a config says, the seed of everything random aside."""
+    config = cfg.to_dict()
+    config['randomness'] = {**(config.get('randomness') or {}), 'seed': None}
+    return config
 
 
 def _origin(study: SweepStudy, job: Job, cells: Sequence[Cell]) -> list[str]:
