@@ -50,6 +50,11 @@ class Study:
         own = {option_key(name): value for name, value in variant.options.items()}
         return replace(variant, options={**self.changes, **own})
 
+    def shots(self, final: Result) -> int | None:
+        """Images a class that a training has, where anything says so."""
+        options = {**self.overrides, **self.variant(final.method).options, **final.options}
+        return options.get(SHOTS)
+
     @property
     def chooses(self) -> bool:
         """Whether trainings that choose options are still to be run."""
@@ -92,7 +97,9 @@ def choosing(study: Study) -> Study:
     for results in pairs.values():
         point = best_point(results)
         best = point.trainings if point else results[:1]
-        finals += [replace(training, phase=FINAL, options={}) for training in best]
+        for training in best:
+            shots = {key: value for key, value in training.options.items() if key == SHOTS}
+            finals.append(replace(training, phase=FINAL, options=shots))
     return replace(study, results=finals)
 
 
@@ -249,9 +256,9 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
     """
     gathered: dict[tuple, dict[int, list[Result]]] = {}
     for index, study in enumerate(studies):
-        shots = study.overrides.get(SHOTS, suite.shots) if suite.shots is not None else None
         for final in study.finals:
             if final.dataset in suite.tasks:
+                shots = suite.shots and (study.shots(final) or suite.shots)
                 changes = study.variant(final.method).options
                 key = (final.backbone, final.method, shots, repr(sorted(changes.items())))
                 gathered.setdefault(key, {}).setdefault(index, []).append(final)

@@ -7,7 +7,8 @@ from report.made import VTAB, final, select, whole
 
 from gleam_mm.report import Study, paper
 from gleam_mm.report.suites import SUITES, suites_of
-from gleam_mm.report.trials import SHOTS, rows
+from gleam_mm.report.trials import SHOTS, choosing, rows
+from gleam_mm.sweep.plan import Variant
 
 SUITE, MINI, FGVC = SUITES
 
@@ -132,6 +133,24 @@ def test_shots_are_rows_of_their_own():
         (2, 'LoRA', 40),
         (4, 'LoRA', 50),
     ]
+
+
+def test_shots_are_those_of_each_training():
+    cars = dict(dataset='fgvc-cars')
+    study = Study(
+        'made',
+        [
+            final(accuracy=30, **cars),
+            final('lora-4', accuracy=50, **cars),
+            final('ssf', accuracy=40, options={SHOTS: 8}, **cars),
+        ],
+        {SHOTS: 2},
+        {'lora-4': Variant('lora', {SHOTS: 4})},
+    )
+    found = rows([study], FGVC)
+    assert [(r.method, r.shots) for r in found] == [('lora', 2), ('lora-4', 4), ('ssf', 8)]
+    chosen = choosing(Study('made', [select(options={SHOTS: 8, 'rank': 4}, **cars)]))
+    assert [r.shots for r in rows([chosen], FGVC)] == [8]
 
 
 def test_suites_are_found_by_their_datasets():
