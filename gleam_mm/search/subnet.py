@@ -238,9 +238,8 @@ def _evaluated(cfg: Config, checkpoint: str) -> tuple[Config, tuple[str, ...]]:
     """The config of the evaluations, and the splits that they may open."""
     filename = cfg.filename
     cfg = deepcopy(cfg)
-    train = cfg.get('train_dataloader')
     splits: tuple[str, ...] = ()
-    if train is not None and 'split' in train.dataset:
+    if protocol.named_splits(cfg):
         known = protocol.prepare(cfg, SELECT, (cfg.get('randomness') or {}).get('seed') or 0)
         splits = known.training(SELECT)
     elif cfg.get('val_dataloader') is None:

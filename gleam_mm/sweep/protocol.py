@@ -86,6 +86,13 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
     return splits
 
 
+def named_splits(cfg: Config) -> set[str]:
+    """The splits that the training dataset of a config names, whatever wraps it."""
+    loader = cfg.get('train_dataloader')
+    parts = dicts_in(loader.dataset.to_dict()) if loader is not None else ()
+    return {part['split'] for _, part in parts if 'split' in part}
+
+
 def check_untested(cfg: Config, splits: Splits) -> None:
     """Refuses the config of a select training that names the test split anywhere.
 
@@ -130,9 +137,8 @@ def only(*splits: str) -> Iterator[None]:
 
 
 def _splits(cfg: Config) -> Splits:
-    loader = cfg.get('train_dataloader')
-    parts = list(dicts_in(loader.dataset.to_dict()))
-    names = {part['split'] for _, part in parts if 'split' in part}
+    names = named_splits(cfg)
+    parts = dicts_in(cfg.train_dataloader.dataset.to_dict())
     if not names and any(_is_folder(part) for _, part in parts):
         return FOLDERS
     for splits in PROTOCOLS:

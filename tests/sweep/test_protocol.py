@@ -48,6 +48,15 @@ def test_few_shots_are_drawn_by_the_seed():
     assert final.test_dataloader.dataset.split == 'test'
 
 
+def test_splits_are_found_behind_wrappers():
+    cfg = recipes.load('vit-mini_linear_mini-digits')
+    plain = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=plain)
+    assert protocol.named_splits(cfg) == {'train800'}
+    cfg.train_dataloader = None
+    assert protocol.named_splits(cfg) == set()
+
+
 def test_a_dataset_without_splits_is_refused():
     with pytest.raises(ValueError, match='a sweep needs datasets with a `split`'):
         prepared('vit-b_linear_folder', SELECT, **{'train_dataloader.dataset.type': 'CIFAR10'})

@@ -200,3 +200,16 @@ def test_runs_as_a_program(run, supernet_config, checkpoint, tmp_path):
     done = run('search.py', supernet_config, checkpoint, *least, cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.row('subnet') == 'work_dirs/super_search/subnet.json'
+
+
+def test_the_test_split_is_closed_behind_wrappers_too(supernet_config, tmp_path):
+    file = supernet_config.with_name('repeated.py')
+    file.write_text(
+        "_base_ = './super.py'\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2, "
+        "dataset=dict(type='MiniVTAB', task='digits', split='train800', pipeline=[])))\n"
+        "val_dataloader = dict(dataset=dict(split='test'))\n"
+    )
+    cfg, splits = searching._evaluated(recipes.load(file), 'super.pth')
+    assert splits == ('train800', 'val200')
+    assert cfg.val_dataloader.dataset.split == 'val200'
