@@ -51,19 +51,35 @@ def count_config(cfg: Config) -> ParameterCount:
     """
     if 'petl' not in cfg.model:
         raise ValueError(f'{cfg.filename}: the config has no PETL method in model.petl to count')
+    counted = count(build_bare(cfg))
+    unknown = 'num_classes' in (cfg.model.get('head') or {}) and _classes(cfg) is None
+    return counted._replace(head=None, adapter_bytes=None) if unknown else counted
+
+
+def build_bare(cfg: Config) -> PETLClassifier:
+    """Builds the model of a config without reading weights or data, and without a pass.
+
+    Args:
+        cfg: A whole config; left as it is.
+
+    Raises:
+        ValueError: The method does not fit its backbone.
+    """
     model = cfg.model.to_dict()
     model['backbone'].pop('init_cfg', None)
     model.pop('teacher', None)
-    model['probe'] = False  # nothing is computed
+    model['probe'] = False
     head = model.get('head') or {}
-    unknown = False
-    if head.get('num_classes', 0) is None:
-        classes = (cfg.get('data_preprocessor') or {}).get('num_classes')
-        unknown = classes is None
-        head['num_classes'] = 1 if unknown else classes
+    if 'num_classes' in head:
+        head['num_classes'] = _classes(cfg) or 1
     with scope_of(cfg), _quiet_log():
-        counted = count(MODELS.build(model))
-    return counted._replace(head=None, adapter_bytes=None) if unknown else counted
+        return MODELS.build(model)
+
+
+def _classes(cfg: Config) -> int | None:
+    """How many classes the head tells, where the config says it."""
+    named = (cfg.model.get('head') or {}).get('num_classes')
+    return named or (cfg.get('data_preprocessor') or {}).get('num_classes')
 
 
 def count(model: PETLClassifier) -> ParameterCount:

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from gleam_mm.arguments import argument_names
 from gleam_mm.checkpoint import fingerprint
 from gleam_mm.config import recipes
 from gleam_mm.engine import checks, fill_num_classes
-from gleam_mm.errors import UserError
+from gleam_mm.errors import SETUP_ERRORS, UserError, describe
 from gleam_mm.messages import hint_at, shown
+from gleam_mm.models import params
 from gleam_mm.registry import DATASETS, MODELS, scope_of
 from gleam_mm.shapes import COUNT, MAPPING, POSITIVE, TEXT, TRUTH, Shape, list_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
-from gleam_mm.sweep.plan import Sweep, Variant
+from gleam_mm.sweep.plan import Job, Sweep, Variant
 from gleam_mm.sweep.schema import OPTIONS
 
 FOLDER = 'sweeps'  # in the configs folder
@@ -186,28 +187,42 @@ def parse_gpus(text: str | None) -> list[str]:
 def check(sweep: Sweep) -> None:
     """Finds before the first training what would make every training fail.
 
-    Every config is composed, every training and validation list read (the test split stays closed),
-    and one model is built with its weights.
+    Every method is composed for every dataset, and for the first one with every point of its grid,
+    of which each model is built. Every training and validation list is read (the test split stays
+    closed), and one model is built with its weights.
 
     Raises:
         UserError: Something is wrong.
     """
     first = next(job for pair in sweep.pairs() for job in sweep.jobs(*pair))
+    built: list[ConfigDict] = []
     for method, dataset in sweep.pairs():
-        if method != first.method and dataset != first.dataset:
-            continue
-        for jobs in (sweep.select_jobs(method, dataset), sweep.final_jobs(method, dataset)):
-            for job in jobs[:1]:
+        jobs = [job for job in sweep.jobs(method, dataset) if job.seed == first.seed]
+        ends = {job.phase: job for job in jobs}
+        for job in jobs if dataset == first.dataset else ends.values():
+            with _told(job):
                 cfg, splits = training.make_config(sweep, job)
                 checks.check_schedule(cfg)
                 checks.check_optimizer(cfg)
                 checks.check_parts(cfg)
-                if method == first.method:
-                    _open_lists(cfg, splits)
+                if dataset == first.dataset and cfg.model not in built:
+                    built.append(cfg.model)
+                    params.build_bare(cfg)
+            if method == first.method and job is ends[job.phase]:
+                _open_lists(cfg, splits)
     cfg, splits = training.make_config(sweep, first)
     with _untested(cfg, splits):
         fill_num_classes(cfg)
         _check_weights(sweep, cfg)
+
+
+@contextlib.contextmanager
+def _told(job: Job) -> Iterator[None]:
+    """Says of which training a mistake is."""
+    try:
+        yield
+    except SETUP_ERRORS as error:
+        raise UserError(f'{job}: {describe(error)}') from error
 
 
 def _check_weights(sweep: Sweep, cfg: Config) -> None:

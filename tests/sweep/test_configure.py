@@ -226,10 +226,40 @@ def test_what_would_make_every_training_fail_is_found_before(place):
             options=OPTIONS,
         )
     )
-    with pytest.raises(ValueError, match=r"optimizer\.lrr: .* \(did you mean 'lr'\?\)"):
+    lrr = r"^select gleam-t .*lrr=1 .*optimizer\.lrr: .* \(did you mean 'lr'\?\)"
+    with pytest.raises(UserError, match=lrr):
         configure.check(misspelt)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         configure.check(elsewhere)
     _, without = make_sweep(settings(backbone='tiny', datasets='folder', options={}))
     with pytest.raises(FileNotFoundError, match='data/folder/train is no folder'):
         configure.check(without)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(grid={'train_cfg.max_epochs': [15, 2]}), r'^select gleam-t .*max_epochs=2 '),
+        (dict(grid={'optim_wrapper.optimizer.type': ['AdamW', 'AdmW']}), r'type=AdmW .*AdmW'),
+        (dict(grid={'rank': [4, 0]}), r'^select gleam-t mini-digits rank=0 seed 0: GLEAM: rank=0'),
+        (dict(variants={'lora': {'rank': 0}}), r'^final lora mini-digits seed 0: LoRA: rank=0'),
+    ],
+)
+def test_what_would_make_one_point_or_method_fail_is_found_before(changes, message):
+    _, sweep = make_sweep(settings(**changes))
+    with pytest.raises(UserError, match=message):
+        configure.check(sweep)
+
+
+def test_a_method_that_does_not_fit_another_dataset_is_found_before(monkeypatch):
+    composed = []
+    make_config = training.make_config
+
+    def watched(sweep, job):
+        composed.append((job.method, job.dataset))
+        return make_config(sweep, job)
+
+    monkeypatch.setattr(training, 'make_config', watched)
+    _, sweep = make_sweep(settings(datasets='mini-digits,mini-land'))
+    configure.check(sweep)
+    assert set(composed) == set(sweep.pairs())
