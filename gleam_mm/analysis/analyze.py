@@ -129,6 +129,7 @@ def _homogeneity_table(results: Sequence[dict]) -> str:
                 adjacent, norms = measured[path]['adjacent'], measured[path]['norm']
                 numbers = [adjacent[name] for name in homogeneity.MEASURES]
                 numbers.append(sum(norms) / len(norms))
-                accuracy = f'{result["accuracy"]["value"]:.1f}' if path == 'update' else ''
+                told = result['accuracy'] if path == 'update' else None
+                accuracy = f'{told["value"]:.1f}' if told else ''
                 rows.append((result['name'], role, path, *(f'{n:.3f}' for n in numbers), accuracy))
     return 'means over adjacent layers\n' + tables.text(head, rows, left=head[:3])

@@ -87,9 +87,12 @@ def adjacent_bars(subjects: Sequence[Mapping[str, Any]], role: str) -> Figure:
             for place in places[np.isnan(heights)]:
                 ax.text(place + offset, 0, 'none', fontsize=7, ha='center', va='bottom')
         ax.set_title(f'{_MEASURE_NAMES[name]} of adjacent layers', fontsize=9)
-    accuracies = [subject['accuracy']['value'] for subject in subjects]
+    accuracies = [_number((subject['accuracy'] or {}).get('value')) for subject in subjects]
     bars = axes[-1].bar(places, accuracies, 0.5, color='#7f7c75')
-    axes[-1].bar_label(bars, [f'{value:.1f}' for value in accuracies], fontsize=7, padding=1)
+    labels = ['' if math.isnan(value) else f'{value:.1f}' for value in accuracies]
+    axes[-1].bar_label(bars, labels, fontsize=7, padding=1)
+    for place in places[np.isnan(accuracies)]:
+        axes[-1].text(place, 0, 'other classes', fontsize=7, ha='center', va='bottom')
     axes[-1].set_title('top-1 accuracy (%)', fontsize=9)
     axes[-1].set_xlabel(_sources(subjects), fontsize=7)
     for ax in axes:
@@ -362,7 +365,8 @@ def _number(value: float | None) -> float:
 
 
 def _sources(subjects: Sequence[Mapping[str, Any]]) -> str:
-    sources = dict.fromkeys(subject['accuracy']['source'] for subject in subjects)
+    told = (subject['accuracy'] for subject in subjects)
+    sources = dict.fromkeys(accuracy['source'] for accuracy in told if accuracy)
     return '\n'.join(sources)
 
 

@@ -26,6 +26,7 @@ from gleam_mm.analysis.subjects import (
     build_dataset,
     choose,
     describe_data,
+    knows,
 )
 from gleam_mm.layouts import LINEAR_ROLES, WINDOWED_ROLES, Site, find_layout
 from gleam_mm.petl import PETLMethod
@@ -228,7 +229,9 @@ def measure(
     return {
         **subject.describe(),
         'data': describe_data(subject.cfg, dataset, split, len(indices)),
-        'accuracy': _accuracy(subject, 100 * correct / len(indices), len(indices), split),
+        'accuracy': _accuracy(subject, 100 * correct / len(indices), len(indices), split)
+        if knows(subject, dataset)
+        else None,
         'batch_size': batch_size,
         'feature_bytes': held,
         'roles': {

@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from gleam_mm import errors
-from gleam_mm.checkpoint import read_adapter, resolve_path
+from gleam_mm.checkpoint import classes_of, read_adapter, resolve_path
 from gleam_mm.config import recipes
 from gleam_mm.config.datasets import datasets_in
-from gleam_mm.engine.classes import classes_in, fill_classes, fill_num_classes
+from gleam_mm.engine.classes import (
+    Names,
+    classes_in,
+    fill_classes,
+    fill_num_classes,
+    names_of,
+    outputs_of,
+)
 from gleam_mm.engine.console_hook import on_terminal
 from gleam_mm.models import PETLClassifier, build_model
 from gleam_mm.models.building import config_of, load_trained, read_trained
@@ -44,6 +51,7 @@ class Subject:
         twin: The backbone as it was before training, without the method.
         checkpoint: Where the weights come from; None for a method at its start.
         metrics: The metrics that an adapter file holds, as split -> name -> value.
+        classes: The names of the classes that the weights were trained with, where they say so.
     """
 
     name: str
@@ -52,6 +60,7 @@ class Subject:
     twin: nn.Module
     checkpoint: Path | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    classes: Names | None = None
 
     @property
     def method(self) -> str:
@@ -134,6 +143,7 @@ def load_subject(
         twin=twin,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         metrics=metadata.get('metrics') or {},
+        classes=None if checkpoint is None else classes_of(checkpoint),
     )
 
 
@@ -173,6 +183,17 @@ def build_dataset(cfg: Config, split: str) -> Dataset:
         if hasattr(dataset, 'full_init'):
             dataset.full_init()  # a lazy one reads its lists now
         return dataset
+
+
+def knows(subject: Subject, dataset: Dataset) -> bool:
+    """Whether the classes of a dataset are those that a subject tells, as far as they have names.
+
+    Without names in the checkpoint, their number is compared.
+    """
+    names, outputs = names_of(dataset), outputs_of(subject.model)
+    if names is None or outputs is None:
+        return True
+    return names == subject.classes if subject.classes else len(names) == outputs
 
 
 def choose(length: int, most: int | None) -> list[int]:

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from gleam_mm.analysis.subjects import Subject, make_twin
 
+DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 BY_NAME = {case.name: case for case in CASES}
 
 
@@ -40,6 +41,6 @@ def make_subject():
             cfg_text='# without a file',
             filename='tiny.py',
         )
-        return Subject(case.name, cfg, model, twin)
+        return Subject(case.name, cfg, model, twin, classes=DIGITS)
 
     return make

@@ -9,6 +9,7 @@ from conformance.cases import CASES
 from torch.nn import functional as F
 
 from gleam_mm.analysis import homogeneity
+from gleam_mm.analysis.figures import adjacent_bars
 from gleam_mm.analysis.homogeneity import NoUpdateError, UpdateProbe, measure, update_roles
 from gleam_mm.analysis.similarity import SimilaritySums
 from gleam_mm.analysis.subjects import AnalysisError
@@ -203,6 +204,25 @@ def test_accuracy_is_that_of_the_adapter_where_it_has_one(make_subject):
     assert accuracy['value'] == 61.5
     assert accuracy['source'] == 'test split, from the adapter file'
     assert 0 <= accuracy['measured'] <= 100
+
+
+@pytest.mark.parametrize(
+    ('task', 'named', 'known'),
+    [
+        ('digits', True, True),
+        ('letters', True, False),
+        ('letters', False, False),  # their number says it
+    ],
+)
+def test_other_classes_have_no_accuracy(task, named, known, make_subject):
+    subject = make_subject('LoRA')
+    subject.metrics = {'test': {'accuracy/top1': 61.5}}
+    subject.classes = subject.classes if named else None
+    subject.cfg.test_dataloader.dataset.update(task=task, indices=8)
+    result = measure(subject, ['qkv'])
+    assert (result['accuracy'] is not None) == known
+    drawn = adjacent_bars([result], 'qkv').axes[-1]
+    assert ('other classes' in [text.get_text() for text in drawn.texts]) != known
 
 
 def test_one_batch_of_features_is_held_at_a_time(make_subject, monkeypatch):
