@@ -93,8 +93,9 @@ class Kronecker(PETLMethod):
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: A site is no Linear, ``size`` divides not both of its widths, or there are fewer
-            products than ``number``.
+        ValueError: ``alpha`` is not above 0 for ``init='svd'``, which divides by it; a site is no
+            Linear, ``size`` divides not both of its widths, or there are fewer products than
+            ``number``.
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class Kronecker(PETLMethod):
         blocks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(sites, blocks)
+        if init == 'svd' and alpha <= 0:
+            raise ValueError(f'alpha={alpha}: init={init!r} divides by it; choose one above 0')
         self.number = number
         self.size = size
         self.alpha = alpha

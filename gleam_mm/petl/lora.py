@@ -13,7 +13,7 @@ from gleam_mm.layouts import Site
 from gleam_mm.petl.base import PETLMethod
 from gleam_mm.petl.bits import Bits, Rounded
 from gleam_mm.petl.bottleneck import TokenGate
-from gleam_mm.petl.lowrank import STARTS, add_update, project, together
+from gleam_mm.petl.lowrank import FROM_SINGULAR_VALUES, STARTS, add_update, project, together
 from gleam_mm.petl.prepared import Prepared
 from gleam_mm.registry import MODELS
 
@@ -104,7 +104,8 @@ class LoRA(PETLMethod):
         gate: Whether tokens are gated.
 
     Raises:
-        ValueError: ``bits`` is out of range, or meets a frozen A or a start from the weight; a site
+        ValueError: ``bits`` is out of range, or meets a frozen A or a start from the weight;
+            ``alpha`` is not above 0 for a start from singular values, which divides by it; a site
             is no Linear, or has too few singular values for the rank.
     """
 
@@ -132,6 +133,8 @@ class LoRA(PETLMethod):
                 f'bits={bits}: choose train_down=True and an init that is none of '
                 f'{", ".join(STARTS)}, whose matrices keep full precision'
             )
+        if init in FROM_SINGULAR_VALUES and alpha <= 0:
+            raise ValueError(f'alpha={alpha}: init={init!r} divides by it; choose one above 0')
         self.rank = rank
         self.scale = alpha / rank
         self.drop_rate = drop_rate

@@ -162,9 +162,11 @@ def from_qr(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
     return r[:rank], q[:, :rank]
 
 
-STARTS: dict[str, Callable[[Tensor, int, float], tuple[Tensor, Tensor]]] = {
+FROM_SINGULAR_VALUES: dict[str, Callable[[Tensor, int, float], tuple[Tensor, Tensor]]] = {
     'pissa': partial(from_singular_values, largest=True),
     'milora': partial(from_singular_values, largest=False),
-    'olora': from_qr,
 }
+"""Starts that share a part of the weight out to both matrices, and so divide by the scale."""
+
+STARTS = {**FROM_SINGULAR_VALUES, 'olora': from_qr}
 """Where the matrices of a low-rank update start that come from the weight."""

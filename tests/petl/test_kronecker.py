@@ -59,3 +59,7 @@ def test_mistakes_are_named(vit):
         Kronecker(2, 5).attach(vit)
     with pytest.raises(ValueError, match='number=17 exceeds the 16 products that the weight of'):
         Kronecker(17, 4, init='svd').attach(vit)
+    for alpha in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"alpha={alpha}: init='svd' divides by it"):
+            Kronecker(3, 4, alpha, init='svd')
+        Kronecker(3, 4, alpha)

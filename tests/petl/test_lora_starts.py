@@ -90,3 +90,13 @@ def test_bad_starts_are_named(vit):
     with pytest.raises(ValueError, match=r"rank=33 exceeds the 32 singular values of 'layers\.0"):
         LoRA(33, init='pissa').attach(vit)
     assert isinstance(LoRA(33), nn.Module)
+
+
+@pytest.mark.parametrize('alpha', [0.0, -8.0])
+def test_a_start_that_divides_by_alpha_needs_one_above_zero(alpha, vit, images):
+    for init in ('pissa', 'milora'):
+        with pytest.raises(ValueError, match=f"alpha={alpha}: init='{init}' divides by it"):
+            LoRA(4, alpha, init=init)
+    plain = vit(images)[0]
+    LoRA(4, alpha, init='olora').attach(vit)
+    torch.testing.assert_close(vit(images)[0], plain, rtol=0, atol=2e-6)
