@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.checkpoint import CheckpointError, read_state_dict
+from gleam_mm.arguments import ArgumentError, Positive, Probability, check
+from gleam_mm.checkpoint import CheckpointError, read_state_dict, require_file
 from gleam_mm.fileio import write_bytes
-from gleam_mm.layouts import InProjection, Site, find_layout
-from gleam_mm.layouts.site import PART_ROLES
+from gleam_mm.layouts import InProjection, Layout, Site, find_layout
+from gleam_mm.messages import shown
 from gleam_mm.models import plain
 from gleam_mm.models.classifier import PETLClassifier
 from gleam_mm.petl import LoRA, PETLMethod
@@ -27,11 +29,21 @@ _PREFIX = 'base_model.model.'  # of PEFT's wrapper
 _DOWN, _UP = '.lora_A.weight', '.lora_B.weight'
 _TIMM = 'timm_model.'  # where MMPretrain's backbone holds timm's
 
-_OTHER_UPDATES = ('use_dora', 'fan_in_fan_out', 'lora_bias', 'rank_pattern', 'alpha_pattern')
-"""Options of PEFT's LoRA, that are false or empty where it is the one of the paper."""
+_READ = ('peft_type', 'r', 'lora_alpha', 'lora_dropout', 'use_rslora', 'bias', 'init_lora_weights')
+"""Options of PEFT's LoRA that have a meaning here."""
 
-_OTHER_WEIGHTS = ('pissa', 'olora', 'corda', 'loftq')
-"""Starts that PEFT changes the weights of the backbone for."""
+_WITHOUT_EFFECT = (
+    *('task_type', 'auto_mapping', 'peft_version', 'base_model_name_or_path', 'revision'),
+    *('inference_mode', 'target_modules', 'exclude_modules', 'modules_to_save'),
+    *('layers_to_transform', 'layers_pattern', 'ensure_weight_tying'),
+    *('loftq_config', 'eva_config', 'corda_config', 'lora_ga_config'),  # of other starts
+    *('velora_config', 'megatron_core', 'qalora_group_size'),
+)
+"""Options that say which modules have one, as the tensors do, or how it was trained. Any other, of
+this PEFT or a later one, makes another update of it, where it is neither false nor empty."""
+
+_STARTS = ('true', 'false', 'gaussian', 'orthogonal', 'eva', 'mica')
+"""Starts that PEFT changes no weights of the backbone for, as text."""
 
 
 def save_peft(model: nn.Module, folder: str | Path) -> Path:
@@ -123,14 +135,20 @@ def load_peft(model: nn.Module, folder: str | Path) -> PETLMethod:
         for name, tensor in read_state_dict(folder / WEIGHTS).items()
     }
     pairs = _pairs(tensors, folder)
-    sites = {site.name: site for site in find_layout(model).all_sites()}
+    layout = find_layout(model)
+    sites = {site.name: site for site in layout.all_sites()}
     for name in pairs:
         if name not in sites:
             raise CheckpointError(f'{folder}: the model has no site {name}, which the LoRA adapts')
     rest = _rest(tensors, model, folder)
-    rank, scale = _size_of(pairs, config)
-    method = _method_for([sites[name] for name in pairs], sites, rank, scale)
-    method['drop_rate'] = float(config.get('lora_dropout') or 0)
+    rank, scale = _size_of(pairs, config, folder)
+    method = {
+        'type': 'LoRA',
+        'rank': rank,
+        'alpha': scale * rank,
+        'drop_rate': float(config.get('lora_dropout') or 0),
+        **_places([sites[name] for name in pairs], layout),
+    }
     with plain.undone_by_errors(model, folder):
         petl = plain.attach(model, method)
         petl.load_state_dict(
@@ -237,32 +255,31 @@ def _name_of(model: nn.Module) -> str | None:
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
+    require_file(path, f'a folder with {CONFIG}, as PEFT saves a LoRA')
     try:
         config = json.loads(path.read_text('utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f'{path}: no JSON: {error}') from None
     if not isinstance(config, dict) or config.get('peft_type') != 'LORA':
         kind = config.get('peft_type') if isinstance(config, dict) else None
         raise CheckpointError(f'{path}: peft_type={kind!r}; only LORA is loaded')
-    for key in _OTHER_UPDATES:
-        if config.get(key):
-            raise CheckpointError(
-                f'{path}: {key}={config[key]!r} is not loaded, only plain LoRA is'
-            )
+    for key, value in config.items():
+        if value and key not in (*_READ, *_WITHOUT_EFFECT):
+            raise CheckpointError(f'{path}: {key}={shown(value)} is not loaded, only plain LoRA is')
     if config.get('bias', 'none') != 'none':
         raise CheckpointError(f'{path}: bias={config["bias"]!r}: biases that were trained are lost')
     start = str(config.get('init_lora_weights', True)).lower()
-    if start.startswith(_OTHER_WEIGHTS):
+    if start not in _STARTS:
         raise CheckpointError(
-            f'{path}: init_lora_weights={start!r} has changed the weights of the backbone; save it '
-            'with path_initial_model_for_weight_conversion'
+            f'{path}: init_lora_weights={start!r} has changed the weights of the backbone, for all '
+            'that is known; save it with path_initial_model_for_weight_conversion'
         )
-    for key in ('r', 'lora_alpha'):
-        if not isinstance(config.get(key), int | float) or config[key] <= 0:
-            raise CheckpointError(f'{path}: {key}={config.get(key)!r} is no number above 0')
-    drop_rate = config.get('lora_dropout') or 0
-    if not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
-        raise CheckpointError(f'{path}: lora_dropout={drop_rate!r} is no number from 0 to below 1')
+    try:
+        check(config.get('r'), Positive, 'r')
+        check(config.get('lora_alpha'), float, 'lora_alpha')
+        check(config.get('lora_dropout') or 0, Probability, 'lora_dropout')
+    except ArgumentError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     return config
 
 
@@ -273,6 +290,10 @@ def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tenso
             continue
         module = name.removesuffix(_DOWN)
         up = tensors.get(module + _UP)
+        if down.ndim > 2:
+            raise CheckpointError(
+                f'{folder}: {module} is a convolution, and only the LoRA of Linears is loaded'
+            )
         if up is None or down.ndim != 2 or up.ndim != 2 or len(down) != up.shape[1]:
             raise CheckpointError(f'{folder}: {module} has no pair of matrices')
         pairs[module] = down, up
@@ -297,36 +318,26 @@ def _rest(tensors: Mapping[str, Tensor], model: nn.Module, folder: Path) -> dict
 
 
 def _size_of(
-    pairs: Mapping[str, tuple[Tensor, Tensor]], config: Mapping[str, Any]
+    pairs: Mapping[str, tuple[Tensor, Tensor]], config: Mapping[str, Any], folder: Path
 ) -> tuple[int, float]:
     ranks = {len(down) for down, _ in pairs.values()}
     if len(ranks) > 1:
-        raise CheckpointError(f'the ranks {sorted(ranks)} of its matrices differ')
+        raise CheckpointError(f'{folder}: the ranks {sorted(ranks)} of its matrices differ')
     (rank,) = ranks
     root = math.sqrt(rank) if config.get('use_rslora') else rank
     return rank, config['lora_alpha'] / root
 
 
-def _method_for(
-    wanted: list[Site], sites: Mapping[str, Site], rank: int, scale: float
-) -> dict[str, Any]:
-    """The config of the method that adapts these sites, and no others."""
-    blocks = sorted({site.index for site in wanted})
+def _places(wanted: list[Site], layout: Layout) -> dict[str, Any]:
+    """The options of the method that adapts these sites and no others: by roles, or else names."""
     names = {site.name for site in wanted}
-    roles = list(dict.fromkeys(site.role for site in wanted))
-    if any(_role(site) in PART_ROLES for site in wanted) and not all(
-        site.name in names for site in sites.values() if site.role == 'qkv' and site.block in blocks
-    ):  # some of the Linears of queries, keys and values
-        roles = list(dict.fromkeys(_role(site) for site in wanted))
-    for site in sites.values():
-        role = _role(site) if _role(site) in roles else site.role
-        if role in roles and site.block in blocks and site.name not in names:
-            raise CheckpointError(
-                f'the LoRA adapts {", ".join(roles)} in the blocks {blocks}, but not {site.name}'
-            )
-    every = {site.block for site in sites.values() if site.block is not None}
-    chosen: dict[str, Any] = {} if every == set(blocks) else {'blocks': blocks}
-    return dict(type='LoRA', rank=rank, alpha=scale * rank, sites=roles, **chosen)
+    within = sorted({site.block for site in wanted if site.block is not None})
+    for role_of in (attrgetter('role'), _role):
+        roles = list(dict.fromkeys(map(role_of, wanted)))
+        for blocks in ({}, {'blocks': within}):
+            if {site.name for site in layout.sites(roles, **blocks)} == names:
+                return {'sites': roles, **blocks}
+    return {'sites': sorted(names)}
 
 
 def _role(site: Site) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 import timm
@@ -55,6 +56,8 @@ def test_a_parameter_of_an_attention_of_pytorch_is_refused(tmp_path):
         dict(type='LoRA', rank=2, sites=['proj', 'fc1', 'fc2'], blocks=[1]),
         dict(type='LoRA', rank=2, sites=['q', 'v']),
         dict(type='LoRA', rank=2, alpha=3.0, sites=['q', 'v', 'proj']),
+        dict(type='LoRA', rank=2, sites=['blocks.0.attn.qkv', 'blocks.1.mlp.fc1']),
+        dict(type='LoRA', rank=2, alpha=-4.0),
         dict(type='LoRA', rank=2, init='pissa'),
         dict(type='LoRA', rank=2, init='orthogonal', train_down=False),
         dict(type='DyLoRA', rank=2),
@@ -247,8 +250,13 @@ _OPTIONS = ('patch_size', 'embed_dim', 'depth', 'num_heads')
         (dict(use_dora=True), 'use_dora=True is not loaded'),
         (dict(bias='all'), "bias='all'"),
         (dict(init_lora_weights='pissa_niter_4'), 'has changed the weights of the backbone'),
-        (dict(r=0), 'r=0 is no number above 0'),
-        (dict(lora_dropout='much'), "lora_dropout='much' is no number from 0 to below 1"),
+        (dict(init_lora_weights='lora_ga'), 'has changed the weights of the backbone'),
+        (dict(alora_invocation_tokens=[1]), r'alora_invocation_tokens=\[1\] is not loaded'),
+        (dict(of_a_later_version=True), 'of_a_later_version=True is not loaded'),
+        (dict(r=0), r'adapter_config\.json: r=0: choose a whole number of at least 1'),
+        (dict(lora_alpha=10**400), 'lora_alpha=1000.*: choose a finite number'),
+        (dict(lora_alpha=math.nan), 'lora_alpha=nan: choose a finite number'),
+        (dict(lora_dropout='much'), "lora_dropout='much': choose a number of at least 0 and below"),
     ],
 )
 def test_what_is_no_plain_lora_is_refused(change, told, tmp_path):
@@ -261,6 +269,22 @@ def test_what_is_no_plain_lora_is_refused(change, told, tmp_path):
     with pytest.raises(CheckpointError, match=told):
         gleam_mm.load_peft(other, tmp_path)
     assert not hasattr(other, 'petl')
+
+
+def test_a_folder_without_a_readable_config_is_named(tmp_path):
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'deep/adapter_config.json').write_text('[' * 100_000)
+    with pytest.raises(FileNotFoundError, match='no such file; give a folder with adapter_config'):
+        gleam_mm.load_peft(tiny(), tmp_path / 'nowhere')
+    with pytest.raises(CheckpointError, match=r'deep.adapter_config\.json: no JSON'):
+        gleam_mm.load_peft(tiny(), tmp_path / 'deep')
+
+
+def test_the_lora_of_a_convolution_is_refused(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=['patch_embed.proj', 'qkv'])
+    peft.get_peft_model(tiny(), config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r'patch_embed\.proj is a convolution, and only'):
+        gleam_mm.load_peft(tiny(), tmp_path)
 
 
 @pytest.mark.parametrize('wrap', [torch.compile, torch.nn.DataParallel])
