@@ -7,6 +7,7 @@ empty, and names nothing twice.
 
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -232,7 +233,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
+        return is_number and abs(value) <= sys.float_info.max  # and no NaN
     if origin is Sequence:
         return _fits_list(value, args[0])
     kind = origin or hint

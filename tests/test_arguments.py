@@ -44,7 +44,7 @@ class Free(Checked):
     [
         (bool, [True, False], ['no', 0, 1, None]),
         (int, [0, -3], [True, 1.0, '1', None, [1]]),
-        (float, [0, 1.5, -2], [True, NAN, INF, -INF, '1', None]),
+        (float, [0, 1.5, -2, 10**300], [True, NAN, INF, -INF, 10**400, '1', None]),
         (str, ['', 'a'], [1, None, ['a']]),
         (Positive, [1, 7], [0, -1, 1.0, True]),
         (Natural, [0, 7], [-1, 0.5, False]),

@@ -182,7 +182,7 @@ def read_subnet(subnet: Mapping | str | Path | None) -> dict | None:
         )
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: no JSON file with a subnet ({error})') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path}: holds no subnet, but a {type(content).__name__}')

@@ -286,6 +286,9 @@ def test_a_bad_file_is_named(vit, tmp_path):
     (tmp_path / 'list.json').write_text('[]')
     with pytest.raises(ValueError, match=r'list\.json: holds no subnet, but a list'):
         GLoRA(subnet=tmp_path / 'list.json')
+    (tmp_path / 'deep.json').write_text('[' * 100_000)
+    with pytest.raises(ValueError, match=r'deep\.json: no JSON file with a subnet'):
+        GLoRA(subnet=tmp_path / 'deep.json')
 
 
 def test_a_fixed_subnet_has_nothing_to_activate(vit):
