@@ -1,6 +1,6 @@
 """What was trained, out of adapter files and checkpoints, and whether several go together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from gleam_mm.checkpoint.packing import forms_of, pack, unpack
 from gleam_mm.models import description
 from gleam_mm.models.own_classifier import BESIDE
 from gleam_mm.petl.compose import named
+from gleam_mm.registry import MODELS, registered
 
 METHOD = 'petl.'
 """What the names of a method's own tensors begin with."""
@@ -114,6 +115,17 @@ def parts(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     found: list[tuple[str, dict[str, Any]]] = []
     each_part(config, lambda part, prefix: found.append((prefix, part)) or part)
     yield from found
+
+
+def counters(config: Mapping[str, Any], prefix: str) -> set[str]:
+    """The names of what counts training steps in a method that is not made of others.
+
+    Args:
+        config: The config of the method.
+        prefix: What the names of its tensors begin with.
+    """
+    method = registered(MODELS, str(config['type']))
+    return {f'{prefix}{name}' for name in getattr(method, 'counters', ())}
 
 
 def require_alike(files: Sequence[Trained], loose: Callable[[dict, str], dict]) -> None:

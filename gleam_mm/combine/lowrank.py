@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gleam_mm.combine.files import counters
 from gleam_mm.models.description import with_defaults
 
 LORA = ('LoRA', 'DyLoRA', 'MLAE')
@@ -51,11 +52,11 @@ def products(
     return found
 
 
-def names_of(prefix: str, tensors: Mapping[str, Tensor]) -> set[str]:
-    """The names of all tensors that a LoRA's file has, its counter of steps among them."""
+def names_of(config: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]) -> set[str]:
+    """The names of all tensors that a LoRA's file has, as for :func:`products`."""
     sites = {name.removesuffix('up') for name in tensors if name.endswith('.up')}
     own = {site + key for site in sites if site.startswith(prefix) for key in _NAMES}
-    return (own | {f'{prefix}step'}) & tensors.keys()
+    return (own | counters(config, prefix)) & tensors.keys()
 
 
 def plain_lora(config: Mapping[str, Any], rank: int) -> dict[str, Any]:

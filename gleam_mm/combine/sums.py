@@ -1,7 +1,7 @@
 """One adapter out of several, or the opposite of one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,19 @@ from torch import Tensor
 
 from gleam_mm.checkpoint import CheckpointError, save_adapter
 from gleam_mm.combine import arithmetic, lowrank
-from gleam_mm.combine.files import Trained, each_part, is_head, parts, read, require_alike
+from gleam_mm.combine.files import (
+    Trained,
+    counters,
+    each_part,
+    is_head,
+    parts,
+    read,
+    require_alike,
+)
 from gleam_mm.combine.lowrank import Product
 from gleam_mm.combine.origins import is_opposite, origins
 from gleam_mm.fileio import require_new
+from gleam_mm.messages import listed
 from gleam_mm.models.description import versions
 
 HOWS = ('mean', 'product', 'ties', 'dare', 'metric', 'negate')
@@ -97,13 +106,16 @@ def combine(
         FileExistsError: ``out`` exists.
         FileNotFoundError: A file, or the weights of the backbone where they are needed, do not
             exist.
-        CheckpointError: Files are damaged, or do not go together.
+        CheckpointError: Files are damaged, or do not go together; or one has numbers that are
+            infinite or NaN, or the result would have.
         MergeError: ``'negate'`` of what changes no weights.
         ValueError: Arguments do not fit each other.
     """
     require_new(out)
     trained = [read(path) for path in files]
-    density = _checked(trained, how, weights, rank, density, metric)
+    for t in trained:
+        _require_finite(t.tensors, t.path, 'of a training that diverged; leave the file out')
+    density = _checked(trained, how, weights, rank, density, metric, power)
     require_alike(trained, (lambda part, _: part) if how in _FACTORS else _loose)
     chosen = _weights(trained, how, weights, metric, power)
     job = _Job(trained, how, chosen, rank, density, torch.Generator().manual_seed(seed), cfg)
@@ -121,6 +133,7 @@ def combine(
         'versions': versions(),
         'combined': {'how': how, 'of': {t.path: w for t, w in zip(trained, chosen, strict=True)}},
     }
+    _require_finite(tensors, out, 'by weights or a density that are no use')
     save_adapter(out, tensors, metadata)
     energy = job.kept / job.whole if job.whole else None
     return Combined(chosen, job.ranks, energy)
@@ -173,7 +186,7 @@ class _Job:
             plain[prefix] = lowrank.plain_lora(configs[0][prefix], found)
             self.ranks.append(found)
             for t in self.trained:
-                taken |= lowrank.names_of(prefix, t.tensors)
+                taken |= lowrank.names_of(configs[0][prefix], prefix, t.tensors)
         tensors |= self._others(taken, configs)
         method = each_part(first.metadata['method'], lambda part, prefix: plain.get(prefix, part))
         return tensors, method
@@ -212,6 +225,13 @@ class _Job:
                 raise CheckpointError(
                     f'{t.path} and {first.path}: only one of them has {min(strange)} in this shape'
                 )
+        tensors = {name: first.tensors[name] for name in names}
+        counting = {name for name in names if name.endswith('.num_batches_tracked')}  # of norms
+        for prefix, config in configs[0].items():
+            counting |= counters(config, prefix) & tensors.keys()
+        for name in counting:
+            tensors[name] = torch.stack([t.tensors[name] for t in self.trained]).amax(0)
+        names = [name for name in names if name not in counting]
         moved = [n for n in names if not _equal([t.tensors[n] for t in self.trained])]
         if self.how == 'negate':
             moved = [n for n in names if first.tensors[n].is_floating_point()]
@@ -226,7 +246,6 @@ class _Job:
                 f'{first.path}: matrices of few bits, of which there are no sums with as few; '
                 'product takes those of a LoRA'
             )
-        tensors = {name: first.tensors[name] for name in names}
         if not moved:
             return tensors
         if self.how == 'negate':
@@ -268,6 +287,7 @@ def _checked(
     rank: int | None,
     density: float | None,
     metric: str | None,
+    power: float,
 ) -> float:
     """Refuses arguments that do not fit; gives the density."""
     if how not in HOWS:
@@ -278,9 +298,13 @@ def _checked(
         raise ValueError(f'how={how}: give two files or more')
     if weights is not None and len(weights) != len(trained):
         raise ValueError(f'{len(weights)} weights for {len(trained)} files')
+    if weights is not None and not all(map(math.isfinite, weights)):
+        raise ValueError(f'weights={listed(weights)}: give finite numbers')
+    if not math.isfinite(power):
+        raise ValueError(f'power={power}: give a finite number')
     if rank is not None and (how in _FACTORS or rank < 1):
         raise ValueError(f'rank={rank}: products are cut to a rank of at least 1; how={how}')
-    if (density is not None and how not in DENSITIES) or not 0 < (density or 1) <= 1:
+    if density is not None and (how not in DENSITIES or not 0 < density <= 1):
         raise ValueError(f'density={density}: a share above 0 and up to 1, for ties and dare')
     if (metric is not None or weights is not None) and (how == 'metric') == (metric is None):
         raise ValueError('metric names what how=metric makes weights of: give one of both')
@@ -309,8 +333,11 @@ def _weights(
         return [1.0] * len(trained)
     if how != 'metric':
         return [1 / len(trained)] * len(trained)
-    powers = [_metric(t, metric) ** power for t in trained]
-    return [value / sum(powers) for value in powers]
+    powers = torch.tensor([_metric(t, metric) for t in trained], dtype=torch.double) ** power
+    total = powers.sum()
+    if not 0 < total < math.inf:
+        raise ValueError(f'power={power}: the weights are beyond numbers; choose one nearer to 0')
+    return (powers / total).tolist()
 
 
 def _metric(trained: Trained, name: str | None) -> float:
@@ -324,7 +351,7 @@ def _metric(trained: Trained, name: str | None) -> float:
             f'{trained.path}: has no validation metric {name or "of a single name"}; it has '
             f'{", ".join(numbers) or "none"}'
         )
-    if numbers[name] <= 0:
+    if not 0 < numbers[name] < math.inf:
         raise CheckpointError(
             f'{trained.path}: {name} is {numbers[name]}, of which no weight comes'
         )
@@ -367,6 +394,12 @@ def _heads(trained: Sequence[Trained], weights: Sequence[float]) -> dict[str, Te
         raise CheckpointError('weights that sum to 0 average no heads: choose one (--head FILE)')
     shares = [weight / total for weight in weights]
     return {name: arithmetic.weighted([t.tensors[name] for t in trained], shares) for name in names}
+
+
+def _require_finite(tensors: Mapping[str, Tensor], path: str | Path, why: str) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f'{path}: {name} has numbers that are infinite or NaN, {why}')
 
 
 def _equal(tensors: Sequence[Tensor]) -> bool:

@@ -90,6 +90,9 @@ class PETLMethod(Checked, BaseModule):
     acts_at: ClassVar[Mapping[str, Collection[str]]] = {}
     """``'before'``, ``'compute'`` or ``'adapt'`` -> the roles where it acts, if not all of them."""
 
+    counters: ClassVar[Collection[str]] = ()
+    """Buffers that count training steps: of several files the largest number goes on, no mean."""
+
     projects_input: ClassVar[bool] = False
     """Whether all that ``adapt`` does with the input of a Linear is to multiply it by matrices, so
     that under autocast it can have the copy that the Linear itself reads."""

@@ -35,6 +35,8 @@ class DyLoRA(LoRA):
         step (Tensor): A buffer that counts training steps.
     """
 
+    counters = ('step',)
+
     def __init__(
         self,
         rank: Positive = 8,

@@ -41,6 +41,8 @@ class MoSA(AdaptFormer):
         step (Tensor): A buffer that counts training steps.
     """
 
+    counters = ('step',)
+
     def __init__(
         self,
         bottleneck: Positive = 64,

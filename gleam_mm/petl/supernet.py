@@ -60,6 +60,8 @@ class Supernet(PETLMethod):
         ValueError: ``subnet`` is no JSON file.
     """
 
+    counters = ('step',)
+
     def __init__(
         self,
         sites: Sequence[str],

@@ -11,6 +11,7 @@ from gleam_mm.models import load_model
 from gleam_mm.petl import MergeError
 
 LORA = dict(type='LoRA', rank=2, alpha=6.0, sites=['qkv', 'fc2'])
+NAN, INF = float('nan'), float('inf')
 QKV, FC2 = 'layers.0.attn.qkv.weight', 'layers.1.ffn.layers.1.weight'
 
 
@@ -51,6 +52,50 @@ def test_the_mean_of_one_file_acts_as_it_does(trained, out, images):
     file, model = trained([dict(type='SSF', sites=['fc2']), {**LORA, 'sites': ['fc2']}])
     combine([file, file], out)
     close(load_model(checkpoint=out).eval()(images), model.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ('petl', 'name'),
+    [
+        (dict(type='DyLoRA', rank=2), 'petl.step'),
+        (dict(type='MoSA', bottleneck=4), 'petl.step'),
+        (dict(type='NOAH'), 'petl.step'),
+        ([dict(type='BitFit'), dict(type='DyLoRA', rank=2)], 'petl.local.dylora.step'),
+        (dict(type='FullTuning'), 'backbone.norm.num_batches_tracked'),
+    ],
+    ids=['DyLoRA', 'MoSA', 'NOAH', 'a part', 'a norm'],
+)
+def test_counters_of_steps_go_on_from_the_largest(trained, out, petl, name):
+    files = [trained(petl, seed)[0] for seed in (1, 2)]
+    for file, step in zip(files, (7, 3), strict=True):
+        tensors, metadata = read_adapter(file)
+        save_adapter(file, {**tensors, name: torch.tensor(step)}, metadata)
+    combine(files, out)
+    assert read_adapter(out)[0][name] == 7
+    (first, _), (second, _), (mean, _) = map(read_adapter, (*files, out))
+    close(mean['head.fc.weight'], (first['head.fc.weight'] + second['head.fc.weight']) / 2)
+
+
+def test_numbers_that_make_no_sum_are_refused(trained, out, tmp_path):
+    told = [dict(val={'accuracy/top1': m}) for m in (90.0, 45.0)]
+    a, b = (trained(LORA, seed, metrics=m)[0] for seed, m in enumerate(told))
+    for density in (0, -0.1, 1.1, NAN):
+        with pytest.raises(ValueError, match=f'density={density}: a share above 0 and up to 1'):
+            combine([a, b], out, 'ties', density=density)
+    for weights in ([NAN, 0.5], [0.5, INF]):
+        with pytest.raises(ValueError, match=r'weights=.*(nan|inf).*: give finite numbers'):
+            combine([a, b], out, 'product', weights=weights)
+    for power, reason in ((INF, 'give a finite number'), (5000, 'beyond'), (-5000, 'beyond')):
+        with pytest.raises(ValueError, match=f'power={power}: .*{reason}'):
+            combine([a, b], out, 'metric', power=power)
+    with pytest.raises(CheckpointError, match=r'out\.safetensors: .* infinite or NaN, by weights'):
+        combine([a, b], out, 'product', weights=[1e300, 1.0])
+    tensors, metadata = read_adapter(b)
+    diverged = tmp_path / 'diverged.safetensors'
+    save_adapter(diverged, {**tensors, 'head.fc.bias': torch.full((4,), NAN)}, metadata)
+    with pytest.raises(CheckpointError, match=r'diverged\.safetensors: head\.fc\.bias has numbers'):
+        combine([a, diverged], out)
+    assert not out.exists()
 
 
 def test_weights_by_a_validation_metric(trained, out):
