@@ -47,7 +47,7 @@ def describe(error: BaseException) -> str:
     wrapped = isinstance(error, KeyError) and error.args  # str() of a KeyError is a repr
     message = str(error.args[0]) if wrapped else str(error)
     if unknown := _UNKNOWN.match(message):
-        return _describe_unknown(*unknown.groups())
+        return unknown_type(*unknown.groups())
     if message.startswith('Caught ') and 'worker process' in message:
         # A data loader's worker sends its traceback; the last line is `<type>: <message>`.
         last = message.strip().splitlines()[-1]
@@ -55,7 +55,7 @@ def describe(error: BaseException) -> str:
     return message or type(error).__name__
 
 
-def _describe_unknown(name: str, kind: str) -> str:
+def unknown_type(name: str, kind: str) -> str:
     """Says what MMEngine links to its docs for: a type is in no registry of its kind."""
     known: set[str] = set()
     registries = [root for root in vars(registry).values() if isinstance(root, registry.Registry)]
@@ -66,5 +66,5 @@ def _describe_unknown(name: str, kind: str) -> str:
         registries += one.children.values()
     return (
         f'type={name!r}: there is no such {kind}{hint_at(name, known)}; one of your own is found '
-        'once the config imports it by custom_imports'
+        'once its module is imported, by custom_imports of a config'
     )

@@ -48,14 +48,9 @@ class Adapted:
             recompute: See there.
 
         Raises:
-            ValueError: ``petl`` is no method, does not fit the backbone, or has an option that no
-                file may have.
+            ValueError: The method does not fit the backbone, or has an option that no file may
+                have.
         """
-        if not isinstance(self.petl, PETLMethod):
-            raise ValueError(
-                f'petl of {type(self).__name__} is a {type(self.petl).__name__}; it takes a PETL '
-                "method such as dict(type='GLEAM')"
-            )
         require_told(self.description.get('method'))
         self.backbone.requires_grad_(False)
         self.petl.attach(self.backbone, probe=probe, recompute=recompute)

@@ -16,6 +16,7 @@ from gleam_mm.models.frozen_prefix import Cached
 from gleam_mm.models.necks import TokenPool
 from gleam_mm.models.precision import attention_context
 from gleam_mm.petl import Compose, PETLMethod
+from gleam_mm.petl.building import build_method
 from gleam_mm.registry import MODELS, own_scope
 
 _READ_MAPS = (CSRAClsHead,)
@@ -117,7 +118,7 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
             load_pretrained(self.backbone, pretrained)
             self.backbone.is_init = True  # so that init_weights() leaves it alone
         with own_scope():
-            self.petl = petl if isinstance(petl, nn.Module) else MODELS.build(petl)
+            self.petl = build_method(petl)
         with library.budget(taken, self.backbone):
             self.adopt(probe, recompute)
         if taken:

@@ -10,6 +10,7 @@ from gleam_mm.arguments import Checked
 from gleam_mm.models import description
 from gleam_mm.models.adapted import Adapted, draw_backbone, load_pretrained, split_pretrained
 from gleam_mm.models.precision import attention_context
+from gleam_mm.petl.building import build_method
 from gleam_mm.registry import MODELS, own_scope
 
 
@@ -71,7 +72,7 @@ class PETLBackbone(Checked, Adapted, BaseModule):
                     "backbone.init_cfg=dict(type='Pretrained', checkpoint=...), or say that it is "
                     'meant by allow_random_backbone=True'
                 )
-            self.petl = MODELS.build(petl)
+            self.petl = build_method(petl)
         self.backbone.is_init = True  # so that init_weights() of the whole model leaves it alone
         self.adopt(recompute=recompute)
         self.keep_slim()

@@ -24,7 +24,8 @@ from gleam_mm.models.statistics import Stillness, all_learn, learning_statistics
 from gleam_mm.models.trained import Trained
 from gleam_mm.petl import PETLMethod
 from gleam_mm.petl.bits import packed_matrices
-from gleam_mm.registry import MODELS, own_scope
+from gleam_mm.petl.building import build_method, kind_of
+from gleam_mm.registry import own_scope
 
 NAME = 'petl'
 """The child of a model that its method is: an optimizer over the model's parameters trains it."""
@@ -81,9 +82,9 @@ def attach(
     Raises:
         RecipeError: There is no such preset.
         RuntimeError: The model has a method already.
-        TypeError: ``model`` is none, or ``options`` are given for several methods.
-        ValueError: The method does not fit the model, or has an option that no file may have. The
-            model is as it was.
+        TypeError: ``model`` or ``method`` is none, or ``options`` are given for several methods.
+        ValueError: There is no such type of methods, or the method does not fit the model or has an
+            option that no file may have. The model is as it was.
         CheckpointError: An adapter is damaged, does not fit, or belongs to another model. The model
             is as it was.
 
@@ -103,9 +104,7 @@ def attach(
     if taken:
         config = library.configured(config, taken)
     with own_scope():
-        petl = MODELS.build(config)
-    if not isinstance(petl, PETLMethod):
-        raise ValueError(f'{config["type"]} is no PETL method')
+        petl = build_method(config)
     described = description.of_parts(method=config)['method']
     require_told(described)
     with library.budget(taken, model):
@@ -443,9 +442,16 @@ def _config_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(method, str):
         return {**recipes.method_preset(method), **options}
     if isinstance(method, Mapping):
-        return {**method, **options}
+        config = {**method, **options}
+        kind_of(config)
+        return config
     if isinstance(method, PETLMethod):
         raise TypeError('give the config of the method, which is saved with it')
+    if not isinstance(method, Sequence):
+        raise TypeError(
+            f"method={shown(method)}: give the name of a preset, such as 'lora', a config, such as "
+            "dict(type='LoRA', rank=8), or a list of them"
+        )
     if options:
         raise TypeError(
             f'{", ".join(options)}: the options of several methods go into their configs'

@@ -8,6 +8,7 @@ from torch import nn
 from gleam_mm.checkpoint.packing import without_scales
 from gleam_mm.petl.attachments import Attachments
 from gleam_mm.petl.base import PETLMethod, TrainedAdapter
+from gleam_mm.petl.building import build_method, kind_of
 from gleam_mm.registry import MODELS
 
 
@@ -32,7 +33,8 @@ class Compose(PETLMethod):
 
     Raises:
         TypeError: ``methods`` is no collection of them.
-        ValueError: It is empty, a name has a dot, or there is no method of a name in ``frozen``.
+        ValueError: It is empty, a name has a dot or is taken by PyTorch, a type is unknown, or
+            there is no method of a name in ``frozen``.
 
     Examples:
         >>> Compose(dict(lora=dict(type='LoRA'), prompts=dict(type='VPT', num_prompts=10)))
@@ -50,14 +52,13 @@ class Compose(PETLMethod):
         if not methods:
             raise ValueError('methods of Compose: give at least one')
         for name, method in methods.items():
+            if not isinstance(name, str) or not name or hasattr(self.local, name):
+                raise ValueError(
+                    f'methods of Compose: {name!r} is no name, or one of PyTorch; choose another'
+                )
             if '.' in name:
                 raise ValueError(f'methods of Compose: the name {name!r} has a dot; leave it out')
-            built = method if isinstance(method, PETLMethod) else MODELS.build(method)
-            if not isinstance(built, PETLMethod):
-                raise TypeError(
-                    f'methods of Compose: {name!r} is a {type(built).__name__}, no PETL method'
-                )
-            self.local[name] = built
+            self.local[name] = build_method(method)
         self.frozen = tuple(frozen or ())
         for name in self.frozen:
             self.part(name)._frozen = True
@@ -112,6 +113,7 @@ def named(
 
     Raises:
         TypeError: One is neither a config nor a method.
+        ValueError: A config has no type.
     """
     if isinstance(methods, Mapping):
         return dict(methods)
@@ -119,7 +121,7 @@ def named(
     for method in methods:
         if not isinstance(method, dict | PETLMethod):
             raise TypeError(f'methods of Compose: {method!r} is neither a config nor a method')
-        kind = method['type'] if isinstance(method, dict) else type(method).__name__
+        kind = kind_of(method) if isinstance(method, dict) else type(method).__name__
         name = str(kind).rpartition('.')[2].lower()
         same = sum(other.rstrip('0123456789') == name for other in found)
         found[f'{name}{same + 1}' if same else name] = method

@@ -288,7 +288,7 @@ def test_a_word_is_no_switch(switch, make_classifier):
 def test_bad_arguments_are_named(make_classifier):
     with pytest.raises(ValueError, match='num_classes is None'):
         make_classifier(num_classes=None)
-    with pytest.raises(ValueError, match='petl of PETLClassifier is a LinearClsHead'):
+    with pytest.raises(ValueError, match="type='LinearClsHead' is no PETL method, such"):
         MODELS.build(
             dict(
                 type='PETLClassifier',

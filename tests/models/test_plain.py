@@ -180,8 +180,20 @@ def test_attach_refuses():
         gleam_mm.attach(model, dict(type='Arrow'), adapters=['a'])
     with pytest.raises(ValueError, match='no layout supports the backbone Linear'):
         gleam_mm.attach(nn.Linear(2, 2), 'lora')
-    with pytest.raises(ValueError, match='is no PETL method'):
-        gleam_mm.attach(model, dict(type='LinearClsHead', num_classes=2, in_channels=2))
+    for kind in ('LinearClsHead', 'torch.nn.Linear'):
+        with pytest.raises(ValueError, match=f"type='{kind}' is no PETL method"):
+            gleam_mm.attach(model, dict(type=kind))
+    for method in (None, 5, ['lora', None]):
+        with pytest.raises(TypeError, match=r'method=(None|5): give the name of a preset'):
+            gleam_mm.attach(model, method)
+    for method in (dict(rank=3), [dict(rank=3)], dict(type='Compose', methods=[dict(rank=3)])):
+        with pytest.raises(ValueError, match=r"{'rank': 3}: the config of a method has its type"):
+            gleam_mm.attach(model, method)
+    for method in (dict(type='LORAA'), ['lora', dict(type='LORAA')]):
+        with pytest.raises(
+            ValueError, match=r"'LORAA': there is no such model \(did you mean 'L"
+        ):
+            gleam_mm.attach(model, method)
     assert all(p.requires_grad for p in model.parameters())
     assert not hasattr(model, 'petl')
 

@@ -157,6 +157,9 @@ def test_a_part_is_not_merged_or_detached_alone(vit):
     [
         ([], 'at least one'),
         ({'a.b': dict(type='LoRA')}, 'has a dot'),
+        ({'': dict(type='LoRA')}, "'' is no name"),
+        ({'keys': dict(type='LoRA')}, "'keys' is no name, or one of PyTorch; choose another"),
+        ({'training': dict(type='LoRA')}, "'training' is no name, or one of PyTorch"),
         (['LoRA'], 'neither a config'),
     ],
 )
