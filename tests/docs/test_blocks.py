@@ -141,7 +141,29 @@ def check_export(names):
             torch.testing.assert_close(names[other].eval()(images), expected)
 
 
-CHECKS = {'docs/python.md': check_python, 'docs/export.md': check_export}
+def check_method(names):
+    images = torch.randn(2, 3, 32, 32)
+    for sites in (['qkv', 'fc1'], ['v']):
+        model = timm.create_model('vit_base_patch16_224', num_classes=2).eval()
+        method = gleam_mm.attach(model, dict(type='OutputScale', sites=sites))
+        with torch.no_grad():
+            plain = model(images)
+            for _, scale in method.trainable_parameters():
+                scale.mul_(1.5)
+            adapted = model(images)
+            assert not torch.equal(adapted, plain)
+            method.merge()
+            torch.testing.assert_close(model(images), adapted)
+    with pytest.raises(ValueError, match='OutputScale adapts Linears'):
+        gleam_mm.attach(gleam_mm.detach(model), dict(type='OutputScale', sites=['norm']))
+
+
+CHECKS = {
+    'docs/python.md': check_python,
+    'docs/export.md': check_export,
+    'docs/tutorials/add-a-method.md': check_method,
+    'docs/zh/add-a-method.md': check_method,
+}
 
 
 @pytest.mark.parametrize('page', PYTHON)
