@@ -1,5 +1,6 @@
 """Sites: the places in a backbone where a method plugs in, and the grid of the tokens there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -156,10 +157,22 @@ class Site:
         """
         if (affine := self.affine) is None:
             raise ValueError(
-                f'site {self.name!r} (role {self.role!r}) has no weight of its own; choose among '
-                f'the roles patch_embed, norm, {", ".join(LINEAR_ROLES)}'
+                f'site {self.name!r} (role {self.role!r}) has no weight of its own, being '
+                f'{self.misfit(("patch_embed", "norm", *LINEAR_ROLES))}'
             )
         return affine
+
+    def misfit(self, roles: Sequence[str]) -> str:
+        """What to say of a module that is not of the class that is needed: its own, and advice.
+
+        Args:
+            roles: Those whose modules are of that class.
+        """
+        kind = type(self.module)
+        advice = f'choose `sites` among {", ".join(roles)}'
+        if self.role in (*LINEAR_ROLES, *PART_ROLES):  # a library has put something in its place
+            advice = 'it has to be a torch.nn.Linear, quantised or not: docs/howto/quantised.md'
+        return f'a {kind.__module__}.{kind.__qualname__}; {advice}'
 
     @property
     def in_features(self) -> int:
@@ -187,8 +200,8 @@ class Site:
         features = getattr(self.module, attribute, None)
         if features is None:
             raise ValueError(
-                f'site {self.name!r} (role {self.role!r}) is a {type(self.module).__name__}, not a '
-                'Linear, so it has no blocks; choose among the roles qkv, proj, fc1, fc2'
+                f'site {self.name!r} (role {self.role!r}) has no widths, being '
+                f'{self.misfit(LINEAR_ROLES)}'
             )
         return features
 

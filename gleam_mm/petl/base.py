@@ -402,8 +402,8 @@ class PETLMethod(Checked, BaseModule):
         """
         if not isinstance(site.module, nn.Linear):
             raise ValueError(
-                f'{type(self).__name__} adapts Linears; {site.name!r} (role {site.role!r}) is a '
-                f'{type(site.module).__name__}. Choose `sites` among qkv, proj, fc1, fc2'
+                f'{type(self).__name__} adapts Linears; {site.name!r} (role {site.role!r}) is '
+                f'{site.misfit(LINEAR_ROLES)}'
             )
         return site.module
 

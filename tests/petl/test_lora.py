@@ -116,7 +116,7 @@ def test_dropout_acts_in_training_only(vit, images):
 def test_bad_rank_and_bad_site_are_named(vit):
     with pytest.raises(ValueError, match='rank=0'):
         LoRA(rank=0)
-    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a FFN"):
+    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a .*FFN; choose"):
         LoRA(sites=('ffn',)).attach(vit)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gleam_mm.checkpoint import load_adapter, save_adapter
 from gleam_mm.layouts import LINEAR_ROLES
-from gleam_mm.petl import LoRA
+from gleam_mm.petl import SSF, LoRA
 from gleam_mm.registry import MODELS
 
 METHODS = {
@@ -80,3 +80,17 @@ def test_a_quantized_backbone_that_is_moved_while_merged_is_quantized_again(imag
     assert torch.equal(moved.values, weight.values)
     assert torch.equal(moved.scales, weight.scales.double())
     torch.testing.assert_close(backbone(images.double())[0], expected.double(), rtol=0, atol=1e-5)
+
+
+def test_a_linear_of_another_class_is_named(vit):
+    """As PyTorch's quantize_dynamic puts in the place of a Linear."""
+
+    class Linear(nn.Module):
+        __module__ = 'torch.ao.nn.quantized'
+
+    vit.layers[0].attn.qkv = Linear()
+    for method in (LoRA(2), SSF(sites=['qkv'])):
+        with pytest.raises(
+            ValueError, match=r'a torch\.ao\..*Linear; it has to be a torch\.nn\.Lin'
+        ):
+            method.attach(vit)
