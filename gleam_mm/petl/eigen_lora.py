@@ -56,14 +56,15 @@ class EigenLoRA(PETLMethod):
     Without adapters the directions are random and orthonormal.
 
     Args:
-        components: The number C of directions; at most as many as all LoRAs have ranks.
+        components: The number C of directions; at most as many as all LoRAs have ranks, and as a
+            site is wide.
         rank: Inner width r.
         alpha: The update is scaled by ``alpha / rank``.
         sites: Roles to adapt, those of the LoRAs.
         blocks: Transformer blocks to adapt, as in :class:`~gleam_mm.petl.PETLMethod`.
 
     Raises:
-        ValueError: A site is no Linear.
+        ValueError: A site is no Linear, or narrower than ``components``.
     """
 
     def __init__(
@@ -83,6 +84,11 @@ class EigenLoRA(PETLMethod):
         """Creates the coefficients of every site, and random directions."""
         for site in sites:
             self.linear_of(site)
+            if self.components > (most := min(site.in_features, site.out_features)):
+                raise ValueError(
+                    f'components={self.components} exceeds the {most} directions that there are at '
+                    f'{site.name!r}'
+                )
             self.local[site.key] = Coefficients(
                 site.in_features, site.out_features, self.components, self.rank
             )

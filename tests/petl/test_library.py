@@ -11,6 +11,7 @@ from peft.tuners.lora.config import ArrowConfig
 from gleam_mm.checkpoint import FINGERPRINT, CheckpointError, save_adapter
 from gleam_mm.checkpoint.compress import compress
 from gleam_mm.models import load_model
+from gleam_mm.petl import EigenLoRA
 from gleam_mm.registry import MODELS
 
 LORA = dict(type='LoRA', rank=2, alpha=6.0)
@@ -244,3 +245,11 @@ def test_what_does_not_fit_is_refused(build, file_of, tmp_path):
     save_adapter(file, {k: t for k, t in model.state_dict().items() if k != FINGERPRINT}, metadata)
     with pytest.raises(CheckpointError, match=f'fingerprint {64 * "0"}, but'):
         build(dict(type='Compose'), adapters=dict(a=str(file)))
+
+
+def test_more_directions_than_a_site_is_wide_are_refused(vit):
+    with pytest.raises(
+        ValueError, match='components=33 exceeds the 32 directions that there are at'
+    ):
+        EigenLoRA(33).attach(vit)
+    EigenLoRA(32).attach(vit)
