@@ -274,7 +274,8 @@ class Layout:
                 other blocks and outside of blocks are left out.
 
         Raises:
-            ValueError: A role is unknown, the backbone has no site for it, or it has no such block.
+            ValueError: A role is unknown, the backbone has no site for it, or has it as a part of
+                another one alone; or it has no such block.
         """
         wanted = tuple(roles)
         every = [one for site in self.all_sites() for one in (site, *map(site.part, site.parts))]
@@ -283,8 +284,14 @@ class Layout:
             if any(_is_meant(site, role) for role in wanted) and not _within(site, sites):
                 sites.append(site)
         for role in wanted:
-            if not any(_is_meant(site, role) for site in every):
+            meant = [site for site in every if _is_meant(site, role)]
+            if not meant:
                 raise ValueError(self._lacking(role, every))
+            if not any(site in sites for site in meant):
+                raise ValueError(
+                    f'sites={list(wanted)}: {role!r} is a part of what others of them name as a '
+                    'whole; leave out one or the other'
+                )
         if blocks is None:
             return sites
         number = sum(site.role == 'block' for site in every)

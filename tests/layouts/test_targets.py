@@ -127,7 +127,14 @@ def test_single_sites_by_name(vit):
 
 
 def test_what_is_whole_is_not_adapted_in_part_as_well(vit):
-    assert [site.role for site in parts_of(vit, 'qkv', 'q')] == ['qkv', 'qkv']
+    assert [site.role for site in parts_of(vit, '*.attn.qkv*')] == ['qkv', 'qkv']
+    assert [site.role for site in parts_of(vit, 'layers.0.attn.qkv', 'q')] == ['qkv', 'q']
+
+
+@pytest.mark.parametrize('sites', [('qkv', 'q'), ('q', 'qkv'), ('qkv', '*.q')])
+def test_a_part_that_would_do_nothing_beside_the_whole_is_refused(sites, vit):
+    with pytest.raises(ValueError, match=r"q' is a part of what others of them name as a whole"):
+        LoRA(sites=sites).attach(vit)
 
 
 def test_what_cannot_be_is_refused(vit):

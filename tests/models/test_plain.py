@@ -190,9 +190,7 @@ def test_attach_refuses():
         with pytest.raises(ValueError, match=r"{'rank': 3}: the config of a method has its type"):
             gleam_mm.attach(model, method)
     for method in (dict(type='LORAA'), ['lora', dict(type='LORAA')]):
-        with pytest.raises(
-            ValueError, match=r"'LORAA': there is no such model \(did you mean 'L"
-        ):
+        with pytest.raises(ValueError, match=r"'LORAA': there is no such model \(did you mean 'L"):
             gleam_mm.attach(model, method)
     assert all(p.requires_grad for p in model.parameters())
     assert not hasattr(model, 'petl')
