@@ -71,5 +71,5 @@ def test_it_cannot_be_merged(vit):
 def test_bad_bottleneck_and_bad_site_are_named(vit):
     with pytest.raises(ValueError, match='bottleneck=0'):
         Adapter(bottleneck=0)
-    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a FFN"):
+    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* a mmcv.*\.FFN;"):
         Adapter(sites=('ffn',)).attach(vit)

@@ -282,7 +282,7 @@ def test_frod_needs_one_width():
 
 
 def test_what_does_not_fit_the_backbone_is_named(vit, images):
-    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a FFN"):
+    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* a mmcv.*\.FFN;"):
         attached(vit, dict(peft_type='LORA'), ('ffn',))
     with pytest.raises(ValueError, match=r'C3A does not fit the sites qkv: .*block size'):
         attached(vit, dict(peft_type='C3A', block_size=7), ('qkv',))

@@ -123,5 +123,5 @@ def test_bad_numbers_are_named(vit):
         RepAdapter(groups=3)
     with pytest.raises(ValueError, match=r"groups=3 does not divide the 32 inputs of 'layers\.0"):
         RepAdapter(6, groups=3).attach(vit)
-    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a FFN"):
+    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* a mmcv.*\.FFN;"):
         RepAdapter(sites=('ffn',)).attach(vit)

@@ -173,5 +173,5 @@ def test_mistakes_are_named(vit):
         SparseTuning(1, 'random')
     with pytest.raises(ValueError, match=r"k=33 exceeds the 32 columns of 'layers.0.attn.qkv'"):
         SparseTuning(33).attach(vit)
-    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* is a FFN"):
+    with pytest.raises(ValueError, match=r"'layers.0.ffn' .* a mmcv.*\.FFN;"):
         SparseTuning(sites=('ffn',)).attach(vit)
