@@ -207,7 +207,8 @@ def check(sweep: Sweep) -> None:
                 checks.check_parts(cfg)
                 if dataset == first.dataset and cfg.model not in built:
                     built.append(cfg.model)
-                    params.build_bare(cfg)
+                    with _untested(cfg, splits):
+                        params.build_bare(cfg)
             if method == first.method and job is ends[job.phase]:
                 _open_lists(cfg, splits)
     cfg, splits = training.make_config(sweep, first)
