@@ -6,6 +6,7 @@ backbone.
 """
 
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -58,8 +59,8 @@ _OPENS_FILES = re.compile(r'checkpoint|subnet|pretrained.*|.*_(file|url|dir|core
 _LARGEST, _LARGEST_PADDING = 1_000_000, 1024
 """The largest number in a file; no width, depth or count of a model is more."""
 
-_NO_SIZE = re.compile(r'.*\.(.*_)?(alpha|number|prng_key|seed)')
-"""Arguments whose numbers make nothing larger: ``number`` of the weights that there are learn."""
+_NO_SIZE = re.compile(r'(.*_)?(alpha|prng_key|seed)')
+"""Arguments whose numbers make nothing larger, whatever they are of."""
 
 _WEIGHTS = ('.bin', '.pt', '.pth', '.safetensors')
 
@@ -142,7 +143,13 @@ def _check_weights(config: Mapping[str, Any]) -> None:
         raise CheckpointError(f'{where} is no file of weights: {shown(checkpoint)}')
 
 
-def _checked(where: str, value: Any, registry: Registry, wanted: type = object) -> Any:
+def _checked(
+    where: str,
+    value: Any,
+    registry: Registry,
+    wanted: type = object,
+    largest: float = _LARGEST,
+) -> Any:
     """A value with everything below it, as it may be built.
 
     Args:
@@ -150,12 +157,20 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
         value: What JSON gave.
         registry: Where its type has to be registered, if it is a config.
         wanted: What its type has to derive from.
+        largest: The largest whole number that it may be.
     """
     if isinstance(value, list):
-        return [_checked(f'{where}.{i}', item, registry) for i, item in enumerate(value)]
+        items = enumerate(value)
+        return [_checked(f'{where}.{i}', item, registry, largest=largest) for i, item in items]
     if isinstance(value, dict):
+        free = getattr(registered(registry, str(value.get('type'))), 'counts_weights', ())
         config = {
-            key: _checked(f'{where}.{key}', item, _REGISTRIES.get(key, registry))
+            key: _checked(
+                f'{where}.{key}',
+                item,
+                _REGISTRIES.get(key, registry),
+                largest=math.inf if key in free else _largest(key),
+            )
             for key, item in value.items()
             if key != 'type'
         }
@@ -167,12 +182,18 @@ def _checked(where: str, value: Any, registry: Registry, wanted: type = object) 
             _check_arguments(where, component, config)
             config['type'] = value['type'].rpartition('.')[2]
         return config
-    largest = _LARGEST_PADDING if where.endswith('.pad_size_divisor') else _LARGEST
-    if isinstance(value, int) and abs(value) > largest and not _NO_SIZE.fullmatch(where):
+    if isinstance(value, int) and abs(value) > largest:
         raise CheckpointError(f'{where} is {value:.3g}, and no model has that much of anything')
     if isinstance(value, str) and not _TEXT.fullmatch(value):
         raise CheckpointError(f'{where}={shown(value)} is neither a word nor a number')
     return value
+
+
+def _largest(key: str) -> float:
+    """The largest whole number that an argument may be."""
+    if _NO_SIZE.fullmatch(key):
+        return math.inf
+    return _LARGEST_PADDING if key == 'pad_size_divisor' else _LARGEST
 
 
 def _component(where: str, name: Any, registry: Registry, wanted: type) -> type:

@@ -90,6 +90,9 @@ class PETLMethod(Checked, BaseModule):
     acts_at: ClassVar[Mapping[str, Collection[str]]] = {}
     """``'before'``, ``'compute'`` or ``'adapt'`` -> the roles where it acts, if not all of them."""
 
+    counts_weights: ClassVar[Collection[str]] = ()
+    """Arguments that are numbers of weights that there are, so that they make nothing larger."""
+
     counters: ClassVar[Collection[str]] = ()
     """Buffers that count training steps: of several files the largest number goes on, no mean."""
 

@@ -38,6 +38,8 @@ class LTSFT(WeightTuning):
         ValueError: A site is no Linear, or there are fewer weights than ``number``.
     """
 
+    counts_weights = ('number',)
+
     def __init__(
         self,
         number: Positive = 200_000,

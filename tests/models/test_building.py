@@ -18,6 +18,7 @@ from gleam_mm.checkpoint import CheckpointError, save_adapter
 from gleam_mm.models import load_model
 from gleam_mm.models.building import config_of
 from gleam_mm.petl import PETLMethod
+from gleam_mm.models.parts import checked_part
 from gleam_mm.registry import MODELS
 
 
@@ -202,6 +203,14 @@ def crafted(path, document, tensors=None):
     """An adapter file as somebody writes it who does not use our code; without a checksum."""
     tensors = tensors or {'head.fc.weight': torch.zeros(3, WIDTH)}
     safetensors.torch.save_file(tensors, path, metadata={'gleam_mm': document})
+
+
+@pytest.mark.parametrize('name', ['KAdaptation', 'Kronecker', 'PrefixTuning', 'SCT'])
+def test_a_number_of_weights_is_told_from_a_size(name):
+    number = 10**9
+    assert checked_part('method', {'type': 'LTSFT', 'number': number})['number'] == number
+    with pytest.raises(CheckpointError, match=r'^method\.number is 1e\+09, and no model has'):
+        checked_part('method', {'type': name, 'number': number})
 
 
 @pytest.mark.parametrize('name', HOSTILE)
