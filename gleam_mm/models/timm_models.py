@@ -1,8 +1,10 @@
 """Models that timm builds: what a file says of one, its own weights, and its preprocessing."""
 
 import inspect
+import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,7 @@ def differences(model: nn.Module, described: Mapping[str, Any] | None) -> list[s
     ]
     architecture = described['name'].partition('.')[0]
     try:  # names of models change from release to release, and options have several words
-        again: Any = _on_meta(described)
+        again = _described(json.dumps(described))
     except CheckpointError:
         return []
     found = []
@@ -341,6 +343,12 @@ def _computation(module: nn.Module) -> str:
 def _on_meta(described: Mapping[str, Any]) -> nn.Module:
     with torch.device('meta'):
         return build(described)
+
+
+@lru_cache(maxsize=8)
+def _described(text: str) -> Any:
+    """The model that a description in JSON is of, without weights: once for many files of it."""
+    return _on_meta(json.loads(text))
 
 
 def _otherwise(key: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
