@@ -16,6 +16,7 @@ from gleam_mm.models.budget import Budget
 from gleam_mm.models.own_classifier import BESIDE
 from gleam_mm.models.parts import checked_part
 from gleam_mm.petl import PETLMethod, TrainedAdapter
+from gleam_mm.petl.building import kind_of
 from gleam_mm.petl.compose import named
 from gleam_mm.registry import MODELS, registered
 
@@ -69,8 +70,9 @@ def configured(
 
     Raises:
         CheckpointError: It has a part of that name already, with other options.
+        ValueError: It has no type.
     """
-    kind = registered(MODELS, str(petl['type']))
+    kind = registered(MODELS, str(kind_of(petl)))
     arguments = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
     config = dict(petl)
     if 'methods' in arguments:
