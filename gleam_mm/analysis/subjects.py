@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from gleam_mm import errors
 from gleam_mm.checkpoint import classes_of, read_adapter, resolve_path
 from gleam_mm.config import recipes
-from gleam_mm.config.datasets import datasets_in
+from gleam_mm.config.datasets import prepared_as
 from gleam_mm.engine.classes import (
     Names,
     classes_in,
@@ -174,10 +174,7 @@ def build_dataset(cfg: Config, split: str) -> Dataset:
     described = copy.deepcopy(loader.dataset)
     test = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if split == 'train' and test is not None:
-        prepared = (d.pipeline for d in datasets_in(test.dataset) if 'pipeline' in d)
-        if (pipeline := next(prepared, None)) is not None:
-            for dataset in (d for d in datasets_in(described) if 'pipeline' in d):
-                dataset.pipeline = pipeline  # no augmentation
+        described = prepared_as(described, test.dataset)  # no augmentation
     with scope_of(cfg), errors.setup():
         dataset = DATASETS.build(described)
         if hasattr(dataset, 'full_init'):

@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Subset
 
+from gleam_mm.config.datasets import prepared_as
 from gleam_mm.engine.classes import TRAINED, check_dataset, compare_classes, doubts, names_of
 from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS
@@ -56,7 +57,7 @@ class Sessions:
         self.seed = cfg.get('randomness', {}).get('seed') or 0
         train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
         self._train, self._test = DATASETS.build(train), DATASETS.build(test)
-        self._still = DATASETS.build({**train, 'pipeline': test.pipeline, 'test_mode': True})
+        self._still = DATASETS.build({**prepared_as(train, test), 'test_mode': True})
         outputs = (cfg.model.get('head') or {}).get('num_classes')
         counts = check_dataset(self._train, outputs, 'train_dataloader')
         for doubt, change in doubts(names_of(self._train), counts):  # no prototype without images

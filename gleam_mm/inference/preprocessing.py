@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from gleam_mm.checkpoint import CheckpointError
-from gleam_mm.config.datasets import datasets_in
+from gleam_mm.config.datasets import pipeline_in
 from gleam_mm.config.image_size import image_size
 from gleam_mm.inference.resizing import ResizeToCover, require_moderate
 from gleam_mm.messages import shown
@@ -149,8 +149,7 @@ class Pipeline:
 
 def _pipeline(dataset: Any) -> Sequence[Mapping[str, Any]] | None:
     """The pipeline of a dataset's config, or of the first one within that says one."""
-    told = (config.get('pipeline') for config in datasets_in(dataset))
-    pipeline = next((steps for steps in told if steps is not None), None)
+    pipeline = pipeline_in(dataset)
     return pipeline if all(isinstance(step, Mapping) for step in pipeline or ()) else None
 
 
