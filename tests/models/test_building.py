@@ -17,8 +17,8 @@ from torch import nn
 from gleam_mm.checkpoint import CheckpointError, save_adapter
 from gleam_mm.models import load_model
 from gleam_mm.models.building import config_of
-from gleam_mm.petl import PETLMethod
 from gleam_mm.models.parts import checked_part
+from gleam_mm.petl import PETLMethod
 from gleam_mm.registry import MODELS
 
 
