@@ -56,6 +56,12 @@ def _signals():
 
 
 @pytest.fixture(autouse=True)
+def _bfloat16(monkeypatch):
+    """Computes in bfloat16 where a test says so, on CPUs that are slow in it as well."""
+    monkeypatch.setattr('gleam_mm.models.precision.MULTIPLIES_BFLOAT16', True)
+
+
+@pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
 

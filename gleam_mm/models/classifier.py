@@ -14,7 +14,7 @@ from gleam_mm.models import description, library
 from gleam_mm.models.adapted import Adapted, draw_backbone, load_pretrained, split_pretrained
 from gleam_mm.models.frozen_prefix import Cached
 from gleam_mm.models.necks import TokenPool
-from gleam_mm.models.precision import attention_context
+from gleam_mm.models.precision import fast_precision
 from gleam_mm.petl import Compose, PETLMethod
 from gleam_mm.petl.building import build_method
 from gleam_mm.registry import MODELS, own_scope
@@ -150,7 +150,7 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
         if isinstance(inputs, Cached):
             with inputs.prefix.resumed(inputs.features) as blank:
                 return self.extract_feat(blank, stage)
-        with attention_context():
+        with fast_precision():
             feats = super().extract_feat(inputs, stage)
         if stage == 'neck' and self.with_head and not isinstance(self.head, _READ_MAPS):
             last = feats[-1]  # of a distilled DeiT, the features of two tokens

@@ -9,7 +9,7 @@ from torch import Tensor
 from gleam_mm.arguments import Checked
 from gleam_mm.models import description
 from gleam_mm.models.adapted import Adapted, draw_backbone, load_pretrained, split_pretrained
-from gleam_mm.models.precision import attention_context
+from gleam_mm.models.precision import fast_precision
 from gleam_mm.petl.building import build_method
 from gleam_mm.registry import MODELS, own_scope
 
@@ -79,7 +79,7 @@ class PETLBackbone(Checked, Adapted, BaseModule):
 
     def forward(self, x: Tensor) -> Any:
         """What the adapted backbone returns, such as maps (B, C, H, W) of several stages."""
-        with attention_context():
+        with fast_precision():
             return self.backbone(x)
 
     def losses(self) -> dict[str, Tensor]:
