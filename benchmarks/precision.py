@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py --threads 1
 
-Why a classifier under `--amp` on a CPU attends in float32, and computes nothing in bfloat16 on a CPU
-without instructions for it, see gleam_mm/models/precision.py. Both types take turns, and the
-shortest of the CPU times of several rounds counts.
+Why a classifier under `--amp` on a CPU attends in float32, and computes nothing in bfloat16 where
+the CPU is slow in it, see gleam_mm/models/precision.py. Both types take turns, and the shortest of
+the CPU times of several rounds counts.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 MULTIPLIES_BFLOAT16 = (
     torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 )
-"""Whether PyTorch has fast products of bfloat16 matrices for this CPU (oneDNN's; on x86, AVX-512)."""
+"""Whether PyTorch has fast products of bfloat16 for this CPU: oneDNN's, on x86 for AVX-512."""
 
 
 class SinglePrecisionAttention(TorchFunctionMode):
@@ -42,9 +42,9 @@ def fast_precision() -> AbstractContextManager:
     Where PyTorch has no fast products in bfloat16 for the CPU, autocast is off, with a warning:
     they take 8 times as long as in float32, and with their gradients 15 to 45 times (AVX2).
 
-    Where it has some, :class:`SinglePrecisionAttention`: the fused kernel takes up to three times as long
-    in bfloat16 as in float32 where a gradient is wanted, and is not faster for any length, while
-    the Linears around it gain by bfloat16. ``benchmarks/precision.py`` measures both.
+    Where it has some, :class:`SinglePrecisionAttention`: the fused kernel takes up to three times
+    as long in bfloat16 as in float32 where a gradient is wanted, and is not faster for any length,
+    while the Linears around it gain by bfloat16. ``benchmarks/precision.py`` measures both.
     """
     if not torch.is_autocast_enabled('cpu'):
         return nullcontext()
