@@ -38,7 +38,8 @@ def save_adapter(
     Args:
         path: The ``.safetensors`` file; replaced if it exists. By that suffix, whatever reads
             checkpoints tells an adapter from a pickle.
-        tensors: What was trained, by name. Those of ``metadata['packed']`` are packed.
+        tensors: What was trained, by name. Those of ``metadata['packed']`` are packed, but for
+            matrices that are not finite.
         metadata: What :mod:`gleam_mm.checkpoint.schema` has words for, and whatever else JSON can
             say.
 
@@ -50,8 +51,11 @@ def save_adapter(
     if Path(path).suffix != '.safetensors':
         raise ValueError(f'{path}: an adapter is a .safetensors file; give it a name that ends so')
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    forms = metadata.get('packed') or {}
-    document = describe({**metadata, 'schema': schema.VERSION})
+    metadata = {**metadata, 'schema': schema.VERSION}
+    forms = packing.packable(tensors, metadata.get('packed') or {})
+    if 'packed' in metadata:
+        metadata['packed'] = forms
+    document = describe(metadata)
     tensors = packing.pack(tensors, forms)
     header = {'format': 'pt', _METADATA: document, DIGEST: _digest(tensors, document)}
     write_bytes(path, _canonical(safetensors.save(tensors, metadata=header)))

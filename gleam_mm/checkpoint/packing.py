@@ -80,22 +80,36 @@ def decode(codes: Tensor, scales: Tensor, table: Tensor) -> Tensor:
     return table[codes] * deviation + mean
 
 
+def packable(
+    tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The forms of those matrices that have finite scales, for which alone levels stand.
+
+    Of a training that diverged, the others stay as they are, so that the file can be read.
+
+    Args:
+        tensors: As of :func:`pack`.
+        packed: The same.
+    """
+    return {
+        name: form for name, form in packed.items() if _scales_for(name, tensors).isfinite().all()
+    }
+
+
 def pack(tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping]) -> dict[str, Tensor]:
     """Packs some matrices.
 
     Args:
         tensors: Tensors by name. Where those of a matrix have finite scales, the matrix is one that
             was rounded with them, and is packed without any loss.
-        packed: Name of a matrix -> its ``bits`` and ``shape``.
+        packed: Name of a matrix -> its ``bits`` and ``shape``; of those in :func:`packable`.
 
     Returns:
         The tensors as a file holds them.
     """
     tensors = dict(tensors)
     for name, form in packed.items():
-        matrix, scales = tensors[name], tensors.get(f'{name}_scales')
-        if scales is None or scales.isnan().any():
-            scales = scales_of(matrix)
+        matrix, scales = tensors[name], _scales_for(name, tensors)
         table = levels(form['bits']).to(matrix.dtype)
         tensors[name] = _to_bytes(encode(matrix, scales, table).flatten(), form['bits'])
         tensors[f'{name}_scales'] = scales
@@ -138,6 +152,12 @@ def without_scales(tensors: Mapping[str, Any], known: Collection[str]) -> dict[s
 def forms_of(bits: Mapping[str, int], tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """How matrices are packed, as metadata say it: name -> ``bits`` and ``shape``."""
     return {name: {'bits': b, 'shape': list(tensors[name].shape)} for name, b in bits.items()}
+
+
+def _scales_for(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The scales that a matrix was rounded with, or those that it is to be rounded with."""
+    scales = tensors.get(f'{name}_scales')
+    return scales_of(tensors[name]) if scales is None or scales.isnan().any() else scales
 
 
 def _to_bytes(codes: Tensor, bits: int) -> Tensor:

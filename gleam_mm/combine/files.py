@@ -15,7 +15,7 @@ from gleam_mm.checkpoint import (
     read_adapter,
     resolve_path,
 )
-from gleam_mm.checkpoint.packing import forms_of, pack, unpack
+from gleam_mm.checkpoint.packing import forms_of, pack, packable, unpack
 from gleam_mm.models import description
 from gleam_mm.models.own_classifier import BESIDE
 from gleam_mm.petl.compose import named
@@ -69,7 +69,7 @@ def _rounded(tensors: dict[str, Tensor], method: Any) -> tuple[dict[str, Tensor]
         for name in tensors
         if name.startswith(prefix) and f'{name}_scales' in tensors
     }
-    forms = forms_of(bits, tensors)
+    forms = packable(tensors, forms_of(bits, tensors))
     return unpack(pack(tensors, forms), forms), forms
 
 

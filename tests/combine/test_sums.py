@@ -270,3 +270,13 @@ def test_checkpoints_of_a_run_and_packed_files(trained, out, tmp_path):
     got = update(load_model(checkpoint=tmp_path / 'bits.safetensors'))
     halves = [update(load_model(checkpoint=file))[QKV] for file in bits]
     close(got[QKV], (halves[0] + halves[1]) / 2)
+
+
+def test_a_diverged_checkpoint_of_few_bits_is_named(trained, out, tmp_path):
+    model = trained({**LORA, 'bits': 4}, 1)[1]
+    state = model.state_dict()
+    name = next(name for name in state if name.endswith('.up'))
+    state[name] = torch.full_like(state[name], NAN)
+    torch.save({'state_dict': state}, tmp_path / 'diverged.pth')
+    with pytest.raises(CheckpointError, match=rf'diverged\.pth: {name}.* infinite or NaN'):
+        combine([tmp_path / 'diverged.pth'] * 2, out, 'product')

@@ -107,6 +107,30 @@ def test_a_packed_file_gives_the_same_outputs_bit_for_bit(
     assert torch.equal(third(images), expected)
 
 
+@pytest.mark.parametrize('wrong', [torch.inf, torch.nan, 3e38])
+@torch.no_grad()
+def test_the_file_of_a_training_that_diverged_is_read_again(
+    wrong, make_classifier, images, tmp_path
+):
+    model = make_classifier('LoRA', rank=4, bits=1)
+    model.eval()
+    randomize(model)
+    site = next(iter(model.petl.local))
+    model.petl.local[site].up[0] = wrong  # of whose squares 3e38 has infinite ones
+    path, again = tmp_path / 'adapter.safetensors', tmp_path / 'again.safetensors'
+    saved(model, path)
+    tensors, metadata = read_adapter(path)
+    name = f'petl.local.{site}.up'
+    assert metadata['packed'].keys() == packed_matrices(model).keys() - {name}
+    torch.testing.assert_close(tensors[name], model.petl.local[site].up, equal_nan=True)
+    twin = make_classifier('LoRA', rank=4, bits=1)
+    twin.eval()
+    load_adapter(twin, path)
+    torch.testing.assert_close(twin(images), model(images), rtol=0, atol=0, equal_nan=True)
+    saved(twin, again)
+    assert again.read_bytes() == path.read_bytes()
+
+
 def test_a_checkpoint_has_the_latents_and_training_goes_on_from_a_file(
     make_classifier, images, tmp_path
 ):
