@@ -179,7 +179,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
     if names := schema.sorted_methods(metadata):
         warnings.warn(
             f'{path}: written by a release that sorted methods by name. They act as '
-            f'{", ".join(names)}: if they were trained in another order, its outputs are wrong',
+            f'{"; ".join(names)}: if they were trained in another order, its outputs are wrong',
             stacklevel=3,
         )
     checked = 'schema' in metadata or DIGEST in header  # since the first release

@@ -65,12 +65,23 @@ def sorted_methods(metadata: dict[str, Any]) -> list[str]:
 
     Args:
         metadata: Checked metadata.
+
+    Returns:
+        For each composition of methods by name, at any depth, the names in a line; those of methods
+        within one another have the outer name before a dot.
     """
     if metadata.get('schema', 0) >= 3:
         return []
-    method = metadata.get('method')
-    inner = method.get(METHODS) if isinstance(method, dict) else None
-    return list(inner) if isinstance(inner, dict) and len(inner) > 1 else []
+    found, ahead = [], [('', metadata.get('method'))]
+    for prefix, method in ahead:  # which grows: a file may be deeper than Python recurses
+        inner = method.get(METHODS) if isinstance(method, dict) else method
+        if isinstance(inner, list):
+            ahead += [(prefix, part) for part in inner]
+        elif isinstance(inner, dict):
+            ahead += [(f'{prefix}{name}.', part) for name, part in inner.items()]
+            if len(inner) > 1:
+                found.append(', '.join(prefix + name for name in inner))
+    return found
 
 
 def _is_method(value: Any) -> bool:

@@ -182,6 +182,11 @@ def test_a_file_that_has_sorted_methods_says_so(weights, tmp_path, monkeypatch):
     save_adapter(path, weights, {'method': {'type': 'Compose', 'methods': methods}})
     with pytest.warns(UserWarning, match=r'x\.safetensors: written by .* They act as a, z: if'):
         read_adapter(path)
+    within = {'x': {'type': 'Compose', 'methods': methods}}
+    for nested in (within, [within['x'], {'type': 'SSF'}], {**within, 'y': {'type': 'SSF'}}):
+        save_adapter(path, weights, {'method': {'type': 'Compose', 'methods': nested}})
+        with pytest.warns(UserWarning, match=r'They act as (x, y; )?(x\.)?a, (x\.)?z: if'):
+            read_adapter(path)
     save_adapter(path, weights, {'method': {'type': 'LoRA'}})
     read_adapter(path)
 
