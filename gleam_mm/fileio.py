@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         path: The file; a file of this name stays whole until the new one is.
         data: What to write.
     """
+    with arriving(path, data):
+        pass
+
+
+@contextmanager
+def arriving(path: str | Path, data: bytes) -> Iterator[Path]:
+    """Writes a file at once, whose name it gets when the block has ended without an error.
+
+    Args:
+        path: As of :func:`write_bytes`.
+        data: What to write.
+
+    Yields:
+        The temporary name, of the same suffix, under which it is on disk already.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'{UNFINISHED_PREFIX}{os.getpid()}-{path.name}')
@@ -30,6 +46,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from gleam_mm.bank.store import Loaded, Store
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter
 from gleam_mm.config import recipes
 from gleam_mm.devices import usable
+from gleam_mm.fileio import arriving
 from gleam_mm.inference import preprocessing
 from gleam_mm.inference.pictures import (
     Picture,
@@ -181,12 +182,13 @@ class AdapterBank:
             tasks=len(held),
         )
 
-    def add(self, name: str, path: str | Path) -> None:
+    def add(self, name: str, path: str | Path, content: bytes | None = None) -> None:
         """Adds a task, which is there for all requests from then on.
 
         Args:
             name: What requests call it.
             path: Its adapter file, which has to stay where it is as long as the task is there.
+            content: What to write to that file first; it has its name only after the check.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -197,22 +199,14 @@ class AdapterBank:
         check_name(name)
         with self._adding:
             self._require_free(name)
-            tensors, metadata = read_adapter(path)
-            backbone = self._backbone or self._backbone_of(metadata, path)
-            kind, row, head = backbone.take(tensors, metadata, path)
-            task = _Task(
-                name=name,
-                path=Path(path),
-                fingerprint=fingerprint(tensors),
-                method=metadata['method'],
-                classes=metadata.get('classes'),
-                kind=kind,
-                preparation=self._preparation(metadata, path),
-                numbers=tells_numbers(head),
-            )
+            if content is None:
+                backbone, task, loaded = self._checked(name, path, path)
+            else:
+                with arriving(path, content) as unchecked:
+                    backbone, task, loaded = self._checked(name, path, unchecked)
             with self._changing:
                 self._backbone = backbone
-                self._store.put(task, Loaded(row, head))
+                self._store.put(task, loaded)
                 self._tasks = {**self._tasks, name: task}
 
     def remove(self, name: str) -> None:
@@ -360,6 +354,28 @@ class AdapterBank:
             batch = preparation.batch([prepared[i].data for i in alike])
             found |= zip(alike, batch['inputs'].to(self.device), strict=True)
         return [found[i] for i in range(len(prepared))]
+
+    def _checked(
+        self, name: str, path: str | Path, at: str | Path
+    ) -> tuple[Backbone, _Task, Loaded]:
+        """A task of the file that is at another name for as long as it is not checked."""
+        try:
+            tensors, metadata = read_adapter(at)
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(at), str(path))) from error
+        backbone = self._backbone or self._backbone_of(metadata, path)
+        kind, row, head = backbone.take(tensors, metadata, path)
+        task = _Task(
+            name=name,
+            path=Path(path),
+            fingerprint=fingerprint(tensors),
+            method=metadata['method'],
+            classes=metadata.get('classes'),
+            kind=kind,
+            preparation=self._preparation(metadata, path),
+            numbers=tells_numbers(head),
+        )
+        return backbone, task, Loaded(row, head)
 
     def _load(self, task: _Task) -> Loaded:
         """Reads a task's adapter again."""

@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from gleam_mm.bank import AdapterBank, Prepared, UnknownTaskError, check_name
 from gleam_mm.checkpoint import CheckpointError
 from gleam_mm.datasets import UnreadableImageError
-from gleam_mm.fileio import write_bytes
 from gleam_mm.inference.resizing import TooLargeImageError
 from gleam_mm.serve import pictures
 from gleam_mm.serve.batcher import Batcher, BusyError
@@ -161,8 +160,7 @@ def _add_tasks(app: FastAPI, bank: AdapterBank, settings: Settings, token: str |
             if task in bank.tasks or file.exists():
                 raise HTTPException(409, f'task {task!r} is there already: remove it first')
             try:
-                await run_in_threadpool(write_bytes, file, adapter)
-                await run_in_threadpool(bank.add, task, file)
+                await run_in_threadpool(bank.add, task, file, adapter)
             except BaseException as error:
                 file.unlink(missing_ok=True)
                 if not isinstance(error, CheckpointError):

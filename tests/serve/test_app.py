@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from running import CLASSES, TOKEN, png
 from starlette.testclient import TestClient
 
+from gleam_mm.bank import bank as bank_module
 from gleam_mm.serve.app import create_app
 from gleam_mm.serve.settings import Settings
 
@@ -171,6 +173,22 @@ def test_the_next_start_after_a_kill(files, tmp_path):
     told = f'adapters.pets is {files["pets"]}, and the folder has {tmp_path / "pets.safetensors"}: '
     with pytest.raises(ValueError, match=re.escape(f"task 'pets' is there twice: {told}rename")):
         settings.build_bank()
+
+
+def test_nothing_unchecked_has_the_name_of_a_task(client, bank, settings, files, monkeypatch):
+    """Whenever the server is killed, the next one starts."""
+    seen, read = [], bank_module.read_adapter
+
+    def check(path):
+        seen.append(([p.name for p in settings.folder.glob('[!.]*')], Path(path).is_file()))
+        return read(path)
+
+    monkeypatch.setattr(bank_module, 'read_adapter', check)
+    answer = client.put('/tasks/new', content=files['pets'].read_bytes(), headers=BEARER)
+    assert answer.status_code == 201
+    assert seen == [([], True)]
+    assert [path.name for path in settings.folder.iterdir()] == ['new.safetensors']
+    assert 'new' in settings.build_bank().tasks
 
 
 def test_a_jpeg_file_with_a_second_picture(client, bank, files_of_pictures):
