@@ -182,7 +182,8 @@ def save(
 
     A model of which nothing has ``requires_grad`` any more, for inference or as timm's
     ``ModelEma`` freezes its average, is saved with what was trained before: by the time of
-    :func:`attach`, :func:`load`, the last saving, or the copy that the average was made of. Let
+    :func:`attach`, :func:`load`, the last saving, or the copy that the average was made of. What
+    you let be trained since is not known any more: save such a model before you freeze it. Let
     ``ModelEmaV3`` average: ``ModelEma`` and ``ModelEmaV2`` round frozen weights as well, so that
     the file would belong to no others.
 
