@@ -105,6 +105,12 @@ def _add_predictions(
             scores = await asyncio.wrap_future(batcher.submit(prepared))
         except (CheckpointError, FileNotFoundError) as error:  # its file went, or changed
             raise HTTPException(503, f'task {task!r} has changed: ask again') from error
+        if not scores.isfinite().all():  # JSON has no word for them
+            raise HTTPException(
+                500,
+                f'task {task!r} gives numbers that are infinite or NaN for this picture, such as '
+                'of a training that diverged: remove the task, or add another adapter for it',
+            )
         metrics.prediction(task)
         predictions = [found._asdict() for found in prepared.told(scores, top_k)]
         return {'task': task, 'numbers': prepared.numbers, 'predictions': predictions}

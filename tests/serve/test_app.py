@@ -15,6 +15,7 @@ from running import CLASSES, TOKEN, png
 from starlette.testclient import TestClient
 
 from gleam_mm.bank import bank as bank_module
+from gleam_mm.checkpoint import read_adapter, save_adapter
 from gleam_mm.serve.app import create_app
 from gleam_mm.serve.settings import Settings
 
@@ -53,6 +54,16 @@ def test_numbers_are_told_in_their_order(client, bank, files_of_pictures, tmp_pa
     expected = told(bank, files_of_pictures[0], 'sizes')
     assert answer.json() == {'task': 'sizes', 'numbers': True, 'predictions': expected}
     assert [found['label'] for found in expected] == ['height', 'weight']
+
+
+def test_a_task_without_numbers_is_told(client, bank, files, files_of_pictures, tmp_path):
+    tensors, metadata = read_adapter(files['pets'])
+    tensors['head.fc.bias'][0] = float('nan')
+    save_adapter(tmp_path / 'a.safetensors', tensors, metadata)
+    bank.add('diverged', tmp_path / 'a.safetensors')
+    answer = client.post('/predict/diverged', content=files_of_pictures[0], headers=IMAGE)
+    assert answer.status_code == 500
+    assert answer.json()['error'].startswith("task 'diverged' gives numbers that are infinite or")
 
 
 @pytest.mark.parametrize(
