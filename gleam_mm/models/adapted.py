@@ -110,7 +110,7 @@ class Adapted:
         """Does nothing: it was compared before anything was loaded."""
 
     def _frozen_names(self) -> frozenset[str]:
-        parameters = dict(self.backbone.named_parameters())
+        parameters = dict(self.backbone.named_parameters(remove_duplicate=False))
         frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
         if frozen:  # then most buffers belong to frozen modules as well
             frozen |= self.backbone.state_dict().keys() - parameters.keys()

@@ -542,7 +542,8 @@ def trained_names(model: nn.Module) -> set[str]:
     trained: Trained = vars(model).get(_TRAINED) or Trained(model)  # pickled before there were any
     names = trained.names()
     own = {id(parameter) for _, parameter in method_of(model).trainable_parameters()}
-    return names | {name for name, parameter in model.named_parameters() if id(parameter) in own}
+    named = model.named_parameters(remove_duplicate=False)
+    return names | {name for name, parameter in named if id(parameter) in own}
 
 
 def _saved_names(model: nn.Module) -> set[str]:

@@ -6,8 +6,12 @@ from torch import nn
 
 
 def learning(model: nn.Module) -> set[str]:
-    """The names of the parameters of a model that have ``requires_grad`` by now."""
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    """The names of the parameters of a model that have ``requires_grad`` by now.
+
+    Of one that stands at several places all names, for a state dict has them all.
+    """
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if parameter.requires_grad}
 
 
 class Trained:

@@ -107,6 +107,22 @@ def test_state_dict_holds_what_is_trained_and_a_fingerprint(petl, make_classifie
     assert description['method']['type'] == petl
 
 
+def test_a_trained_parameter_that_stands_at_two_places_is_in_the_state_dict(images):
+    def build():
+        backbone = MODELS.build(CONFIGS['vit'])
+        backbone.layers[1].attn.qkv.bias = backbone.layers[0].attn.qkv.bias
+        head = dict(type='LinearClsHead', in_channels=WIDTH, num_classes=10)
+        return PETLClassifier(backbone=backbone, head=head, petl=dict(type='BitFit'))
+
+    torch.manual_seed(0)
+    model = build()
+    other = copy.deepcopy(model)
+    step(model, images)
+    assert not torch.equal(model.eval()(images), other.eval()(images))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(images), other(images))
+
+
 @pytest.mark.parametrize('load', [load_state_dict, lambda m, state: m.load_state_dict(state)])
 def test_round_trip(load, make_classifier, images):
     model, other = make_classifier(), make_classifier()

@@ -452,6 +452,27 @@ def test_what_else_is_trained_is_saved(images, tmp_path):
     assert torch.equal(again(images), model(images))
 
 
+def tied(seed=0):
+    """A model two blocks of which have parameters in common."""
+    model = vit(seed)
+    first, second = model.blocks
+    second.attn.qkv.bias, second.norm1 = first.attn.qkv.bias, first.norm1
+    return model
+
+
+@pytest.mark.parametrize('method', ['bitfit', 'full', dict(type='LoRA', rank=2)])
+def test_a_trained_parameter_that_stands_at_two_places_is_saved(method, images, tmp_path):
+    model = tied()
+    gleam_mm.attach(model, method)
+    model.blocks[0].norm1.requires_grad_(True)
+    train(model, images)
+    gleam_mm.save(model, tmp_path / 'a.safetensors', options=OPTIONS)
+    again = tied()
+    gleam_mm.load(again, tmp_path / 'a.safetensors')
+    assert again.blocks[0].norm1.weight.requires_grad
+    assert torch.equal(again(images), model(images))
+
+
 def frozen(model):
     return model.requires_grad_(False)
 
