@@ -33,14 +33,17 @@ class SparseRows(nn.Module):
         self.values = nn.Parameter(torch.zeros(columns.shape))
         self.register_buffer('columns', columns.to(self.values.device))
         self._register_state_dict_hook(_compact_columns)
-        self._register_load_state_dict_pre_hook(self._check_columns)
+        self._register_load_state_dict_pre_hook(self._take_columns)
 
     def add_to(self, weight: Tensor) -> Tensor:
         """A weight (m, n) with the update."""
         return weight.scatter_add(1, self.columns, self.values.to(weight.dtype))
 
-    def _check_columns(self, state_dict: dict, prefix: str, *args: object) -> None:
-        require_within(state_dict, f'{prefix}columns', 0, self.width)
+    def _take_columns(self, state_dict: dict, prefix: str, *args: object) -> None:
+        name = f'{prefix}columns'
+        require_within(state_dict, name, 0, self.width)
+        if name in state_dict:  # which load_state_dict(assign=True) takes as they are
+            state_dict[name] = state_dict[name].long()
 
 
 def _compact_columns(rows: SparseRows, state_dict: dict, prefix: str, local_metadata: dict) -> None:

@@ -61,6 +61,16 @@ def test_training_equals_that_of_masked_weights(vit, images):
         torch.testing.assert_close(linear.weight, weights[key], rtol=0, atol=1e-6)
 
 
+def test_a_state_dict_that_is_assigned_computes(vit, images):
+    method = SparseTuning(2)
+    method.attach(vit)
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter)
+    expected = vit(images)[0]
+    method.load_state_dict(method.state_dict(), assign=True)
+    assert torch.equal(vit(images)[0], expected)
+
+
 def test_gradient_chooses_the_columns_of_the_largest_summed_gradient(vit, images):
     batches = [images, torch.randn_like(images)]
     weights = {key: linear.weight for key, linear in linears(vit).items()}
