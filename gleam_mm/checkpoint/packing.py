@@ -60,6 +60,20 @@ def scales_of(matrix: Tensor) -> Tensor:
     return torch.stack((matrix.mean(), matrix.std(correction=0)))
 
 
+def scales_for(matrix: Tensor, given: Tensor, table: Tensor) -> Tensor:
+    """What a matrix is rounded with: what it was rounded with already, or else its own scales.
+
+    Args:
+        matrix: The matrix.
+        given: The scales that it was rounded with, unless it was changed since; or NaN.
+        table: The levels.
+    """
+    before = decode(encode(matrix, given, table), given, table)
+    slack = torch.finfo(torch.bfloat16).eps  # it may have been in half precision meanwhile
+    unchanged = ((matrix - before).abs() <= slack * before.abs()).all()
+    return torch.where(unchanged, given, scales_of(matrix))
+
+
 def encode(matrix: Tensor, scales: Tensor, table: Tensor) -> Tensor:
     """The number of the nearest level, for each number of a matrix.
 
@@ -92,7 +106,9 @@ def packable(
         packed: The same.
     """
     return {
-        name: form for name, form in packed.items() if _scales_for(name, tensors).isfinite().all()
+        name: form
+        for name, form in packed.items()
+        if _scales_in(tensors, name, form['bits']).isfinite().all()
     }
 
 
@@ -100,8 +116,8 @@ def pack(tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping]) -> dict[s
     """Packs some matrices.
 
     Args:
-        tensors: Tensors by name. Where those of a matrix have finite scales, the matrix is one that
-            was rounded with them, and is packed without any loss.
+        tensors: Tensors by name. A matrix that was rounded with the scales beside it is packed
+            without any loss.
         packed: Name of a matrix -> its ``bits`` and ``shape``; of those in :func:`packable`.
 
     Returns:
@@ -109,7 +125,7 @@ def pack(tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping]) -> dict[s
     """
     tensors = dict(tensors)
     for name, form in packed.items():
-        matrix, scales = tensors[name], _scales_for(name, tensors)
+        matrix, scales = tensors[name], _scales_in(tensors, name, form['bits'])
         table = levels(form['bits']).to(matrix.dtype)
         tensors[name] = _to_bytes(encode(matrix, scales, table).flatten(), form['bits'])
         tensors[f'{name}_scales'] = scales
@@ -154,10 +170,12 @@ def forms_of(bits: Mapping[str, int], tensors: Mapping[str, Tensor]) -> dict[str
     return {name: {'bits': b, 'shape': list(tensors[name].shape)} for name, b in bits.items()}
 
 
-def _scales_for(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The scales that a matrix was rounded with, or those that it is to be rounded with."""
-    scales = tensors.get(f'{name}_scales')
-    return scales_of(tensors[name]) if scales is None or scales.isnan().any() else scales
+def _scales_in(tensors: Mapping[str, Tensor], name: str, bits: int) -> Tensor:
+    """The scales that a matrix is to be packed with."""
+    matrix, given = tensors[name], tensors.get(f'{name}_scales')
+    if given is None:
+        return scales_of(matrix)
+    return scales_for(matrix, given, levels(bits).to(matrix.dtype))
 
 
 def _to_bytes(codes: Tensor, bits: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gleam_mm.checkpoint.packing import decode, encode, forms_of, levels, scales_of
+from gleam_mm.checkpoint.packing import decode, encode, forms_of, levels, scales_for, scales_of
 from gleam_mm.petl.constants import constant
 from gleam_mm.petl.lowrank import by_columns
 
@@ -27,7 +27,7 @@ class Rounded(nn.Module):
     has. An adapter file has b bits a number and two floats a matrix.
 
     A matrix that comes out of a file is rounded already, and stays as it is bit for bit until it is
-    trained: its scales tell, which are NaN else.
+    changed, by a training in either mode or by hand: its scales tell, which are NaN else.
     """
 
     matrices: ClassVar[tuple[str, ...]] = ()
@@ -52,12 +52,13 @@ class Rounded(nn.Module):
         if self.bits is None:
             return latent
         given = getattr(self, f'{name}_scales')
-        if self.training:
-            given.fill_(torch.nan)
         with torch.no_grad():
-            scales = scales_of(latent)
+            if self.training:
+                given.fill_(torch.nan)
+                scales = scales_of(latent)
+            else:
+                scales = scales_for(latent, given, self._levels)
             rounded = decode(encode(latent, scales, self._levels), scales, self._levels)
-            rounded = torch.where(given.isnan().any(), rounded, latent)
         return rounded + (latent - latent.detach())
 
 

@@ -154,6 +154,39 @@ def test_a_checkpoint_has_the_latents_and_training_goes_on_from_a_file(
     torch.testing.assert_close(pair.matrix('up'), one_bit(pair.up))
 
 
+@pytest.mark.parametrize('bits', packing.BITS)
+@torch.no_grad()
+def test_what_came_out_of_a_file_and_was_changed_in_evaluation_is_rounded_again(
+    bits, make_classifier, images, tmp_path
+):
+    model, twin, third = (make_classifier('LoRA', rank=4, bits=bits).eval() for _ in range(3))
+    randomize(model)
+    path = tmp_path / 'adapter.safetensors'
+    saved(model, path)
+    load_adapter(twin, path)
+    before = twin(images)
+    for parameter in twin.petl.parameters():  # as a training in eval() does, or a sum of models
+        parameter.add_(torch.randn_like(parameter), alpha=0.5)
+    assert not torch.equal(twin(images), before)
+    pair = next(iter(twin.petl.local.values()))
+    assert pair.matrix('up').unique().numel() <= 2**bits
+    saved(twin, path)
+    load_adapter(third, path)
+    assert torch.equal(third(images), twin(images))
+
+
+@torch.no_grad()
+def test_a_matrix_out_of_a_file_stays_rounded_through_half_precision(make_classifier, tmp_path):
+    model, twin = (make_classifier('LoRA', rank=4, bits=1).eval() for _ in range(2))
+    randomize(model)
+    saved(model, tmp_path / 'adapter.safetensors')
+    load_adapter(twin, tmp_path / 'adapter.safetensors')
+    pair = next(iter(twin.petl.local.values()))
+    before = pair.matrix('up')
+    twin.bfloat16().float()
+    torch.testing.assert_close(pair.matrix('up'), before, rtol=2**-7, atol=0)
+
+
 def test_the_file_has_the_promised_size():
     with torch.device('meta'):
         method = AdaptFormer(32, bits=1, bias=False)
