@@ -97,7 +97,7 @@ def decode(codes: Tensor, scales: Tensor, table: Tensor) -> Tensor:
 def packable(
     tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Mapping[str, Any]]:
-    """The forms of those matrices that have finite scales, for which alone levels stand.
+    """The forms of those matrices whose mean and deviation are finite, for they alone have levels.
 
     Of a training that diverged, the others stay as they are, so that the file can be read.
 
@@ -106,9 +106,7 @@ def packable(
         packed: The same.
     """
     return {
-        name: form
-        for name, form in packed.items()
-        if _scales_in(tensors, name, form['bits']).isfinite().all()
+        name: form for name, form in packed.items() if scales_of(tensors[name]).isfinite().all()
     }
 
 
@@ -125,8 +123,9 @@ def pack(tensors: Mapping[str, Tensor], packed: Mapping[str, Mapping]) -> dict[s
     """
     tensors = dict(tensors)
     for name, form in packed.items():
-        matrix, scales = tensors[name], _scales_in(tensors, name, form['bits'])
+        matrix, given = tensors[name], tensors.get(f'{name}_scales')
         table = levels(form['bits']).to(matrix.dtype)
+        scales = scales_of(matrix) if given is None else scales_for(matrix, given, table)
         tensors[name] = _to_bytes(encode(matrix, scales, table).flatten(), form['bits'])
         tensors[f'{name}_scales'] = scales
     return tensors
@@ -168,14 +167,6 @@ def without_scales(tensors: Mapping[str, Any], known: Collection[str]) -> dict[s
 def forms_of(bits: Mapping[str, int], tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     """How matrices are packed, as metadata say it: name -> ``bits`` and ``shape``."""
     return {name: {'bits': b, 'shape': list(tensors[name].shape)} for name, b in bits.items()}
-
-
-def _scales_in(tensors: Mapping[str, Tensor], name: str, bits: int) -> Tensor:
-    """The scales that a matrix is to be packed with."""
-    matrix, given = tensors[name], tensors.get(f'{name}_scales')
-    if given is None:
-        return scales_of(matrix)
-    return scales_for(matrix, given, levels(bits).to(matrix.dtype))
 
 
 def _to_bytes(codes: Tensor, bits: int) -> Tensor:
