@@ -63,7 +63,8 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
 
     Raises:
         TypeError: JSON has no word for an option, so that no checkpoint could hold it.
-        ValueError: The method does not fit the backbone, or the head has no number of classes.
+        ValueError: The method does not fit the backbone, or the head has no number of classes, or
+            is to tell the only one there is.
         CheckpointError: An adapter is damaged, does not fit, or belongs to another backbone.
     """
 
@@ -125,6 +126,7 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
             library.hand_over(taken, self.petl, fingerprint(self.backbone.state_dict()))
         self._check_class_token()
         self._check_width()
+        self._check_several_classes()
         self.teacher: Any = None if teacher is None else self._teacher_of(teacher)
         self.keep_slim()
 
@@ -138,6 +140,17 @@ class PETLClassifier(Checked, Adapted, ImageClassifier):
             raise ValueError(
                 f'model.head.in_channels={reads}: the backbone gives {width} numbers an image'
             )
+
+    def _check_several_classes(self) -> None:
+        """Refuses a softmax over one class: its loss is 0, and every image is told rightly."""
+        for name, head in self.head.named_modules(prefix='model.head') if self.with_head else ():
+            if isinstance(head, ClsHead) and getattr(head, 'num_classes', None) == 1:
+                raise ValueError(
+                    f'{name}.num_classes=1: a {type(head).__name__} tells classes apart, and '
+                    'learns nothing where there is one; give data of two classes at least (where '
+                    'these are folders inside of the only one, give that folder itself), or, of '
+                    "numbers, take type='RegressionHead'"
+                )
 
     def extract_feat(
         self, inputs: Tensor | Cached, stage: str = 'neck'

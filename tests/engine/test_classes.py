@@ -73,12 +73,12 @@ def test_mismatch_stops_the_run(phase, make_classifier):
         (['cat', 'dog'], [0, 1], ''),
     ],
 )
-def test_a_training_to_no_purpose_is_told(classes, labels, told, make_classifier, monkeypatch):
+def test_a_training_to_no_purpose_is_told(classes, labels, told, monkeypatch):
     dataset = BaseDataset(metainfo=dict(classes=classes), lazy_init=True)
     dataset.data_list = [dict(img_path='x.png', gt_label=label) for label in labels]
     dataset.data_bytes, dataset._fully_initialized, dataset.serialize_data = [], True, False
     runner = SimpleNamespace(
-        model=make_classifier(num_classes=len(classes)),
+        model=SimpleNamespace(head=SimpleNamespace(num_classes=len(classes))),
         val_loop=None,
         train_dataloader=SimpleNamespace(dataset=dataset),
     )

@@ -337,6 +337,37 @@ def test_head_of_another_width_is_named():
         MODELS.build(copy.deepcopy(config))
 
 
+@pytest.mark.parametrize(
+    ('head', 'key'),
+    [
+        (dict(type='LinearClsHead', num_classes=1), 'num_classes'),
+        (dict(type='CosineClsHead', num_classes=1), 'num_classes'),
+        (
+            dict(
+                type='MultiTaskHead',
+                task_heads=dict(kind=dict(type='LinearClsHead', num_classes=1)),
+            ),
+            'task_heads.kind.num_classes',
+        ),
+    ],
+)
+def test_one_class_is_nothing_to_tell(head, key):
+    """Its loss would be 0 from the first step on, and its accuracy 100 %."""
+    head = {**head, 'in_channels': WIDTH}
+    config = dict(type='PETLClassifier', backbone=CONFIGS['vit'], petl=dict(type='LoRA'), head=head)
+    with pytest.raises(
+        ValueError, match=rf"^model.head.{key}=1: .* two classes .*'RegressionHead'"
+    ):
+        MODELS.build(copy.deepcopy(config))
+
+
+@pytest.mark.parametrize('kind', ['RegressionHead', 'MultiLabelLinearClsHead'])
+def test_heads_with_a_loss_of_each_output_may_have_one(kind):
+    head = dict(type=kind, in_channels=WIDTH, num_classes=1)
+    config = dict(type='PETLClassifier', backbone=CONFIGS['vit'], petl=dict(type='LoRA'), head=head)
+    assert MODELS.build(copy.deepcopy(config)).head.num_classes == 1
+
+
 def test_initialising_the_model_leaves_the_weights_that_were_loaded(tmp_path):
     """MMEngine's runner does it after the model was built; a ViT would draw its positions anew."""
     torch.manual_seed(1)
