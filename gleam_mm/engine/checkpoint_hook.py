@@ -1,6 +1,5 @@
 """Checkpoints that survive a kill at any moment, and the adapter file beside them."""
 
-import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path, PurePath
@@ -8,25 +7,23 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather, get_rank, get_world_size, is_main_process
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from gleam_mm import checkpoint as checkpoints
 from gleam_mm.engine.data import TRAINING_DATA, places_of
 from gleam_mm.engine.dist import unwrapped
 from gleam_mm.engine.metrics import is_number, plain_metrics
+from gleam_mm.engine.monitored import names_given, numbers_in, require
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
 from gleam_mm.errors import UserError
 from gleam_mm.fileio import remove_unfinished, write_bytes
 from gleam_mm.inference.saving import metadata_of
 from gleam_mm.interrupts import uninterrupted
-from gleam_mm.messages import hint_at
 from gleam_mm.models import PETLClassifier
 from gleam_mm.registry import HOOKS
 
@@ -81,7 +78,8 @@ class AdapterCheckpointHook(CheckpointHook):
             self.last_ckpt = runner._load_from
             if is_main_process():  # a kill may have come before it was said to be the last
                 write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
-        self._check_names(runner)
+        if runner.val_loop is not None:
+            self._require(names_given(runner.val_evaluator))
         super().before_train(runner)  # which removes outdated ones
         self._set_best_paths({key: self._here(path) for key, path in self._best_paths().items()})
         loop = runner.train_loop
@@ -155,28 +153,17 @@ class AdapterCheckpointHook(CheckpointHook):
         """Keeps the best checkpoint, and writes the last one again, which is validated now.
 
         Raises:
-            UserError: There is no metric of the name that ``save_best`` has.
+            UserError: There is no number of the name that ``save_best`` has.
         """
         if self._trains:
-            self._require({*(metrics or {})})
+            self._require(numbers_in(metrics or {}))
             with uninterrupted():
                 self._keep(runner, metrics or {})
 
-    def _check_names(self, runner: Runner) -> None:
-        """Refuses names in ``save_best`` that the evaluators do not give, as far as they tell."""
-        if runner.val_loop is None:
-            return
-        given = [metric_names(metric) for metric in runner.val_evaluator.metrics]
-        if all(names is not None for names in given):
-            self._require({name for names in given for name in names or ()})
-
-    def _require(self, given: set[str]) -> None:
+    def _require(self, given: set[str] | None) -> None:
         for name in self.key_indicators if self.save_best else ():
-            if name not in {*given, 'auto'}:
-                raise UserError(
-                    f'default_hooks.checkpoint.save_best={name!r}: the evaluators give '
-                    f'{", ".join(sorted(given)) or "no metrics"}{hint_at(name, given)}'
-                )
+            if name != 'auto':
+                require(name, given, 'default_hooks.checkpoint.save_best')
 
     def load_best(self, runner: Runner) -> Path:
         """Puts the best weights by validation in the place of the last, and into the adapter file.
@@ -386,25 +373,3 @@ def _accumulated(runner: Runner) -> dict[str, Tensor]:
         for name, parameter in unwrapped(runner.model).named_parameters()
         if parameter.grad is not None
     }
-
-
-def metric_names(metric: BaseMetric) -> list[str] | None:
-    """What one of MMPretrain's metrics gives, seen by computing it for one made-up image.
-
-    Returns:
-        The names; None of a metric of somebody else's, which might do anything, and of one that
-        needs more than a label and scores.
-    """
-    if not type(metric).__module__.startswith('mmpretrain.'):
-        return None
-    scores = torch.eye(1, 1000)[0]  # of as many classes as any `topk` may ask for
-    sample = DataSample().set_gt_label([0]).set_gt_score(scores)
-    sample.set_pred_label([0]).set_pred_score(scores)
-    metric = copy.deepcopy(metric)
-    metric.results = []
-    try:
-        metric.process({}, [sample.to_dict()])
-        names = metric.compute_metrics(metric.results)
-    except Exception:  # it is told at the first validation then
-        return None
-    return [f'{metric.prefix}/{name}' if metric.prefix else name for name in names]

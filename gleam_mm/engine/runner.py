@@ -237,6 +237,8 @@ class PETLRunner(Runner):
             self._ran = True
         if fn_name in ('before_train_iter', 'before_val_iter', 'before_test_iter'):
             self._running = True
+        if fn_name == 'before_train':
+            schedule.check_monitors(self)
         super().call_hook(fn_name, **kwargs)
         if fn_name == 'before_train':
             if self._resume:

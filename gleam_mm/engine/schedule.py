@@ -8,6 +8,7 @@ from mmengine.optim import LinearLR, OptimWrapper, OptimWrapperDict, _ParamSched
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from gleam_mm.checkpoint import CheckpointError
+from gleam_mm.engine.monitored import names_given, require
 from gleam_mm.registry import PARAM_SCHEDULERS
 
 EPOCH_LENGTH = 'epoch_length'  # what the message hub remembers it under
@@ -91,6 +92,22 @@ def resume_optimizer(runner: Runner, checkpoint: Mapping[str, Any], filename: st
         for group, settings in zip(wrapper.optimizer.param_groups, asked[name], strict=True):
             group.update(settings)
     _run_through(runner, schedulers)
+
+
+def check_monitors(runner: Runner) -> None:
+    """Refuses a schedule that waits for a metric which no evaluator gives, as far as they tell.
+
+    MMEngine's own message comes at the first validation.
+
+    Raises:
+        UserError: There is one.
+    """
+    given = None if runner.val_loop is None else names_given(runner.val_evaluator)
+    for scheduler in _schedulers(runner.param_schedulers):
+        if getattr(scheduler, 'need_val_args', False):
+            require(
+                scheduler.monitor, given, f'param_scheduler: {type(scheduler).__name__}.monitor'
+            )
 
 
 def _wrappers(wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[tuple[str, OptimWrapper]]:

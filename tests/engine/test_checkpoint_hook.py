@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import Plain, Scripted
 
@@ -16,7 +15,7 @@ import gleam_mm
 from gleam_mm.checkpoint import read_adapter, read_state_dict
 from gleam_mm.config.recipes import config_root
 from gleam_mm.engine import AdapterCheckpointHook, find_resumable
-from gleam_mm.engine.checkpoint_hook import DEFAULT, metric_names
+from gleam_mm.engine.checkpoint_hook import DEFAULT
 from gleam_mm.engine.checks import check_best
 from gleam_mm.errors import UserError
 from gleam_mm.registry import HOOKS, METRICS
@@ -73,13 +72,6 @@ def test_best_of_several_metrics(make_runner, tmp_path):
     ).train()
     best = [name for name in files(tmp_path / 'run') if name.startswith('best')]
     assert best == ['best_accuracy_top1_epoch_2.pth', 'best_accuracy_top5_epoch_1.pth']
-
-
-def test_unknown_metric_is_named_with_those_there_are(make_runner):
-    runner = make_runner(script=(1.0, 2.0), checkpoint=dict(save_best='accuracy/top7'))
-    message = r"save_best='accuracy/top7': the evaluators give accuracy/top1 \(did you mean"
-    with pytest.raises(UserError, match=message):
-        runner.train()
 
 
 def test_there_is_a_complete_checkpoint_before_anything_is_removed(make_runner, monkeypatch):
@@ -301,35 +293,6 @@ def test_loops_over_iterations_are_saved(make_runner, tmp_path):
     assert 'best_accuracy_top1_iter_6.pth' in files(tmp_path / 'run')
     metadata = read_adapter(tmp_path / 'run/adapter.safetensors')[1]
     assert metadata['iter'] == 6 and metadata['metrics'] == {'val': {'accuracy/top1': 3.0}}
-
-
-def test_a_metric_that_nothing_gives_is_told_before_training(make_runner):
-    note = []
-
-    class Count(Hook):
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            note.append(batch_idx)
-
-    runner = make_runner(
-        checkpoint=dict(save_best='accuracy/top7'),
-        val_evaluator=dict(type='Accuracy', topk=(1, 5)),
-        hooks=[Count()],
-    )
-    told = r"save_best='accuracy/top7': the evaluators give accuracy/top1, accuracy/top5 \(did you"
-    with pytest.raises(UserError, match=told):
-        runner.train()
-    assert not note
-
-
-def test_names_of_metrics_are_those_of_a_validation():
-    for config, names in (
-        (dict(type='Accuracy', topk=(1, 5), thrs=(0.0, 0.5)), 4),
-        (dict(type='SingleLabelMetric'), 3),
-        (dict(type='AveragePrecision'), 1),
-        (dict(type='ScriptedAccuracy'), None),  # of somebody else
-    ):
-        found = metric_names(METRICS.build(config))
-        assert (None if found is None else len(found)) == names, config
 
 
 def test_the_same_training_writes_the_same_bytes(make_runner, tmp_path):
