@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gleam_mm.datasets.image_files import warn
 from gleam_mm.datasets.images import SUFFIXES
 from gleam_mm.datasets.in_rows import PicturesInRows
 from gleam_mm.messages import listed
@@ -33,7 +34,8 @@ class TarDataset(PicturesInRows):
     Raises:
         FileNotFoundError: There is no such shard.
         ValueError: A shard is no tar file, is compressed, damaged or cut off, goes on behind its
-            end, or has a picture without a class, or two pictures or classes of one key.
+            end, or has a picture without a class, two pictures or classes of one key, or a link to
+            what it does not hold.
     """
 
     def __init__(self, shards: str | Sequence[str], label: str = 'cls', **kwargs: Any) -> None:
@@ -44,11 +46,18 @@ class TarDataset(PicturesInRows):
         """Reads the headers: ``img_path`` as messages say it, where its bytes are, ``gt_label``."""
         samples: list[dict] = []
         labels: list[int | str] = []
+        alone: list[str] = []
         shards = shards_of(self.shards)
         for shard in shards:
-            for sample, label in self._of_shard(shard):
-                samples.append(sample)
-                labels.append(label)
+            pictures, classes = self._of_shard(shard)
+            samples += pictures.values()
+            labels += [classes.pop(key) for key in pictures]
+            alone += classes
+        if alone and samples:
+            warn(
+                f'{listed(shards)}: ignored {len(alone):,} .{self.label} without a picture: '
+                f'{listed(alone)}; endings that are read: {", ".join(sorted(SUFFIXES))}'
+            )
         if any(isinstance(label, str) for label in labels):
             labels = [str(label) for label in labels]
         return self.labelled(samples, labels, listed(shards), f'.{self.label}')
@@ -59,11 +68,12 @@ class TarDataset(PicturesInRows):
             file.seek(sample['offset'])
             return file.read(sample['size'])
 
-    def _of_shard(self, shard: Path) -> list[tuple[dict, int | str]]:
-        """The pictures of a shard with their labels, in its order."""
+    def _of_shard(self, shard: Path) -> tuple[dict[str, dict], dict[str, int | str]]:
+        """The pictures of a shard by their keys, in its order, and the labels of at least these."""
         pictures: dict[str, dict] = {}
         labels: dict[str, int | str] = {}
         names: dict[tuple[str, bool], str] = {}
+        files: dict[str, tarfile.TarInfo] = {}
         try:
             with tarfile.open(shard, 'r:') as tar:
                 for member in tar:
@@ -71,8 +81,17 @@ class TarDataset(PicturesInRows):
                     stem, _, ending = name.partition('.')  # as WebDataset splits it
                     key = f'{folder}/{stem}' if folder else stem
                     is_label = ending.lower() == self.label
-                    if not member.isfile() or not (is_label or f'.{ending.lower()}' in SUFFIXES):
+                    if member.isfile():
+                        files[member.name] = member
+                    if member.isdir() or not (is_label or f'.{ending.lower()}' in SUFFIXES):
                         continue
+                    # What was packed by one of its names already is a link to it by the others.
+                    file = files.get(member.linkname if member.islnk() else member.name)
+                    if file is None:
+                        raise ValueError(
+                            f'{shard}: {member.name} is a link to {member.linkname}, without '
+                            'contents: pack files in the place of links, as `tar -h` does'
+                        )
                     if (key, is_label) in names:
                         what = 'a class' if is_label else 'a picture'
                         raise ValueError(
@@ -81,14 +100,14 @@ class TarDataset(PicturesInRows):
                         )
                     names[key, is_label] = member.name
                     if is_label:
-                        text = tar.extractfile(member).read().decode().strip()  # type: ignore[union-attr]
+                        text = tar.extractfile(file).read().decode().strip()  # type: ignore[union-attr]
                         labels[key] = int(text) if re.fullmatch(r'\d+', text) else text
                     else:
                         pictures[key] = dict(
                             img_path=f'{shard}/{member.name}',
                             shard=str(shard),
-                            offset=member.offset_data,
-                            size=member.size,
+                            offset=file.offset_data,
+                            size=file.size,
                         )
                 _check_end(shard, tar.offset)
         except (tarfile.TarError, UnicodeDecodeError) as error:
@@ -98,7 +117,7 @@ class TarDataset(PicturesInRows):
         lacking = sorted(pictures.keys() - labels.keys())
         if lacking:
             raise ValueError(f'{shard}: {lacking[0]} has no .{self.label}; see label=')
-        return [(picture, labels[key]) for key, picture in pictures.items()]
+        return pictures, labels
 
 
 def _check_end(shard: Path, offset: int) -> None:

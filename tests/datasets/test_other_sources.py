@@ -264,6 +264,37 @@ def test_two_pictures_or_classes_of_one_key_are_refused(birds, tmp_path):
         TarDataset(file)
 
 
+def test_hard_links_in_a_shard_are_read_and_others_refused(birds, tmp_path):
+    """As `tar` packs a file that it meets by a second name."""
+    (tmp_path / 'x.png').write_bytes(next(birds.rglob('*.png')).read_bytes())
+    (tmp_path / 'x.cls').write_text('robin')
+    for ending in ('png', 'cls'):
+        (tmp_path / f'y.{ending}').hardlink_to(tmp_path / f'x.{ending}')
+        (tmp_path / f'z.{ending}').symlink_to(f'x.{ending}')
+
+    def packed(*names):
+        with tarfile.open(tmp_path / 'a.tar', 'w') as tar:
+            for name in names:
+                for ending in ('png', 'cls'):
+                    tar.add(tmp_path / f'{name}.{ending}', f'{name}.{ending}')
+        return TarDataset(str(tmp_path / 'a.tar'), pipeline=PIPELINE)
+
+    first, second = packed('x', 'y')
+    assert torch.equal(first['inputs'], second['inputs'])
+    assert first['data_samples'].gt_label == second['data_samples'].gt_label
+    with pytest.raises(ValueError, match=r'a\.tar: z\.png is a link to x\.png, without contents'):
+        packed('x', 'z')
+
+
+def test_classes_without_a_picture_are_told(birds, tmp_path, told):
+    whole = list(samples(birds, str))
+    name = whole[0][0]
+    whole[0][1]['avif'] = whole[0][1].pop('png')
+    file = shard(tmp_path / 'a.tar', whole)
+    assert len(TarDataset(file)) == 5
+    assert f'{file}: ignored 1 .cls without a picture: {name}; endings that are read' in told[0]
+
+
 def test_shards_of_another_split_are_none_of_this(birds, tmp_path, told):
     names = ('train-0', 'train-[1]', 'train_{2..3}', 'trainval-0', 'train2-0', 'val', 'valid2-0')
     for name in names:
