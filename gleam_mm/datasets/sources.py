@@ -11,6 +11,7 @@ from gleam_mm.datasets.image_files import warn
 from gleam_mm.datasets.splits import (
     SPLIT_NAMES,
     folders_in,
+    sounds_like_split,
     splits_among,
     splits_in,
 )
@@ -94,6 +95,11 @@ def _folder(path: Path, hold_out: float) -> Source:
         raise ValueError(f'{path}: has {listed(folders)}, but no folder train')
     if named:
         _tell_ignored(path, [f for f in folders if any(pictures_below(path / f))], named)
+    elif alike := [f for f in folders if sounds_like_split(f) and folders_in(path / f)]:
+        warn(
+            f'{path}: took {listed(alike)} as folders of a class each, though they have folders; '
+            f'where they are splits, rename them: {_CALLED}'
+        )
     splits = {split: dict(data_prefix=name) for split, name in named.items()} or {'train': {}}
     return _source('folder', splits, dict(type='CustomDataset', data_root=str(path)), hold_out)
 
@@ -161,5 +167,11 @@ def _tars(pattern: str, hold_out: float) -> Source:
 def _tell_ignored(path: Path, names: Iterable[str], splits: Mapping[str, str]) -> None:
     """Warns of what lies beside the splits and is none."""
     ignored = sorted({*names} - {*splits.values()})
-    if ignored:
-        warn(f'{path}: ignored {listed(ignored)}, which are no splits; {_CALLED}')
+    again = [name for name in ignored if splits_among([name], path)]
+    if again:
+        warn(
+            f'{path}: ignored {listed(again)}, which is train and val once more, and both are there'
+        )
+    others = [name for name in ignored if name not in again]
+    if others:
+        warn(f'{path}: ignored {listed(others)}, which are no splits; {_CALLED}')

@@ -1,12 +1,13 @@
 """What splits are called, and which folders are some."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from gleam_mm.datasets.folder import is_hidden, pictures_below
 from gleam_mm.fileio import listing
 
-__all__ = ['SPLIT_NAMES', 'folders_in', 'splits_among', 'splits_in']
+__all__ = ['SPLIT_NAMES', 'folders_in', 'sounds_like_split', 'splits_among', 'splits_in']
 
 SPLIT_NAMES = {
     'train': ('train', 'trainval', 'training'),
@@ -62,6 +63,11 @@ def splits_in(folder: Path) -> dict[str, str]:
     if not has_classes and any(any(pictures_below(folder / name)) for name in others):
         return {}
     return splits_among(named, folder)
+
+
+def sounds_like_split(name: str) -> bool:
+    """Whether a name has that of a split among its words: ``train2017``, ``test_set``."""
+    return not _SPLITS.keys().isdisjoint(re.findall('[a-z]+', name.lower()))
 
 
 def folders_in(folder: Path) -> list[str]:

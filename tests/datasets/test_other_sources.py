@@ -304,7 +304,8 @@ def test_shards_of_another_split_are_none_of_this(birds, tmp_path, told):
         data = DATASETS.build(part)
         found = {data.get_data_info(i)['shard'] for i in range(len(data))}
         assert found == {str(tmp_path / f'{name}.tar') for name in own}
-    assert told[0].startswith(f'{tmp_path}: ignored train2, trainval, valid2, which are no splits')
+    assert told[0].startswith(f'{tmp_path}: ignored trainval, which is train and val once more')
+    assert told[1].startswith(f'{tmp_path}: ignored train2, valid2, which are no splits')
 
 
 # Hugging Face ---------------------------------------------------------------------------------
@@ -451,7 +452,9 @@ def test_splits_by_all_their_names(birds, tmp_path, told):
     source = source_of(link(tmp_path / 'c', birds, 'trainval', 'test'))
     assert [part['data_prefix'] for part in source[1:]] == ['trainval', 'trainval', 'test']
     (message,) = told
-    assert message.startswith(f'{tmp_path / "b"}: ignored trainval, which are no splits; they are')
+    assert message.startswith(
+        f'{tmp_path / "b"}: ignored trainval, which is train and val once more'
+    )
 
 
 def test_what_lies_beside_splits_is_told(birds, tmp_path, told):
@@ -468,6 +471,16 @@ def test_what_lies_beside_splits_is_told(birds, tmp_path, told):
     (root / 'train-0.tar').rename(root / 'test-0.tar')
     with pytest.raises(ValueError, match=r'has \.tar files of extra, test, but none of train'):
         source_of(root)
+
+
+def test_classes_that_sound_like_splits_and_have_folders_are_told(birds, tmp_path, told):
+    for number, names in enumerate((['train2017', 'val2017'], ['seg_train', 'Test-Set', 'more'])):
+        root = link(tmp_path / str(number), birds, *names)
+        assert 'data_prefix' not in source_of(root).train
+        taken = ', '.join(names[:2] if number == 0 else ['Test-Set', 'seg_train'])
+        assert told[number].startswith(f'{root}: took {taken} as folders of a class each')
+    source_of(link(tmp_path / 'flat', birds, 'test_tubes.', 'trains'))
+    assert len(told) == 2
 
 
 def test_classes_that_are_called_as_splits_are(birds, tmp_path, told):
