@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Subset
 
-from gleam_mm.config.datasets import prepared_as
+from gleam_mm.config.datasets import datasets_in, prepared_as
 from gleam_mm.engine.classes import TRAINED, check_dataset, compare_classes, doubts, names_of
 from gleam_mm.messages import listed
 from gleam_mm.registry import DATASETS
@@ -57,7 +57,7 @@ class Sessions:
         self.seed = cfg.get('randomness', {}).get('seed') or 0
         train, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
         self._train, self._test = DATASETS.build(train), DATASETS.build(test)
-        self._still = DATASETS.build({**prepared_as(train, test), 'test_mode': True})
+        self._still = DATASETS.build(_still(train, test))
         outputs = (cfg.model.get('head') or {}).get('num_classes')
         counts = check_dataset(self._train, outputs, 'train_dataloader')
         for doubt, change in doubts(names_of(self._train), counts):  # no prototype without images
@@ -105,6 +105,19 @@ class Sessions:
         if not training:
             loader.update(drop_last=False, num_batch_per_epoch=None)
         return Runner.build_dataloader(loader, seed=self.seed + index)
+
+
+def _still(train: Any, test: Any) -> Any:
+    """The config of the training images without what changes them at random.
+
+    That is of the datasets within wrappers: most of these have no ``test_mode``, and that of
+    ``KFoldDataset`` takes other images.
+    """
+    still = prepared_as(train, test)
+    for dataset in datasets_in(still):
+        if not {'dataset', 'datasets'} & dataset.keys():
+            dataset['test_mode'] = True
+    return still
 
 
 def _labels(dataset: BaseDataset) -> np.ndarray:

@@ -146,6 +146,31 @@ def test_features_are_of_all_pictures_as_they_are(folders):
     assert all(not p[..., :4].any() for batch in session.train for p in batch['inputs'])
 
 
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda part: dict(type='RepeatDataset', times=2, dataset=part),
+        lambda part: dict(type='ConcatDataset', datasets=[part, part]),
+        lambda part: dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=part),
+        lambda part: dict(type='KFoldDataset', fold=1, num_splits=3, seed=0, dataset=part),
+    ],
+    ids=['repeated', 'concatenated', 'balanced', 'fold'],
+)
+def test_features_are_of_the_pictures_of_a_wrapped_training(wrap, folders):
+    cfg = folders(dict.fromkeys('abcd', 6), dict.fromkeys('abcd', 1))
+    cfg.train_dataloader.dataset = wrap(cfg.train_dataloader.dataset)
+    cfg.train_dataloader.drop_last = False
+    with scope_of(cfg):
+        session, *_ = Sessions(cfg, 2)
+
+    def paths(loader):
+        return sorted(s.img_path for batch in loader for s in batch['data_samples'])
+
+    assert paths(session.train) == paths(session.still)
+    still = [picture for batch in session.still for picture in batch['inputs']]
+    assert all(picture[..., :4].all() and not picture[..., 4:].any() for picture in still)
+
+
 def test_sessions_share_nothing_with_datasets_that_are_gone(folders, monkeypatch):
     cfg = folders(dict.fromkeys('abcd', 1), dict.fromkeys('abcd', 1))
     with scope_of(cfg):
