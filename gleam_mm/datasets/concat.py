@@ -26,7 +26,8 @@ class ConcatDataset(_ConcatDataset):
         try:
             super().__init__(datasets, **kwargs)
         except (TypeError, ValueError) as error:
-            classes = [part.metainfo.get('classes') or () for part in self.datasets]
+            parts = getattr(self, 'datasets', ())  # none where an option is unknown
+            classes = [part.metainfo.get('classes') or () for part in parts]
             for index, theirs in enumerate(classes):
                 if theirs and classes[0] and (how := _difference(classes[0], theirs)):
                     raise ValueError(

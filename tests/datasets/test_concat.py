@@ -34,3 +34,9 @@ def test_the_same_classes_are_concatenated():
 def test_other_classes_are_told(other, told):
     with pytest.raises(ValueError, match=f'datasets.0 and datasets.2 differ in .*: {told}; give '):
         concatenated(('cat', 'dog'), ('cat', 'dog'), other)
+
+
+def test_an_unknown_option_is_told():
+    part = dict(type='_Labelled', metainfo=dict(classes=('cat', 'dog')))
+    with scope_of({}), pytest.raises(TypeError, match="unexpected keyword argument 'test_mode'"):
+        DATASETS.build(dict(type='ConcatDataset', datasets=[part], test_mode=True))
