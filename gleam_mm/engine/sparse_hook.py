@@ -33,6 +33,9 @@ class SparseAdapterHook(Checked, Hook):
     every path has one of them, as in an adapter, all scores grow in proportion to its width, so
     that the choice does not depend on it.
 
+    What only a training uses, as the noise of GLEAM's gate, has no score in the passes of an
+    evaluation, which draw nothing at random. It stays whole.
+
     Parameters that the method trains in the backbone, as BitFit's, are pruned as well: they are set
     to zero where they are, so leave such methods out.
 
@@ -104,7 +107,10 @@ class SparseAdapterHook(Checked, Hook):
 def snip(
     parameters: list[nn.Parameter], batches: Iterable[LossOfBatch], spread: float
 ) -> list[Tensor]:
-    """SNIP's scores, tensor by tensor; tensors of zeros are scored as if they were noise."""
+    """SNIP's scores, tensor by tensor: infinite ones of what the losses do not depend on.
+
+    Tensors of zeros are scored as if they were noise.
+    """
     generator = torch.Generator().manual_seed(0)
     before = [parameter.detach().clone() for parameter in parameters]
     total = [torch.zeros_like(parameter) for parameter in parameters]
@@ -117,10 +123,9 @@ def snip(
         for loss_of_batch in batches:
             with torch.enable_grad():
                 loss = loss_of_batch()
-            for score, parameter, gradient in zip(
-                total, parameters, torch.autograd.grad(loss, parameters), strict=True
-            ):
-                score += (parameter.detach() * gradient).abs()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for score, parameter, gradient in zip(total, parameters, gradients, strict=True):
+                score += torch.inf if gradient is None else (parameter.detach() * gradient).abs()
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):

@@ -92,6 +92,15 @@ def test_scores_are_taken_without_what_training_draws(train):
     assert train(1, 'DyLoRA', rank=2).petl.step == 2  # two batches of four of eight images
 
 
+def test_what_an_evaluation_does_not_use_stays_whole(train, tmp_path):
+    train(1, 'GLEAM', rank=2, num_experts=2, top_k=1, balance=0.01)
+    masks = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)['sparse_masks']
+    (noise,) = (mask for name, mask in masks.items() if name.endswith('.noise'))
+    assert noise.all()
+    share = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
+    assert share == pytest.approx(0.25, abs=1e-3)
+
+
 def test_mistakes_are_named(train):
     with pytest.raises(ValueError, match='the model has no PETL method with parameters of its own'):
         train(1, 'LinearProbe')
