@@ -71,7 +71,7 @@ def build_bare(cfg: Config) -> PETLClassifier:
     model['probe'] = False
     head = model.get('head') or {}
     if 'num_classes' in head:
-        head['num_classes'] = _classes(cfg) or 1
+        head['num_classes'] = _classes(cfg) or 2  # the fewest that a head tells apart
     with scope_of(cfg), _quiet_log():
         return MODELS.build(model)
 
