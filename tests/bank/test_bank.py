@@ -22,7 +22,12 @@ from gleam_mm.checkpoint import CheckpointError, read_adapter, save_adapter
 from gleam_mm.datasets import UnreadableImageError
 
 GLEAM = dict(type='GLEAM', rank=4, alpha=0.5)
-NAMES = {'pets': ['cat', 'dog'], 'birds': ['robin', 'wren', 'tit'], 'cars': None, 'moles': ['no']}
+NAMES = {
+    'pets': ['cat', 'dog'],
+    'birds': ['robin', 'wren', 'tit'],
+    'cars': None,
+    'moles': ['no', 'yes'],
+}
 RESIZED = [
     dict(type='Resize', scale=[48, 40], backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
@@ -38,7 +43,7 @@ def files(tmp_path_factory):
         'pets': build(GLEAM, classes=2, seed=1),
         'birds': build(GLEAM, classes=3, seed=2),
         'cars': build(GLEAM, classes=4, seed=3, preprocessor=other),
-        'moles': build(dict(type='VPT', num_prompts=3), classes=1, seed=4),
+        'moles': build(dict(type='VPT', num_prompts=3), classes=2, seed=4),
     }
     return {
         name: write(
