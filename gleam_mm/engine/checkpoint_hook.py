@@ -78,7 +78,7 @@ class AdapterCheckpointHook(CheckpointHook):
             self.last_ckpt = runner._load_from
             if is_main_process():  # a kill may have come before it was said to be the last
                 write_bytes(Path(runner.work_dir) / LAST, self.last_ckpt.encode())
-        if runner.val_loop is not None:
+        if self.save_best and runner.val_loop is not None:
             self._require(names_given(runner.val_evaluator))
         super().before_train(runner)  # which removes outdated ones
         self._set_best_paths({key: self._here(path) for key, path in self._best_paths().items()})

@@ -102,12 +102,12 @@ def check_monitors(runner: Runner) -> None:
     Raises:
         UserError: There is one.
     """
-    given = None if runner.val_loop is None else names_given(runner.val_evaluator)
-    for scheduler in _schedulers(runner.param_schedulers):
-        if getattr(scheduler, 'need_val_args', False):
-            require(
-                scheduler.monitor, given, f'param_scheduler: {type(scheduler).__name__}.monitor'
-            )
+    schedulers = _schedulers(runner.param_schedulers)
+    waiting = [each for each in schedulers if getattr(each, 'need_val_args', False)]
+    if waiting and runner.val_loop is not None:
+        given = names_given(runner.val_evaluator)
+        for each in waiting:
+            require(each.monitor, given, f'param_scheduler: {type(each).__name__}.monitor')
 
 
 def _wrappers(wrapper: OptimWrapper | OptimWrapperDict) -> Iterator[tuple[str, OptimWrapper]]:
