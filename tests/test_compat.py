@@ -1,8 +1,10 @@
 import _ctypes
+import gc
 import logging
 import shutil
 import subprocess
 import sys
+import weakref
 from importlib import metadata, util
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.logging import HistoryBuffer, MMLogger, print_log
 from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
@@ -305,6 +308,43 @@ def test_windows_are_put_back_where_they_were():
     maps = torch.randn(2, 8, 12, 3)
     windows = ShiftWindowMSA.window_partition(maps, 4)
     assert torch.equal(compat.window_reverse(windows, 8, 12, 4), maps)
+
+
+@pytest.fixture
+def collections():
+    """Has garbage collected on request alone, and everything looked through."""
+    gc.collect()
+    gc.disable()
+    gc.unfreeze()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
+class Ring:
+    """Holds itself, so that only a collection frees it."""
+
+    def __init__(self):
+        self.itself = self
+
+
+class Lists(BaseDataset):
+    def load_data_list(self):
+        return [{'number': number} for number in range(5)]
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+def test_a_dataset_is_packed_without_a_look_at_all_objects(frozen, collections):
+    if frozen:  # by the program, which chose what is looked at
+        gc.freeze()
+    before = gc.get_freeze_count()
+    garbage = weakref.ref(Ring())
+    dataset = Lists()
+    assert (garbage() is None) == frozen
+    assert gc.get_freeze_count() == pytest.approx(before, rel=0.01)
+    assert [dataset[index]['number'] for index in range(5)] == list(range(5))
+    gc.collect()
+    assert garbage() is None
 
 
 def test_file_client_says_nothing_but_others_do(capsys):
