@@ -12,6 +12,7 @@ import pytest
 import torch
 from backbones import BACKBONES, CONFIGS, WIDTH, evaluating
 from conformance.table import ConformanceTable
+from experiments import begin_anew
 from mmengine.registry import DefaultScope
 
 from gleam_mm.registry import MODELS
@@ -43,6 +44,13 @@ def _collected():
     """Frees the models of a module: hooks tie them into circles, which Python collects too late."""
     yield
     gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish():
+    """Spares each collection of garbage the walk through what stays: modules, and all the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +61,12 @@ def _signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _experiments(monkeypatch):
+    """Keeps apart what tests log that begin in the same second."""
+    begin_anew(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Several runs of tools in this process."""
+"""Several runs in this process."""
 
 from collections import OrderedDict
 
