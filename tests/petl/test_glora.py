@@ -8,6 +8,7 @@ import random
 
 import pytest
 import torch
+from backbones import BACKBONES, VIT_FIRST, evaluating
 from mmpretrain.models import VisionTransformer
 from torch import nn
 
@@ -228,8 +229,10 @@ def test_copies_are_independent(copier, forms, vit, images):
 
 
 @pytest.mark.skipif(torch.__version__ < '2.10', reason='loses sight of what a Site remembers')
+@pytest.mark.parametrize('kind', VIT_FIRST)
 @pytest.mark.parametrize('forms', [EVERYTHING, LIGHT])
-def test_compiles_without_graph_breaks(forms, backbone, images):
+def test_compiles_without_graph_breaks(forms, kind, images):
+    backbone = evaluating(BACKBONES[kind]())
     method = attached(backbone, subnet=forms).eval()
     randomize(method, 0.1)
     expected = backbone(images)[0]

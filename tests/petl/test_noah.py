@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from backbones import BACKBONES, VIT_FIRST, evaluating
 from mmpretrain.models import SwinTransformer, VisionTransformer
 from torch import nn
 from torch.nn import functional as F
@@ -222,7 +223,9 @@ def test_copies_are_independent(copier, subnet, backbone, images):
     assert torch.equal(backbone(images)[0], adapted)
 
 
-def test_compiles_without_graph_breaks(backbone, images):
+@pytest.mark.parametrize('kind', VIT_FIRST)
+def test_compiles_without_graph_breaks(kind, images):
+    backbone = evaluating(BACKBONES[kind]())
     method = attached(backbone, EVERYWHERE).eval()
     randomize(method, 0.1)
     expected = backbone(images)[0]
