@@ -18,7 +18,7 @@ help:
 	@echo 'make speed       what steps cost, and benchmarks/SPEED.md (an hour and a half on one core)'
 	@echo 'make zoo         train what zoo/ lacks, and write its index and metafile (half an hour)'
 	@echo 'make test        the test suite'
-	@echo 'make test-slow   what it leaves out for the sake of time, and the whole matrix of methods'
+	@echo 'make test-slow   what it leaves out for the sake of time'
 	@echo 'make test-onedl  the same on the maintained forks of the OpenMMLab wheels'
 	@echo 'make backbones   what every family of backbones can do, written to docs/backbones.md'
 	@echo 'make conformance what methods do on every backbone, written to docs/conformance.md'
@@ -91,11 +91,9 @@ zoo/%.safetensors: | zoo/%.py $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(TEST_ENV) $(BIN)/python $(PYTEST) -m 'not slow'
 
-# The matrix as a whole compares docs/conformance.md with what it has seen.
 test-slow: $(VENV)/.dev $(VENV)/deepspeed/.stamp
-	$(TEST_ENV) $(BIN)/python $(PYTEST) -m slow --ignore=tests/conformance
+	$(TEST_ENV) $(BIN)/python $(PYTEST) -m slow
 	$(TEST_ENV) PYTHONPATH=$(VENV)/deepspeed $(BIN)/python -m pytest tests/engine/test_zero.py
-	$(TEST_ENV) $(BIN)/python $(PYTEST) tests/conformance
 
 test-onedl: $(VENV_ONEDL)/.dev
 	$(TEST_ENV) $(VENV_ONEDL)/bin/python $(PYTEST)

@@ -1,7 +1,7 @@
-"""Compares docs/conformance.md with a run that saw all of the matrix; writes it when asked to."""
+"""Compares each check of the matrix with what is on record; writes the record when asked to."""
 
+import json
 from collections import defaultdict
-from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ import pytest
 from gleam_mm.fileio import write_bytes
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'conformance.md'
+RECORD = Path(__file__).with_name('outcomes.json')
+PASSED = '✓', ''
 KINDS = {
     'vit': 'MMPretrain ViT',
     'swin': 'MMPretrain Swin',
@@ -27,78 +29,55 @@ CHECKS = {
     'copies': ('copies', '`deepcopy` and `pickle` give a model that shares nothing'),
     'gradients': ('gradients', 'reach every parameter within three steps, none is ever unused'),
     'learning': ('learns', 'the loss falls in ten steps, with a frozen head'),
-    'bfloat16': ('bfloat16', 'the same under autocast, parameters stay in float32'),
+    'bfloat16': ('bfloat16', 'the same in four steps under autocast, parameters stay in float32'),
     'image_size': ('image size', 'other sizes than the backbone was built for'),
     'compile': ('compile', '`torch.compile(fullgraph=True)`: no graph break, the same outputs'),
 }
 
 
-class ConformanceTable:
-    """A pytest plugin that collects what the checks of the matrix said.
+Outcome = tuple[str, str]
+"""What a cell of the page says, and a note."""
 
-    A check tells its place by the property ``conformance``, a list of the method, its row, the
-    number of rows, the kind of backbone and the check's name. A run that saw every place fails if
-    the page says something else. One that saw a part, or failures, says nothing about the page.
 
-    Args:
-        write: Whether to write the page instead.
-        page: The file.
+class Outcomes:
+    """What each check of each method said on each kind of backbone.
+
+    Attributes:
+        methods: The names of the methods, in the order of the page.
+        others: What did not simply pass: (method, check, kind) -> outcome.
     """
 
-    def __init__(self, write: bool = False, page: Path = PAGE) -> None:
-        self.write = write
-        self.file = page
-        self.stale: list[str] = []
-        self.rows: dict[int, str] = {}
-        self.expected = 0
-        self.cells: dict[tuple[int, str, str], list[tuple[str, str]]] = defaultdict(list)
+    def __init__(self, methods: list[str], others: dict[tuple[str, str, str], Outcome]) -> None:
+        self.methods, self.others = methods, others
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Takes one check's outcome, or that of its setup if that went wrong."""
-        properties = dict(report.user_properties)
-        if 'conformance' not in properties or (report.when != 'call' and not report.failed):
-            return
-        name, row, self.expected, kind, check = properties['conformance']
-        self.rows[row] = name
-        if hasattr(report, 'wasxfail'):
-            cell, note = 'no', report.wasxfail
-        elif report.passed:
-            cell, note = properties.get('cell', '✓'), properties.get('note', '')
-        else:
-            cell, note = 'fails', ''
-        self.cells[row, kind, check].append((cell, note))
+    @classmethod
+    def read(cls, file: Path) -> 'Outcomes':
+        """Reads a record; one that is missing knows no method."""
+        if not file.is_file():
+            return cls([], {})
+        record = json.loads(file.read_text(encoding='utf-8'))
+        others = {
+            (method, check, kind): (cell, note)
+            for method, check, kind, cell, note in record['others']
+        }
+        return cls(record['methods'], others)
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Compares or writes the page."""
-        complete = self.expected and len(self.cells) == self.expected * len(KINDS) * len(CHECKS)
-        if not complete or any(('fails', '') in outcomes for outcomes in self.cells.values()):
-            return
-        text = self.page()
-        if self.write:
-            write_bytes(self.file, text.encode())
-        elif (written := self.file.read_text() if self.file.is_file() else '') != text:
-            pages = written.splitlines(), text.splitlines()
-            self.stale = list(unified_diff(*pages, 'the page', 'the run', lineterm='', n=0))
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Says in what a page is not what the run saw, and what to do about it."""
-        if self.stale:
-            terminalreporter.section('conformance', red=True, bold=True)
-            terminalreporter.line(
-                f'{self.file}: the run saw something else; write it anew by `make conformance`'
-            )
-            for line in self.stale:
-                terminalreporter.line(line)
+    def text(self) -> str:
+        """The record."""
+        others = ',\n'.join(
+            json.dumps([*place, *outcome], ensure_ascii=False)
+            for place, outcome in sorted(self.others.items())
+        )
+        return f'{{"methods": {json.dumps(self.methods)},\n"others": [\n{others}\n]}}\n'
 
     def page(self) -> str:
         """The page in Markdown."""
         notes: list[str] = []
         header = ['method', *(title for title, _ in CHECKS.values())]
         lines = [f'| {" | ".join(header)} |', f'| --- |{" :-: |" * len(CHECKS)}']
-        for row in sorted(self.rows):
-            cells = [self._cell(row, check, notes) for check in CHECKS]
-            lines.append(f'| {self.rows[row]} | {" | ".join(cells)} |')
+        for method in self.methods:
+            cells = [self._cell(method, check, notes) for check in CHECKS]
+            lines.append(f'| {method} | {" | ".join(cells)} |')
         meaning = [f'- **{title}**: {text}.' for title, text in CHECKS.values()]
         reasons = [f'{number}. {note}' for number, note in enumerate(notes, start=1)]
         return '\n'.join(
@@ -123,15 +102,14 @@ class ConformanceTable:
             ]
         )
 
-    def _cell(self, row: int, check: str, notes: list[str]) -> str:
+    def _cell(self, method: str, check: str, notes: list[str]) -> str:
         """One cell, for all four backbones where they agree, and one by one where they do not."""
-        by_kind = {kind: self._worst(row, kind, check) for kind in KINDS}
-        groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for kind, outcome in by_kind.items():
-            groups[outcome].append(KINDS[kind])
+        groups: dict[Outcome, list[str]] = defaultdict(list)
+        for kind, title in KINDS.items():
+            groups[self.others.get((method, check, kind), PASSED)].append(title)
         texts = []
         for (cell, note), titles in groups.items():
-            if len(groups) > 1 and cell == '✓':
+            if len(groups) > 1 and (cell, note) == PASSED:
                 continue  # the others say where they stand
             where = '' if len(groups) == 1 else f'{_join(titles)}: '
             if where or note:
@@ -142,9 +120,75 @@ class ConformanceTable:
             texts.append(cell)
         return ', '.join(texts)
 
-    def _worst(self, row: int, kind: str, check: str) -> tuple[str, str]:
-        """One outcome for a check that ran in several forms, such as deepcopy and pickle."""
-        return min(self.cells[row, kind, check], key=lambda outcome: outcome[0] == '✓')
+
+class ConformanceTable:
+    """A pytest plugin that collects what the checks of the matrix said.
+
+    A check tells its place by the property ``conformance``, a list of the method, its row, the
+    number of rows, the kind of backbone and the check's name. A run fails if the record says
+    something else of what it saw, be that the matrix or one check.
+
+    Args:
+        write: Whether to write record and page instead, if the run saw every place.
+        page: The file of the page.
+        record: The file of the record.
+    """
+
+    def __init__(self, write: bool = False, page: Path = PAGE, record: Path = RECORD) -> None:
+        self.write = write
+        self.page, self.record = page, record
+        self.stale: list[str] = []
+        self.rows: dict[int, str] = {}
+        self.expected = 0
+        self.seen: dict[tuple[str, str, str], Outcome] = {}
+        self.failed = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Takes one check's outcome; of a check in several forms, what is no check mark."""
+        properties = dict(report.user_properties)
+        if 'conformance' not in properties or (report.when != 'call' and not report.failed):
+            return
+        name, row, self.expected, kind, check = properties['conformance']
+        self.rows[row] = name
+        place = name, check, kind
+        if hasattr(report, 'wasxfail'):
+            self.seen[place] = 'no', report.wasxfail
+        elif report.passed:
+            outcome = properties.get('cell', PASSED[0]), properties.get('note', '')
+            if self.seen.get(place, PASSED) == PASSED:
+                self.seen[place] = outcome
+        else:
+            self.failed = True  # which is said already
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Compares, or writes."""
+        if self.write:
+            complete = len(self.seen) == self.expected * len(KINDS) * len(CHECKS)
+            if complete and not self.failed:
+                methods = [self.rows[row] for row in sorted(self.rows)]
+                others = {place: o for place, o in self.seen.items() if o != PASSED}
+                outcomes = Outcomes(methods, others)
+                write_bytes(self.record, outcomes.text().encode())
+                write_bytes(self.page, outcomes.page().encode())
+            return
+        recorded = Outcomes.read(self.record)
+        for place, outcome in self.seen.items():
+            method, check, kind = place
+            said = recorded.others.get(place, PASSED) if method in recorded.methods else None
+            if said != outcome:
+                self.stale.append(f'{method}, {check}, {kind}: {said} is on record, not {outcome}')
+        if self.stale:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Says in what the record is not what the run saw, and what to do about it."""
+        if self.stale:
+            terminalreporter.section('conformance', red=True, bold=True)
+            terminalreporter.line(
+                f'{self.record}: the run saw something else; write it anew by `make conformance`'
+            )
+            for line in self.stale:
+                terminalreporter.line(line)
 
 
 def _join(names: object) -> str:
