@@ -1,6 +1,7 @@
 """A worker: a process that claims trainings of a sweep and runs them, one after another."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -214,6 +215,7 @@ def main() -> None:
     told = json.load(sys.stdin)
     sys.path.append(str(Path.cwd()))  # for modules of the user's own, named in custom_imports
     study = open_study(told['storage'], told['study'], known=Sweep.from_dict(told['sweep']))
+    gc.freeze()  # what is imported stays: no collection between trainings looks through it
     Worker(study, Path(told['root']), told['parent']).run()
 
 
