@@ -29,6 +29,33 @@ def test_dare_drops_at_random_and_keeps_the_mean():
     assert torch.equal(drawn, again)
 
 
+def sums(tensors, weights):
+    """The same sum by each of the three, of which two leave nothing out."""
+    generator = torch.Generator().manual_seed(0)
+    yield arithmetic.weighted(tensors, weights)
+    yield arithmetic.dare(tensors, weights, 1.0, generator)
+    alike = [tensor.abs() for tensor in tensors]  # on whose sign all agree
+    yield arithmetic.ties(alike, [weight * len(weights) for weight in weights], 1.0)
+
+
+def test_half_precision_is_rounded_once():
+    tensors = [torch.rand(500).half() for _ in range(20)]
+    weights = [0.05] * 20
+    exact = torch.stack(tensors).double().mean(0)
+    for total in sums(tensors, weights):
+        assert total.dtype == torch.float16
+        torch.testing.assert_close(total.double(), exact, rtol=2**-11, atol=0)
+
+
+def test_the_widest_of_the_types_stays():
+    tensors = [torch.rand(50).half(), torch.rand(50), torch.rand(50).bfloat16()]
+    for order in (tensors, tensors[::-1]):
+        exact = sum(weight * t.double() for weight, t in zip([0.5, 0.3, 0.2], order, strict=True))
+        for total in sums(order, [0.5, 0.3, 0.2]):
+            assert total.dtype == torch.float32
+            torch.testing.assert_close(total.double(), exact, rtol=1e-6, atol=0)
+
+
 def test_products_add_exactly_and_are_cut_best():
     updates = [lowrank.Product(torch.randn(9, 2), torch.randn(2, 6)) for _ in range(2)]
     expected = 0.3 * updates[0].up @ updates[0].down - 2 * updates[1].up @ updates[1].down
