@@ -162,6 +162,24 @@ def _adafactor(params: Any, **options: Any) -> torch.optim.Optimizer:
     return Adafactor(params, **options)
 
 
+@_after('mmengine.registry.default_scope')
+def find_scope_at_once(default_scope: ModuleType) -> None:
+    """Lets a thread ask for the scope while another changes it.
+
+    MMEngine looks whether there is one, and then takes the last. Where none is left in between, it
+    raises and keeps its lock, for which every thread that builds anything then waits for ever.
+    """
+    from mmengine.utils import manager
+
+    kind = default_scope.DefaultScope
+
+    def get_current_instance(cls: type) -> Any:
+        with manager._lock:
+            return next(reversed(cls._instance_dict.values()), None)
+
+    kind.get_current_instance = classmethod(get_current_instance)
+
+
 @_after('mmengine.utils.package_utils')
 def replace_pkg_resources(package_utils: ModuleType) -> None:
     """Lets MMEngine find installed packages without ``pkg_resources``, gone from setuptools 81.

@@ -5,7 +5,9 @@ A type that is not found here is looked up in MMPretrain and then in MMEngine, s
 registry needs its child: where one is missing, MMEngine falls back to the root past MMPretrain.
 """
 
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
@@ -44,29 +46,40 @@ __all__ = [
 SCOPE = 'gleam_mm'
 
 
-def scope_of(cfg: Config) -> AbstractContextManager:
+# The scope is the whole process's: of two threads that overwrite it at once, one would look types
+# up in the other's, and leave behind what it found.
+_turns = threading.RLock()
+
+
+@contextmanager
+def scope_of(cfg: Config) -> Iterator[None]:
     """Within it, types are looked up from a config's ``default_scope`` on; by default ``gleam_mm``.
 
-    A runner sees to it by itself; what builds parts of a config without one needs this.
+    A runner sees to it by itself; what builds parts of a config without one needs this. Threads
+    take turns.
     """
-    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', SCOPE))
+    with _turns, DefaultScope.overwrite_default_scope(cfg.get('default_scope', SCOPE)):
+        yield
 
 
-def own_scope() -> AbstractContextManager:
+@contextmanager
+def own_scope() -> Iterator[None]:
     """Within it, types are looked up here, for who builds parts without a config's scope.
 
     That is outside of any scope, in those of MMPretrain and MMEngine, as with their tools, and in
     those of libraries beside MMPretrain, such as of detectors and segmentors, which do not know
     what is here. In a scope of the user's own, which is made upon MMPretrain's or ours, it stays at
-    that, which has more to find.
+    that, which has more to find. Threads take turns.
     """
-    current = DefaultScope.get_current_instance()
-    root = MODELS._get_root_registry()
-    known = None if current is None else root._search_child(current.scope_name)
-    above = None if known is None else known.parent
-    while above is not None and above is not _mmpretrain.MODELS:
-        above = above.parent
-    return DefaultScope.overwrite_default_scope(SCOPE if above is None else None)
+    with _turns:
+        current = DefaultScope.get_current_instance()
+        root = MODELS._get_root_registry()
+        known = None if current is None else root._search_child(current.scope_name)
+        above = None if known is None else known.parent
+        while above is not None and above is not _mmpretrain.MODELS:
+            above = above.parent
+        with DefaultScope.overwrite_default_scope(SCOPE if above is None else None):
+            yield
 
 
 def registered(registry: Registry, name: str) -> Any:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import weakref
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata, util
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -21,6 +23,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import HistoryBuffer, MMLogger, print_log
 from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
+from mmengine.registry import DefaultScope
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmpretrain.models.utils import embed
 from torch import nn
@@ -308,6 +311,20 @@ def test_windows_are_put_back_where_they_were():
     maps = torch.randn(2, 8, 12, 3)
     windows = ShiftWindowMSA.window_partition(maps, 4)
     assert torch.equal(compat.window_reverse(windows, 8, 12, 4), maps)
+
+
+class Emptied(OrderedDict):
+    """Scopes that another thread takes away after a look at them."""
+
+    def __bool__(self):
+        return True
+
+
+def test_asking_for_a_scope_that_goes_away_holds_up_nobody(monkeypatch):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', Emptied())
+    assert DefaultScope.get_current_instance() is None
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(MMLogger.get_current_instance).result(5)  # takes MMEngine's lock
 
 
 @pytest.fixture

@@ -3,8 +3,11 @@
 import subprocess
 import sys
 import textwrap
+import threading
+from collections import OrderedDict
 
 import pytest
+from mmengine.registry import DefaultScope
 from mmpretrain import registry as mmpretrain_registry
 
 from gleam_mm import registry
@@ -27,6 +30,32 @@ def test_every_registry_of_mmpretrain_has_a_child():
 def test_types_of_all_three_are_found(name, types):
     for type_ in types:
         assert getattr(registry, name).get(type_) is not None
+
+
+@pytest.mark.parametrize('scope', [registry.own_scope, lambda: registry.scope_of({})])
+def test_threads_that_build_leave_no_scope_behind(scope, monkeypatch):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    first_is_in, second_is_in, found = threading.Event(), threading.Event(), []
+
+    def first():
+        with scope():
+            first_is_in.set()
+            second_is_in.wait(0.5)  # it has to wait for its turn
+
+    def second():
+        first_is_in.wait()
+        with scope():
+            second_is_in.set()
+            thread.join(5)
+            found.append(DefaultScope.get_current_instance().scope_name)
+
+    thread, other = threading.Thread(target=first), threading.Thread(target=second)
+    thread.start()
+    other.start()
+    thread.join()
+    other.join()
+    assert found == ['gleam_mm']
+    assert DefaultScope.get_current_instance() is None
 
 
 PLUGIN = """
