@@ -20,7 +20,8 @@ class HuggingFaceDataset(PicturesInRows):
     Args:
         path: What ``save_to_disk`` has written; or what ``datasets.load_dataset`` takes: a name on
             the hub, a folder of ``.parquet`` files, ``imagefolder``.
-        split: Of the dataset, in its own words: ``train``, ``train[:80%]``.
+        split: Of the dataset, in its own words: ``train``, ``train[:80%]``. What was saved as one
+            dataset, without splits, is ``train``.
         image_column: The column with the pictures; by default the only one that has any.
         label_column: The column with the classes; by default the only ``ClassLabel``.
         options: Further arguments of ``load_dataset``, such as ``name`` or ``data_dir``.
@@ -80,6 +81,12 @@ class HuggingFaceDataset(PicturesInRows):
             return datasets.load_dataset(path, split=self.split, **self.options)
         loaded = datasets.load_from_disk(str(folder))
         if not isinstance(loaded, datasets.DatasetDict):
+            if self.split not in ('train', str(loaded.split)):  # the default, for one without any
+                raise ValueError(
+                    f'{self.path}: no split {self.split!r}; it was saved as one dataset, without '
+                    "splits, and is read whole with split='train': hold_out=0.2 leaves a part of "
+                    'it out'
+                )
             return loaded
         if self.split not in loaded:
             raise ValueError(

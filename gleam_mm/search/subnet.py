@@ -239,7 +239,8 @@ def _evaluated(cfg: Config, checkpoint: str) -> tuple[Config, tuple[str, ...]]:
     filename = cfg.filename
     cfg = deepcopy(cfg)
     splits: tuple[str, ...] = ()
-    if protocol.named_splits(cfg):
+    # What holds a part out for validation has that part in its own val_dataloader.
+    if protocol.named_splits(cfg) and protocol.held_out(cfg) is None:
         known = protocol.prepare(cfg, SELECT, (cfg.get('randomness') or {}).get('seed') or 0)
         splits = known.training(SELECT)
     elif cfg.get('val_dataloader') is None:

@@ -62,7 +62,8 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
         The names of the splits.
 
     Raises:
-        ValueError: The config's datasets have no splits that the protocol knows.
+        ValueError: The config's datasets have no splits that the protocol knows, or hold a part of
+            them out.
     """
     splits = _splits(cfg)
     evaluation = 'val_dataloader' if phase == SELECT and cfg.get('val_dataloader') else None
@@ -72,6 +73,15 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
     metric = cfg.get('val_evaluator' if evaluation else 'test_evaluator')
     if splits is FOLDERS:
         _name_parts(cfg.train_dataloader, evaluated, phase)
+    elif held := held_out(cfg):
+        # With another split that would be a part of it alone; or, where a source takes no notice of
+        # the split, the very pictures of the test.
+        raise ValueError(
+            f'{cfg.filename}: {held} holds a part of a split out, where a sweep takes the splits '
+            f'{splits.select}, {splits.validate} and {splits.test} whole: set hold_out=0 and '
+            'take_held_out=False for train_dataloader, val_dataloader and test_dataloader if the '
+            'data have these splits, or keep the pictures in folders of classes'
+        )
     _set_split(cfg.train_dataloader, splits.select if phase == SELECT else splits.final, seed)
     _set_split(evaluated, splits.validate if phase == SELECT else splits.test, seed)
     used, unused = (VAL_KEYS, TEST_KEYS) if phase == SELECT else (TEST_KEYS, VAL_KEYS)
@@ -91,6 +101,17 @@ def named_splits(cfg: Config) -> set[str]:
     loader = cfg.get('train_dataloader')
     parts = dicts_in(loader.dataset.to_dict()) if loader is not None else ()
     return {part['split'] for _, part in parts if 'split' in part}
+
+
+def held_out(cfg: Config) -> str | None:
+    """The key of the first dataset that holds a part of its pictures out; None without any."""
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(loader) is None:
+            continue
+        for key, part in dicts_in(cfg[loader].to_dict()):
+            if shares(part.get('hold_out', 0)):
+                return f'{loader}.{key}hold_out'
+    return None
 
 
 def check_untested(cfg: Config, splits: Splits) -> None:

@@ -339,6 +339,17 @@ def test_a_folder_of_parquet_files(saved, birds, tmp_path, monkeypatch):
     assert same(data, birds)
 
 
+def test_what_was_saved_without_splits_is_no_other_split(saved, tmp_path):
+    datasets = pytest.importorskip('datasets')
+    for split in ('train', 'test'):
+        datasets.load_from_disk(str(saved))[split].save_to_disk(str(tmp_path / split))
+    assert len(HuggingFaceDataset(str(tmp_path / 'train'))) > 2
+    assert len(HuggingFaceDataset(str(tmp_path / 'test'))) == 2
+    for split in ('val', 'test', 'train[:50%]'):  # each would be all of the training images
+        with pytest.raises(ValueError, match='saved as one dataset, without splits'):
+            HuggingFaceDataset(str(tmp_path / 'train'), split=split)
+
+
 def test_mistakes_of_a_saved_dataset(saved):
     with pytest.raises(ValueError, match=r"no split 'tset' \(did you mean 'test'"):
         HuggingFaceDataset(str(saved), split='tset')

@@ -128,6 +128,26 @@ def test_options_are_not_judged_on_pictures_that_the_data_hold_out_for_the_test(
     assert train | judged == whole and not whole & test
 
 
+@pytest.mark.parametrize('phase', [SELECT, FINAL])
+def test_splits_are_taken_whole(phase):
+    told = r'train_dataloader\.dataset\.hold_out holds a part of a split out'
+    with pytest.raises(ValueError, match=told):  # as the recipe of Hugging Face's datasets has it
+        prepared('vit-mini_linear_huggingface', phase)
+    whole = {
+        f'{loader}_dataloader.dataset.{key}': value
+        for loader in ('train', 'val', 'test')
+        for key, value in (('hold_out', 0), ('take_held_out', False))
+    }
+    cfg = prepared('vit-mini_linear_huggingface', phase, **whole)
+    judged = cfg.val_dataloader if phase == SELECT else cfg.test_dataloader
+    assert cfg.train_dataloader.dataset.split == 'train'
+    assert judged.dataset.split == ('val' if phase == SELECT else 'test')
+    cfg = recipes.load('vit-mini_linear_mini-digits', {'train_dataloader.dataset.hold_out': 0.1})
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', dataset=cfg.train_dataloader.dataset)
+    with pytest.raises(ValueError, match=r'train_dataloader\.dataset\.dataset\.hold_out'):
+        protocol.prepare(cfg, phase, 0)
+
+
 def test_a_config_that_names_the_test_split_is_refused_in_selection():
     hook = dict(type='Anything', dataset=dict(type='VTAB1K', split='test', task='kitti'))
     with pytest.raises(ProtocolError, match=r"custom_hooks\.0\.dataset\.split is 'test'"):
