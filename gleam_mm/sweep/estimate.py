@@ -99,9 +99,9 @@ def estimate(sweep: Sweep, jobs: Iterable[Job], workers: int = 1) -> list[Estima
 
 
 def wall_seconds(estimates: Sequence[Estimate], workers: int) -> float:
-    """How long it takes until all is done: no more workers help than there are trainings."""
-    trainings = sum(row.trainings for row in estimates)
-    return sum(row.seconds for row in estimates) / max(1, min(workers, trainings))
+    """How long it takes until all is done: no less than a training of the slowest method."""
+    longest = max((row.seconds / row.trainings for row in estimates), default=0.0)
+    return max(sum(row.seconds for row in estimates) / workers, longest)
 
 
 def table(estimates: Sequence[Estimate], workers: int) -> RenderableType:

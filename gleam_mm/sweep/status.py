@@ -31,7 +31,8 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
         workers: Workers that are known to run; by default as many as trainings are running.
 
     Returns:
-        Seconds, or None where nothing runs or nothing is complete yet.
+        Seconds, or None where nothing runs or nothing is complete yet; no less than the longest
+        training takes, for which workers without one are of no help.
     """
     taken: dict[tuple, list[float]] = {}
     for cell in cells:
@@ -42,7 +43,7 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
     running = sum(cell.state == RUNNING for cell in cells)
     if not taken or not max(running, workers):
         return None
-    total = 0.0
+    total = longest = 0.0
     for cell in cells:
         if cell.state not in (WAITING, RUNNING) or cell.blocked:
             continue
@@ -52,7 +53,8 @@ def remaining_seconds(cells: Sequence[Cell], workers: int = 0) -> float | None:
         if cell.state == RUNNING and cell.trial.start:
             seconds -= (datetime.datetime.now() - cell.trial.start).total_seconds()
         total += max(0.0, seconds)
-    return total / max(running, workers)
+        longest = max(longest, seconds)
+    return max(total / max(running, workers), longest)
 
 
 def status(cells: Sequence[Cell]) -> RenderableType:

@@ -103,7 +103,9 @@ def test_each_point_has_its_length_and_each_batch_size_its_pace(place, monkeypat
 
 def test_workers_share_the_work():
     rows = [Estimate('linear', 2, 60.0), Estimate('lora', 1, 60.0)]
-    assert [wall_seconds(rows, workers) for workers in (1, 2, 3, 100)] == [120, 60, 40, 40]
+    assert [wall_seconds(rows, workers) for workers in (1, 2, 3, 100)] == [120, 60, 60, 60]
+    rows = [Estimate('linear', 3, 30.0), Estimate('full', 1, 600.0)]
+    assert [wall_seconds(rows, workers) for workers in (1, 2, 4)] == [630, 600, 600]
     assert wall_seconds([], 4) == 0
 
 

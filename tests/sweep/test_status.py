@@ -12,6 +12,22 @@ from gleam_mm.sweep.plan import SELECT
 from gleam_mm.sweep.status import remaining_seconds, status
 
 
+@pytest.mark.parametrize(('started', 'left'), [((0, 0), 100), ((0, 90), 100), ((60, 90), 40)])
+def test_workers_without_a_training_do_not_shorten_the_rest(started, left):
+    """Of trainings that take 100 s, on four workers."""
+    sweep = Sweep('vit-mini', ('lora',), ('vtab-dtd',), seeds=(0, 1, 2))
+    now = datetime.datetime.now()
+
+    def trial(number, state, before):
+        start = now - datetime.timedelta(seconds=before)
+        return Trial(
+            number, sweep.final_jobs('lora', 'vtab-dtd')[number], state, 50.0, {}, start, now
+        )
+
+    trials = [trial(0, COMPLETE, 100), *(trial(i + 1, RUNNING, s) for i, s in enumerate(started))]
+    assert remaining_seconds(cells_of(sweep, trials), 4) == pytest.approx(left, abs=5)
+
+
 def test_what_a_failed_selection_blocks_is_told_and_not_waited_for():
     sweep = Sweep(
         'vit-mini',
