@@ -31,7 +31,10 @@ def parse_args() -> argparse.Namespace:
         help='values to choose from: alpha=0.1,1 top_k=1,2 sites=[[qkv],[qkv,fc1]]',
     )
     run.add_cfg_options(
-        'train_cfg.max_epochs=50, of all trainings', '--options', dest='options', default=None
+        'train_cfg.max_epochs=50, of all trainings, beside those of the file',
+        '--options',
+        dest='options',
+        default=None,
     )
     run.add_argument(
         '--storage',

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 
@@ -42,20 +42,26 @@ MakePage = Callable[[SweepStudy, Path], Page]
 def begin(args: argparse.Namespace, page: MakePage | None = None) -> None:
     """Begins a sweep, or joins it, and runs it."""
     with errors.setup():
-        settings = configure.read_file(args.file) if args.file else {}
-        for key in configure.KEYS:
-            if getattr(args, key, None) is not None:  # some are only for files
-                settings[key] = getattr(args, key)
-        if args.grid is not None:
-            settings['grid'] = configure.read_grid(args.grid)
-        if args.seeds is not None:
-            settings['seeds'] = configure.parse_seeds(args.seeds)
-        name, sweep = configure.make_sweep(settings)
+        name, sweep = configure.make_sweep(settings_of(args))
         storage = args.storage or str(SWEEPS / name / DATABASE)
         configure.check(sweep)
         root = args.work_dir or _folder(name)
         study = begin_study(storage, name, sweep)
     _work(args, study, storage, root, page)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a sweep's file, over which flags win: of the options each by itself."""
+    settings = configure.read_file(args.file) if args.file else {}
+    flags = {key: getattr(args, key, None) for key in configure.KEYS}  # some are only for files
+    if args.grid is not None:
+        flags['grid'] = configure.read_grid(args.grid)
+    if args.seeds is not None:
+        flags['seeds'] = configure.parse_seeds(args.seeds)
+    options = settings.get('options')
+    if args.options is not None and isinstance(options, dict):
+        flags['options'] = {**options, **args.options}
+    return {**settings, **{key: value for key, value in flags.items() if value is not None}}
 
 
 def resume(args: argparse.Namespace, page: MakePage | None = None) -> None:

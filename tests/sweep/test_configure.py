@@ -1,11 +1,14 @@
 """From files and flags to the settings of a sweep."""
 
+import argparse
+
 import pytest
 from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
 from gleam_mm.errors import UserError
 from gleam_mm.sweep import configure, schema, training
+from gleam_mm.sweep.commands import settings_of
 from gleam_mm.sweep.configure import make_sweep, parse_gpus, parse_seeds, read_file, read_grid
 from gleam_mm.sweep.plan import Variant
 
@@ -28,6 +31,33 @@ def test_flags():
             read_grid({'alpha': values})
     with pytest.raises(UserError, match='--seeds many'):
         parse_seeds('many')
+
+
+def test_flags_win_over_what_they_name_in_a_file(tmp_path):
+    file = tmp_path / 'mine.py'
+    file.write_text(
+        "methods = ['gleam-t']\ngrid = dict(alpha=[1, 10])\nseeds = 3\n"
+        "options = {'train_cfg.max_epochs': 6, 'optim_wrapper.clip_grad': dict(max_norm=1.0)}\n"
+    )
+    flags = dict.fromkeys((*configure.KEYS, 'file'))
+
+    def told(**given):
+        return settings_of(argparse.Namespace(**{**flags, 'file': str(file), **given}))
+
+    assert told() == read_file(str(file))
+    found = told(seeds='0,7', options={'train_cfg.max_epochs': 2}, grid={'top_k': 1})
+    assert found['options'] == {
+        'train_cfg.max_epochs': 2,
+        'optim_wrapper.clip_grad': {'max_norm': 1.0},
+    }
+    assert (found['seeds'], found['grid'], found['methods']) == (
+        [0, 7],
+        {'top_k': [1]},
+        ['gleam-t'],
+    )
+    file.write_text("options = ['train_cfg.max_epochs=6']\n")
+    with pytest.raises(UserError, match='expected a mapping of keys'):
+        make_sweep(told())
 
 
 def test_gpus(monkeypatch):
