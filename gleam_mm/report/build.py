@@ -1,7 +1,8 @@
 """Builds the whole report of studies and writes its files."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,8 +159,29 @@ def make(
         studies = [open_study(storages[0], name) for name in names]
     else:
         studies = [open_study(storage) for storage in storages]
-    report = build(studies)
+    report = build(_told_apart(studies))
     return report, write(report, folder)
+
+
+def _told_apart(studies: Sequence[Study]) -> list[Study]:
+    """Studies, of which those that share a name are called after their storages as well.
+
+    Raises:
+        UserError: A study was given twice, of which rows would differ in nothing.
+    """
+    given: dict[str, Study] = {}
+    for study in studies:
+        first = given.setdefault(study.identity, study)
+        if first is not study:
+            raise UserError(
+                f'{escape.terminal(study.storage)}: its study {escape.terminal(study.name)} was '
+                f'given twice, also in {escape.terminal(first.storage)}; give it once'
+            )
+    names = Counter(study.name for study in studies)
+    return [
+        replace(study, name=f'{study.name} in {study.storage}') if names[study.name] > 1 else study
+        for study in studies
+    ]
 
 
 def _beside(storages: Sequence[str]) -> Path:

@@ -32,12 +32,16 @@ class Study:
         results: Its trainings.
         overrides: What it changed in every config, such as ``{'train_cfg.max_epochs': 2}``.
         variants: What names of its methods stand for that are not plain methods.
+        storage: What to call the place where it is stored.
+        identity: What tells it from others of the same name.
     """
 
     name: str
     results: list[Result]
     overrides: dict[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    storage: str = ''
+    identity: str = ''
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -84,7 +88,14 @@ def open_study(storage: str, name: str | None = None) -> Study:
 def of_sweep(opened: 'SweepStudy') -> Study:
     """What a study of a sweep has come to by now."""
     sweep = opened.sweep
-    return Study(opened.name, opened.results(), dict(sweep.options), sweep.variants)
+    return Study(
+        opened.name,
+        opened.results(),
+        dict(sweep.options),
+        sweep.variants,
+        opened.url,
+        opened.identity,
+    )
 
 
 def choosing(study: Study) -> Study:

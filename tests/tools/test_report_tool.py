@@ -91,6 +91,26 @@ def test_studies_are_named_where_a_storage_holds_several(call, study, tmp_path):
     assert 'GLEAM-L (second)' in both.out
 
 
+def test_studies_of_one_name_are_told_apart(call, study, tmp_path):
+    (tmp_path / 'other').mkdir()
+    store(tmp_path / 'other' / 'study.db')
+    done = call('report.py', 'study.db', 'other/study.db', '--out', 'both')
+    assert done.code == 0
+    for place in ('study.db', 'other/study.db'):
+        assert f'| GLEAM-L (tiny in {place}) |' in done.out
+    finals = (tmp_path / 'both' / 'finals.csv').read_text().splitlines()
+    assert len({line.partition(',')[0] for line in finals[1:]}) == 2
+
+
+def test_a_study_counts_once(call, study, tmp_path):
+    shutil.copy(study, tmp_path / 'copy.db')
+    for second in ('study.db', 'copy.db'):
+        done = call('report.py', 'study.db', second, '--out', 'both')
+        assert done.code == 2
+        assert f'{second}: its study tiny was given twice, also in study.db' in done.err
+    assert not (tmp_path / 'both').exists()
+
+
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
