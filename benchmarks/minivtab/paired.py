@@ -1,5 +1,6 @@
 """Paired comparisons of two methods over tasks and seeds: differences, tests and verdicts."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 LEVEL = 0.05
+_ROUNDING = 1e-9  # points that means of equal differences may differ by
 HOLDS, OPPOSITE, OPEN, NO_DATA = 'holds', 'the other way round', 'not decided', 'no data'
 
 Scores = Mapping[tuple[str, int], float]
@@ -81,8 +83,8 @@ def t_p(values: Sequence[float]) -> float | None:
     """
     if len(values) < 2:
         return None
-    if max(values) == min(values):
-        return None if values[0] else 1.0
+    if math.isclose(max(values), min(values), rel_tol=0, abs_tol=_ROUNDING):
+        return None if abs(values[0]) > _ROUNDING else 1.0
     return float(stats.ttest_1samp(values, 0).pvalue)
 
 

@@ -108,6 +108,13 @@ def test_no_difference_at_all(test):
 
 def test_equal_differences_say_nothing_of_their_spread():
     assert paired.t_p([0.5, 0.5]) is None
+    # Both tasks by 0.1 in the mean, which floats do not quite say.
+    gained = {'a': (0.1, 0.1, 0.1), 'b': (0.0, 0.0, 0.3)}
+    first = {(task, seed): 50 + own[seed] for task, own in gained.items() for seed in range(3)}
+    found = paired.compare(first, dict.fromkeys(first, 50.0))
+    assert len({*found.tasks.values()}) == 2
+    assert (found.mean, found.p_tasks) == (pytest.approx(0.1), None)
+    assert paired.verdict(found, found.p_tasks) == paired.OPEN
 
 
 def test_holm_step_by_step():
