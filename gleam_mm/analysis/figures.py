@@ -1,5 +1,6 @@
 """Figures of analyses, and their JSON: readable on a screen, in print and in greyscale."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,10 @@ _MEASURE_NAMES = {'cosine': 'cosine similarity', 'l2': 'L2 distance', 'cka': 'li
 _PATH_NAMES = {'frozen': 'frozen path', 'update': 'update'}
 # Two colours that differ in brightness as well, from cividis.
 _DARK, _LIGHT = '#00306f', '#d1b947'
+# Of roles; from the fifth on with other markers.
+_LINES = ('-', '--', '-.', ':') * 2
+_MARKERS = 'osD^vP*X'
+_COLOURS = ('#00306f', '#575d6d', '#8a8779', '#b39b1d') * 2
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -176,11 +181,10 @@ def routing_balance(subject: Mapping[str, Any]) -> Figure:
         'class_information': 'choice and class: mutual information (nats)',
     }
     axes = figure.subplots(1, len(panels))
+    roles = _by_role(subject).items()
     for ax, (key, title) in zip(axes, panels.items(), strict=True):
-        styles = zip(('-', '--', '-.', ':'), 'osD^', strict=True)
-        colours = ('#00306f', '#575d6d', '#8a8779', '#b39b1d')
-        roles = _by_role(subject).items()
-        for (role, sites), (line, marker), colour in zip(roles, styles, colours, strict=False):
+        styles = itertools.cycle(zip(_LINES, _MARKERS, _COLOURS, strict=True))
+        for (role, sites), (line, marker, colour) in zip(roles, styles, strict=False):
             layers = [site['block'] for site in sites]
             values = [site[key] for site in sites]
             ax.plot(layers, values, line, marker=marker, markersize=4, color=colour, label=role)

@@ -58,6 +58,19 @@ def test_routing_is_drawn_from_the_json_alone(make_subject, reread):
         np.testing.assert_array_equal(pixels(draw(again)), pixels(draw(result)))
 
 
+def test_the_balance_has_a_line_for_each_role(make_subject):
+    result = routing.measure(make_subject('GLEAM'), max_images=5)
+    roles = ('q', 'k', 'v', 'proj', 'fc1', 'fc2')
+    sites = [site for site in result['sites'] if site['role'] == 'qkv']
+    result['sites'] = [{**site, 'role': role} for role in roles for site in sites]
+    drawn = figures.routing_balance(result)
+    for ax, key in zip(drawn.axes, ('load_cv', 'gate_entropy', 'class_information'), strict=True):
+        assert tuple(line.get_label() for line in ax.lines) == roles
+        for line in ax.lines:
+            assert list(line.get_ydata()) == [site[key] for site in sites]
+        assert len({(line.get_linestyle(), line.get_marker()) for line in ax.lines}) == 6
+
+
 def test_cells_have_numbers_only_where_they_can_be_read():
     few, many = Figure(), Figure()
     names = list(map(str, range(30)))
