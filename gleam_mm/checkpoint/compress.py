@@ -19,7 +19,8 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
     """Writes an adapter file anew, with fewer bits.
 
     It loads into the same model. Vectors, such as biases and scales, keep their precision, and so
-    do matrices that are packed already.
+    do matrices that are packed already. The metrics that the file tells are left out: they were
+    measured with other numbers.
 
     Args:
         path: The adapter file.
@@ -38,6 +39,7 @@ def compress(path: str | Path, out: str | Path, form: str) -> int:
     """
     require_new(out)
     tensors, metadata = read_adapter(path)
+    metadata.pop('metrics', None)
     packed = metadata.get('packed') or {}
     kept = packed.keys() | {f'{name}_scales' for name in packed}
     if form == 'fp16':

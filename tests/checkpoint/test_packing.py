@@ -97,6 +97,19 @@ def test_what_was_not_packed_is_refused(change, message):
         packing.unpack(tensors, forms)
 
 
+@pytest.mark.parametrize('form', ['8', '1', 'fp16'])
+def test_what_was_measured_before_is_not_told_of_the_compressed_file(form, tmp_path):
+    told = {'method': {'type': 'LoRA'}, 'classes': ['a', 'b'], 'epoch': 3}
+    measured = {'val': {'accuracy/top1': 71.0}, 'test': {'accuracy/top1': 70.0}}
+    file, small = tmp_path / 'a.safetensors', tmp_path / 'small.safetensors'
+    save_adapter(file, {'w': torch.randn(8, 8)}, {**told, 'metrics': measured})
+    compress(file, small, form)
+    found = read_adapter(small)[1]
+    assert {key: found[key] for key in told} == told
+    assert 'metrics' not in found
+    assert read_adapter(file)[1]['metrics'] == measured
+
+
 @pytest.mark.parametrize('wrong', [torch.inf, torch.nan, 3e38])
 def test_a_matrix_that_is_not_finite_is_not_compressed(wrong, tmp_path):
     matrix = torch.randn(8, 8)
