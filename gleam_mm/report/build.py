@@ -210,8 +210,13 @@ def section(part: Part) -> str:
     palette = figures.Palette(list(dict.fromkeys(row.name for row in own)))
     names = [row.name for row in own]
     about = tables.context(suite, part.backbone)
-    done = sum(len(row.complete) for row in own)
-    planned = sum(len(row.finals) for row in own)
+    done, planned = (
+        # A point that chooses has a training for each seed.
+        sum(
+            len({r.dataset for r in results} if part.phase == SELECT else results) for results in of
+        )
+        for of in ([row.complete for row in own], [row.finals for row in own])
+    )
     pieces = [
         f'<section id="{part.anchor}">\n<h2>{escape.html(about)}</h2>\n'
         f'<p>{_DONE[part.phase].format(done=done, planned=planned)}</p>'

@@ -57,6 +57,7 @@ def test_of_several_seeds_a_point_the_mean_is_shown():
     text = words(live.build(Study('mine', [*lucky, *steady, *waiting]), refresh=10))
     assert '70.5' in text
     assert '90.0' not in text
+    assert 'Of 2 pairs of a method and a dataset, 1 have' in text
     assert trials.choosing(Study('mine', [*lucky, *steady])).finals == [
         replace(result, phase='final', options={}) for result in (lucky[1], steady[1])
     ]
