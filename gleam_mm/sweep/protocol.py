@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
+from gleam_mm.config.datasets import datasets_in
 from gleam_mm.config.keys import TEST_KEYS, VAL_KEYS
 from gleam_mm.config.nested import dicts_in
 from gleam_mm.datasets.folder import CustomDataset
@@ -63,7 +64,7 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
 
     Raises:
         ValueError: The config's datasets have no splits that the protocol knows, or hold a part of
-            them out.
+            them out; or what options would be judged on is what is tested.
     """
     splits = _splits(cfg)
     evaluation = 'val_dataloader' if phase == SELECT and cfg.get('val_dataloader') else None
@@ -73,15 +74,8 @@ def prepare(cfg: Config, phase: str, seed: int) -> Splits:
     metric = cfg.get('val_evaluator' if evaluation else 'test_evaluator')
     if splits is FOLDERS:
         _name_parts(cfg.train_dataloader, evaluated, phase)
-    elif held := held_out(cfg):
-        # With another split that would be a part of it alone; or, where a source takes no notice of
-        # the split, the very pictures of the test.
-        raise ValueError(
-            f'{cfg.filename}: {held} holds a part of a split out, where a sweep takes the splits '
-            f'{splits.select}, {splits.validate} and {splits.test} whole: set hold_out=0 and '
-            'take_held_out=False for train_dataloader, val_dataloader and test_dataloader if the '
-            'data have these splits, or keep the pictures in folders of classes'
-        )
+    else:
+        _check_splits(cfg, splits, evaluated if phase == SELECT else None)
     _set_split(cfg.train_dataloader, splits.select if phase == SELECT else splits.final, seed)
     _set_split(evaluated, splits.validate if phase == SELECT else splits.test, seed)
     used, unused = (VAL_KEYS, TEST_KEYS) if phase == SELECT else (TEST_KEYS, VAL_KEYS)
@@ -159,8 +153,8 @@ def only(*splits: str) -> Iterator[None]:
 
 def _splits(cfg: Config) -> Splits:
     names = named_splits(cfg)
-    parts = dicts_in(cfg.train_dataloader.dataset.to_dict())
-    if not names and any(_is_folder(part) for _, part in parts):
+    # Of a folder beside something else, that would be trained on and judged on alike.
+    if not names and all(map(_is_folder, _sources(cfg.train_dataloader))):
         return FOLDERS
     for splits in PROTOCOLS:
         if names and names <= {splits.select, splits.final}:
@@ -170,6 +164,39 @@ def _splits(cfg: Config) -> Splits:
         f'{cfg.filename}: the training dataset has the split {", ".join(sorted(names)) or "None"}; '
         f'a sweep needs datasets with a `split` that is called {known}, or folders of classes'
     )
+
+
+def _check_splits(cfg: Config, splits: Splits, judged: ConfigDict | None) -> None:
+    """Refuses splits that are not whole, and to judge options on what is tested."""
+    if held := held_out(cfg):
+        # With another split that would be a part of it alone; or, where a source takes no notice of
+        # the split, the very pictures of the test.
+        raise ValueError(
+            f'{cfg.filename}: {held} holds a part of a split out, where a sweep takes the splits '
+            f'{splits.select}, {splits.validate} and {splits.test} whole: set hold_out=0 and '
+            'take_held_out=False for train_dataloader, val_dataloader and test_dataloader if the '
+            'data have these splits, or keep the pictures in folders of classes'
+        )
+    if judged is None or cfg.get('test_dataloader') is None:
+        return
+    tested = [_unprepared(source) for source in _sources(cfg.test_dataloader)]
+    for source in _sources(judged):
+        if _key_in(source) is None and _unprepared(source) in tested:
+            raise ValueError(
+                f'{cfg.filename}: the {source.get("type")} of test_dataloader has no `split`, so '
+                f'that options would be judged on it: give it split={splits.test!r}, or the config '
+                'a val_dataloader of other pictures'
+            )
+
+
+def _sources(loader: ConfigDict) -> list[dict]:
+    """The datasets of a data loader that wrap no others."""
+    found = datasets_in(loader.to_dict()['dataset'])
+    return [part for part in found if not part.get('dataset') and not part.get('datasets')]
+
+
+def _unprepared(source: dict) -> dict:
+    return {key: value for key, value in source.items() if key != 'pipeline'}
 
 
 def _set_split(loader: ConfigDict, split: str, seed: int) -> None:

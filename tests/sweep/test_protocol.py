@@ -62,6 +62,38 @@ def test_a_dataset_without_splits_is_refused():
         prepared('vit-b_linear_folder', SELECT, **{'train_dataloader.dataset.type': 'CIFAR10'})
 
 
+def test_a_folder_beside_a_dataset_without_splits_is_refused():
+    cfg = recipes.load('vit-b_linear_folder')
+    listed = dict(type='CSVDataset', ann_file='more.csv')
+    folder = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[folder, listed])
+    with pytest.raises(ValueError, match='a sweep needs datasets with a `split`'):
+        protocol.prepare(cfg, SELECT, 0)  # the list would be trained on and judged on
+    cfg = recipes.load('vit-b_linear_folder')
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[folder, folder])
+    assert protocol.prepare(cfg, SELECT, 0) is protocol.FOLDERS
+
+
+def test_options_are_not_judged_on_a_list_that_is_tested():
+    def lists(judged, tested, phase):
+        cfg = recipes.load('vit-b_linear_folder')
+        cfg.train_dataloader.dataset = dict(type='CSVDataset', ann_file='a.csv', split='train')
+        cfg.val_dataloader = judged and dict(dataset=dict(type='CSVDataset', **judged))
+        cfg.test_dataloader.dataset = dict(type='CSVDataset', pipeline=[], **tested)
+        protocol.prepare(cfg, phase, 0)
+        return (cfg.val_dataloader or cfg.test_dataloader).dataset
+
+    b, c = dict(ann_file='b.csv'), dict(ann_file='c.csv')
+    told = "CSVDataset of test_dataloader has no `split`, .* give it split='test'"
+    for judged in (None, c):
+        with pytest.raises(ValueError, match=told):
+            lists(judged, c, SELECT)
+    assert lists(b, c, SELECT).ann_file == 'b.csv'
+    assert lists(b, c, FINAL).ann_file == 'c.csv'
+    split = lists(None, dict(ann_file='a.csv', split='test'), SELECT)
+    assert (split.ann_file, split.split) == ('a.csv', 'val')
+
+
 def test_folders_are_judged_on_a_share_of_the_training():
     select, final = (prepared('vit-b_linear_folder', phase) for phase in (SELECT, FINAL))
     data = select.train_dataloader.dataset, select.val_dataloader.dataset
