@@ -241,11 +241,12 @@ class Row:
         None as well where an override or an option other than those that the paper tunes changed
         the method.
         """
+        chosen = {option_key(name) for final in self.finals for name in final.options}
         changed = {
             key.removeprefix(OPTION_PREFIX)
-            for key in self.variant.options
+            for key in chosen.union(self.variant.options)
             if key.startswith(OPTION_PREFIX)
-        }.union(*(final.options for final in self.finals))
+        }
         if changed - paper.TUNED or suite.shots is not None:
             return None
         return paper.row(suite.key, self.backbone, self.method)

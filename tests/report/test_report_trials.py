@@ -186,6 +186,10 @@ def test_the_paper_is_beside_what_it_is_comparable_with():
     assert row(final('gleam-l')).paper(SUITE).average == 76.8
     assert row(final('gleam-l', backbone='timm-vit-b')).paper(SUITE).average == 76.8
     assert row(final('gleam-l', options={'alpha': 10, 'top_k': 1})).paper(SUITE)
+    rate = {'optim_wrapper.optimizer.lr': 1e-3, 'model.petl.alpha': 10}  # changes no method
+    assert row(final('gleam-l', options=rate)).paper(SUITE)
+    assert row(final('gleam-l'), overrides=rate).paper(SUITE)
+    assert row(final('gleam-l', options={'model.petl.rank': 2})).paper(SUITE) is None
     assert row(final('gleam-l', backbone='swin-b')).paper(SUITE) is None
     assert row(final('gleam-l', backbone='vit-mini')).paper(SUITE) is None
     assert row(final('gleam-l', options={'num_experts': 2})).paper(SUITE) is None
