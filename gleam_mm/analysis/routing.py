@@ -125,18 +125,21 @@ class RoutingSums:
         self.chosen.index_add_(0, labels, (weights > 0).double())
         self.weight.index_add_(0, labels, weights)
         self.decisions.index_add_(0, labels, torch.ones(len(labels), dtype=torch.float64))
-        self.entropy += torch.special.entr(weights).sum().item()
+        # Without renormalize the weights of the k sum to less than one.
+        shares = weights / weights.sum(-1, keepdim=True)
+        self.entropy += torch.special.entr(shares).sum().item()
 
     def result(self) -> dict[str, Any]:
         """The statistics of the site.
 
         Returns:
             ``share``: the part of decisions that choose an expert; its sum is k. ``weight``: mean
-            gate weight; its sum is 1. ``load_cv``: the shares' standard deviation over their mean
-            (Shazeer et al., 2017). ``gate_entropy``: mean entropy of the gate weights, in nats, at
-            most ln k. ``class_information``: mutual information in nats of the class and one of the
-            k chosen experts taken at random; 0 where all classes share their experts.
-            ``share_by_class``: NaN for a class without images.
+            gate weight; its sum is 1, or less without ``renormalize``. ``load_cv``: the shares'
+            standard deviation over their mean (Shazeer et al., 2017). ``gate_entropy``: mean
+            entropy of the gate weights by their sum, in nats, at most ln k. ``class_information``:
+            mutual information in nats of the class and one of the k chosen experts taken at random;
+            0 where all classes share their experts. ``share_by_class``: NaN for a class without
+            images.
         """
         total = self.decisions.sum()
         share = self.chosen.sum(0) / total

@@ -99,6 +99,16 @@ def test_even_and_uneven_loads():
     assert np.isnan(uneven['share_by_class'][2]).all()
 
 
+def test_weights_that_sum_to_less_than_one_have_the_entropy_of_their_shares():
+    """As those of a gate without ``renormalize``."""
+    for weights, shares in (([0.3, 0, 0, 0], [1]), ([0.4, 0, 0.1, 0], [0.8, 0.2])):
+        sums = RoutingSums(1, 4)
+        sums.update(torch.tensor([weights]), torch.tensor([0]))
+        entropy = -sum(share * math.log(share) for share in shares)
+        assert sums.result()['gate_entropy'] == pytest.approx(entropy, abs=1e-6)
+        np.testing.assert_allclose(sums.result()['weight'], weights, rtol=1e-6)
+
+
 def test_windows_keep_the_class_of_their_image():
     sums = RoutingSums(2, 2)
     weights = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]])
