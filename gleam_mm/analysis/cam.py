@@ -94,7 +94,7 @@ def measure(
         'images': [
             {
                 **pictures.describe(index, logits),
-                'target': None if target is None else pictures.classes[target],
+                'target': None if target is None else pictures.outputs[target],
                 'map': maps[index].tolist(),
             }
             for index in range(len(pictures.inputs))

@@ -17,6 +17,7 @@ from gleam_mm.analysis.subjects import (
     build_dataset,
     choose,
     class_names,
+    output_names,
 )
 
 _DEFAULT = 4
@@ -29,7 +30,8 @@ class Pictures:
     Attributes:
         names: Their numbers in the split, or their paths.
         labels: Their classes; None where a file has none.
-        classes: Names of the classes.
+        classes: Names of the classes that the labels are of.
+        outputs: Names of the classes that the model tells, which may be others.
         inputs: The preprocessed images, of shape (B, 3, H, W), on the model's device.
         shown: The same as RGB from 0 to 255, of shape (B, H, W, 3).
     """
@@ -37,6 +39,7 @@ class Pictures:
     names: list[str]
     labels: list[int | None]
     classes: list[str]
+    outputs: list[str]
     inputs: Tensor
     shown: np.ndarray
 
@@ -48,7 +51,7 @@ class Pictures:
         return {
             'image': self.names[index],
             'label': None if label is None else self.classes[label],
-            'predicted': self.classes[predicted],
+            'predicted': self.outputs[predicted],
             'predicted_index': predicted,
             'probability': probabilities[predicted].item(),
         }
@@ -81,6 +84,7 @@ def load_pictures(subject: Subject, split: str, chosen: Sequence[str] | None) ->
             for sample in data['data_samples']
         ],
         classes=class_names(dataset, subject.cfg.model.head.num_classes),
+        outputs=output_names(subject, dataset),
         inputs=inputs,
         shown=_shown(subject, inputs),
     )

@@ -244,6 +244,19 @@ def class_names(dataset: Dataset, number: int) -> list[str]:
     return list(map(str, names)) if names else list(map(str, range(number)))
 
 
+def output_names(subject: Subject, dataset: Dataset) -> list[str]:
+    """Names of the classes that a subject tells; of a dataset's where nothing says it is another's.
+
+    Numbers, where the names are not known.
+    """
+    if subject.classes:
+        return list(subject.classes)
+    number = subject.cfg.model.head.num_classes
+    return (
+        class_names(dataset, number) if knows(subject, dataset) else list(map(str, range(number)))
+    )
+
+
 def _split(text: str) -> tuple[str, str | None, str | None]:
     """Name, config and checkpoint; the name may be empty, and one of the others None."""
     name, equals, rest = text.partition('=')

@@ -6,7 +6,7 @@ import torch
 
 from gleam_mm.analysis.attention import AttentionProbe, measure, rollout
 from gleam_mm.analysis.pictures import load_pictures
-from gleam_mm.analysis.subjects import AnalysisError
+from gleam_mm.analysis.subjects import AnalysisError, build_dataset
 
 KINDS = ['vit', 'swin', 'timm-vit', 'timm-swin']
 
@@ -56,6 +56,19 @@ def test_measure(kind, make_subject):
         else:
             assert np.shape(image['rollout']) == (4, 4)
             assert 0 < np.sum(image['rollout']) < 1  # the class token keeps the rest
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_of_pictures_of_other_classes_the_models_own_are_told(named, make_subject):
+    subject = make_subject('LoRA')  # of digits
+    own = subject.classes if named else ('0', '1', '2')
+    subject.classes = subject.classes if named else None
+    subject.cfg.test_dataloader.dataset.update(task='letters', indices=8)
+    letters = build_dataset(subject.cfg, 'test').metainfo['classes']
+    for image in measure(subject, load_pictures(subject, 'test', ['0', '1']))['images']:
+        assert image['label'] in letters
+        assert image['predicted'] == own[image['predicted_index']]
+        assert image['predicted'] not in letters
 
 
 def test_shifted_windows_come_back_to_their_place(make_subject):
