@@ -51,11 +51,17 @@ def collect(storages: Sequence[str], workers: int, folder: Path) -> list[tuple[s
         For each study its name, and how many of its trainings are complete and planned.
 
     Raises:
-        UserError: A study cannot be read, or is another run than the one that is recorded.
+        UserError: A study cannot be read, is another run than the one that is recorded, or two of
+            them have the same name.
     """
     found, described = {}, {}
     for storage in storages:
         opened = open_study(storage, read_only=True)
+        if opened.name in found:
+            raise UserError(
+                f'{storage}: a study {opened.name} was read from another storage already, and a '
+                'study is recorded as a whole; collect the one that counts'
+            )
         variants = {name: variant.options for name, variant in opened.sweep.variants.items()}
         found[opened.name] = records.of_study(opened.name, opened.results(), variants)
         described[opened.name] = {

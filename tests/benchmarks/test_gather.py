@@ -1,6 +1,7 @@
 """Studies as tools/sweep.py makes them, brought into the record."""
 
 import json
+from dataclasses import replace
 
 import gather
 import pytest
@@ -55,6 +56,14 @@ def test_another_run_leaves_the_files_as_they_are(storage, tmp_path):
     with pytest.raises(UserError, match='mine'):
         gather.collect([storage], 2, tmp_path)
     assert (tmp_path / records.CSV).read_bytes() == before
+
+
+def test_of_two_studies_of_one_name_none_is_dropped_silently(storage, tmp_path):
+    other = str(tmp_path / 'other.db')
+    begin_study(other, 'mine', replace(SWEEP, seeds=(2, 3))).register()
+    with pytest.raises(UserError, match=r'other\.db: a study mine was read from another storage'):
+        gather.collect([storage, other], 2, tmp_path)
+    assert not (tmp_path / records.CSV).exists()
 
 
 def test_no_study_here(tmp_path, monkeypatch):
