@@ -2,17 +2,22 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from report.made import VTAB, final, select, whole
 
 from gleam_mm.errors import UserError
+from gleam_mm.models.params import build_bare
 from gleam_mm.output import tables
 from gleam_mm.report import Study
 from gleam_mm.report.build import build, parts
 from gleam_mm.report.suites import SUITES
+from gleam_mm.sweep.configure import make_sweep
 from gleam_mm.sweep.plan import Variant
+from gleam_mm.sweep.training import make_config
 
 
 def all_tables(*studies):
@@ -142,6 +147,31 @@ def test_variants_of_one_study_make_the_same_table():
     found = table([Study('ablations', results, {}, variants)], 'vtab-vit-b-ablation')
     cells = [shown(line) for line in table(ablation(), 'vtab-vit-b-ablation').lines]
     assert [shown(line) for line in found.lines] == cells
+
+
+def test_the_ablation_of_the_docs_can_be_trained_and_makes_a_table():
+    text = (Path(__file__).parents[2] / 'docs' / 'report.md').read_text(encoding='utf-8')
+    (block,) = re.findall(r'```python\n(# ablation\.py\n.*?)```', text, re.DOTALL)
+    told: dict = {}
+    exec(block, told)
+    settings = {key: told[key] for key in ('methods', 'datasets', 'variants')}
+    _, sweep = make_sweep({**settings, 'backbone': 'vit-mini'})
+    for method in sweep.methods:
+        (job,) = sweep.final_jobs(method, sweep.datasets[0])
+        build_bare(make_config(sweep, job)[0])
+    results = [final(method, task) for method, task in sweep.pairs()]
+    (section,) = [
+        found
+        for found in all_tables(Study('made', results, {}, sweep.variants))
+        if found.key == 'vtab-vit-b-ablation'
+    ]
+    assert [line.section for line in section.lines] == ['Number of experts n', '', '', '']
+    assert [shown(line)[1:3] for line in section.lines] == [
+        ['—', '—'],
+        ['2', '2'],
+        ['3', '2'],
+        ['4', '2'],
+    ]
 
 
 def test_wirings_are_told_apart():
