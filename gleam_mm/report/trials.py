@@ -270,13 +270,15 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
     for index, study in enumerate(studies):
         for final in study.finals:
             if final.dataset in suite.tasks:
-                shots = suite.shots and (study.shots(final) or suite.shots)
+                # Other suites have no rows by shots; what a study sets for all is an override.
+                own = study.shots(final) if suite.shots else study.overrides.get(SHOTS)
+                shots = own or suite.shots
                 changes = study.variant(final.method).options
                 key = (final.backbone, final.method, shots, repr(sorted(changes.items())))
                 gathered.setdefault(key, {}).setdefault(index, []).append(final)
 
     found: list[tuple[int, Row]] = []
-    for (backbone, method, shots, _), by_study in gathered.items():
+    for (backbone, method, drawn, _), by_study in gathered.items():
         seen = [{(f.dataset, f.seed) for f in finals} for finals in by_study.values()]
         parts = [by_study]
         if len(set().union(*seen)) < sum(map(len, seen)):  # the same training in two studies
@@ -285,7 +287,7 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
             first = min(part)
             finals = tuple(final for finals in part.values() for final in finals)
             variant = studies[first].variant(method)
-            found.append((first, Row(backbone, method, variant, finals, shots)))
+            found.append((first, Row(backbone, method, variant, finals, suite.shots and drawn)))
 
     named = []
     for index, row in found:

@@ -135,6 +135,23 @@ def test_shots_are_rows_of_their_own():
     ]
 
 
+def test_other_shots_are_not_averaged_where_a_suite_has_no_such_choice():
+    studies = [
+        Study('one', [final(dataset='birds', accuracy=30)], {SHOTS: 1}),
+        Study('many', [final(dataset='birds', seed=1, accuracy=70)], {SHOTS: 16}),
+        Study('more', [final(dataset='birds', seed=2, accuracy=80)], {SHOTS: 16}),
+    ]
+    (suite,) = suites_of(['birds'])
+    found = rows(studies, suite)
+    assert [(r.name, r.shots, r.score('birds').mean) for r in found] == [
+        ('LoRA (one)', None, 30),
+        ('LoRA (many)', None, 75),
+    ]
+    chosen = [final(dataset=d, options={SHOTS: n}) for n, d in ((4, 'birds'), (8, 'bees'))]
+    (suite,) = suites_of(['birds', 'bees'])
+    assert row(*chosen, suite=suite).average(suite).mean == 50  # as any option of a grid
+
+
 def test_shots_are_those_of_each_training():
     cars = dict(dataset='fgvc-cars')
     study = Study(
