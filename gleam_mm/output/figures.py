@@ -170,6 +170,8 @@ def parameters_axis(ax: Axes, sizes: Iterable[float]) -> Callable[[float], float
     powers = [math.log10(size) for size in sizes if size] or [3.0]
     nothing = math.floor(min(powers)) - 0.5
     whole = range(math.ceil(min(powers) - 0.3), math.floor(max(powers) + 0.3) + 1)
+    if not whole:  # all are between the same two, which tell how large they are
+        whole = range(math.floor(min(powers)), math.ceil(max(powers)) + 1)
     ticks = {float(power): _power_of_ten(power) for power in whole}
     if not all(sizes):
         gap = (nothing + min(ticks, default=nothing)) / 2
@@ -177,7 +179,8 @@ def parameters_axis(ax: Axes, sizes: Iterable[float]) -> Callable[[float], float
         ax.text(gap, 0, '//', **middle)
         ticks = {nothing: '0', **ticks}
     ax.set_xticks(list(ticks), list(ticks.values()))
-    ax.set_xlim(min([*powers, *ticks]) - 0.2, max(powers) + 0.4)
+    end = max(max(powers) + 0.4, max(ticks) + 0.1)
+    ax.set_xlim(min([*powers, *ticks]) - 0.2, end)
     ax.set_xlabel('trained parameters, head excluded')
     return lambda size: math.log10(size) if size else nothing
 

@@ -80,7 +80,19 @@ def test_figures_of_a_page_share_no_ids():
     assert not one & two
 
 
-@pytest.mark.parametrize('sizes', [[9056, 70784, 85798656], [0, 9056, 294912], [0], [5], [1e9]])
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        [9056, 70784, 85798656],
+        [0, 9056, 294912],
+        [0, 294912],
+        [204800, 294912],
+        [294912],
+        [0],
+        [5],
+        [1e9],
+    ],
+)
 def test_parameters_stand_in_their_order_within_the_axis(sizes):
     ax = figures.new(400, 300).subplots()
     places = list(map(figures.parameters_axis(ax, sizes), sizes))
@@ -91,6 +103,8 @@ def test_parameters_stand_in_their_order_within_the_axis(sizes):
         assert places == pytest.approx(np.log10(sizes))
     ticks = [label.get_text() for label in ax.get_xticklabels()]
     assert ('0' in ticks) == (0 in sizes)
+    assert {*ticks} - {'0'}  # without a power of ten nobody knows how large they are
+    assert all(low < tick < high for tick in ax.get_xticks())
 
 
 def test_powers_of_ten_are_short():
