@@ -1,6 +1,7 @@
 """From a sweep's file and the command line's flags to the settings of a sweep, checked."""
 
 import contextlib
+import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmpretrain.evaluation import Accuracy
 
 from gleam_mm.arguments import argument_names
 from gleam_mm.checkpoint import fingerprint
@@ -19,7 +21,7 @@ from gleam_mm.engine import checks, fill_num_classes
 from gleam_mm.errors import SETUP_ERRORS, UserError, describe
 from gleam_mm.messages import hint_at, shown
 from gleam_mm.models import params
-from gleam_mm.registry import DATASETS, MODELS, scope_of
+from gleam_mm.registry import DATASETS, METRICS, MODELS, scope_of
 from gleam_mm.shapes import COUNT, MAPPING, POSITIVE, TEXT, TRUTH, Shape, list_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
@@ -52,6 +54,8 @@ _SHAPES = {
     'heartbeat': POSITIVE,
 }
 KEYS = tuple(_SHAPES)
+
+_KNOWN = ('gleam_mm', 'mmpretrain')  # whose metrics give no accuracy but by Accuracy
 
 # Recipes and folders are split at underscores.
 _VARIANT_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9.=-]*')
@@ -205,6 +209,7 @@ def check(sweep: Sweep) -> None:
                 checks.check_schedule(cfg)
                 checks.check_optimizer(cfg)
                 checks.check_parts(cfg)
+                _check_metric(cfg)
                 if dataset == first.dataset and cfg.model not in built:
                     built.append(cfg.model)
                     with _untested(cfg, splits):
@@ -224,6 +229,27 @@ def _told(job: Job) -> Iterator[None]:
         yield
     except SETUP_ERRORS as error:
         raise UserError(f'{job}: {describe(error)}') from error
+
+
+def _check_metric(cfg: Config) -> None:
+    """Refuses an evaluation without the accuracy that is noted at the end of each training."""
+    kinds = []
+    with scope_of(cfg):
+        for part in checks.parts_of(cfg):
+            if part.registry is METRICS:
+                kind, topk = part.options.get('type'), part.options.get('topk', 1)
+                metric = METRICS.get(kind) if isinstance(kind, str) else kind
+                if not inspect.isclass(metric) or metric.__module__.split('.')[0] not in _KNOWN:
+                    return  # one of the user's own, which may give it
+                ranks = topk if isinstance(topk, Sequence) else [topk]
+                if issubclass(metric, Accuracy) and 1 in ranks:
+                    return
+                kinds.append(metric.__name__)
+    raise ValueError(
+        f'the evaluation ({", ".join(kinds) or "none"}) gives no {training.METRIC}, which a sweep '
+        "goes by: set test_evaluator, and val_evaluator if there is one, to dict(type='Accuracy', "
+        'topk=1)'
+    )
 
 
 def _check_weights(sweep: Sweep, cfg: Config) -> None:

@@ -273,6 +273,20 @@ def test_what_would_make_every_training_fail_is_found_before(place):
         (dict(grid={'optim_wrapper.optimizer.type': ['AdamW', 'AdmW']}), r'type=AdmW .*AdmW'),
         (dict(grid={'rank': [4, 0]}), r'^select gleam-t mini-digits rank=0 seed 0: GLEAM: rank=0'),
         (dict(variants={'lora': {'rank': 0}}), r'^final lora mini-digits seed 0: LoRA: rank=0'),
+        (
+            dict(options={'test_evaluator.topk': (2, 5)}),
+            r'^final gleam-t .* the evaluation \(Accuracy\) gives no accuracy/top1',
+        ),
+        (
+            dict(
+                grid={'alpha': [1, 10]},
+                options={
+                    f'{split}_evaluator': dict(type='RegressionMetric', _delete_=True)
+                    for split in ('val', 'test')
+                },
+            ),
+            r'^select gleam-t .*alpha=1 .* the evaluation \(RegressionMetric\) gives no accuracy',
+        ),
     ],
 )
 def test_what_would_make_one_point_or_method_fail_is_found_before(changes, message):
