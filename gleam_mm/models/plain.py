@@ -117,6 +117,7 @@ def attach(
         parameter = next(model.parameters(), None)
         if parameter is not None:
             petl.to(parameter.device, _precision_of(model))
+        petl.train(model.training)  # a part that is compiled by itself does not set it
         model.requires_grad_(False)
         warn_of_unknown(model, stacklevel=2)
         for head in classifiers(model):

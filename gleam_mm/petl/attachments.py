@@ -1,5 +1,6 @@
 """The methods on one backbone: how they act together, and what merging replaces."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -309,8 +310,11 @@ class Attachments:
         self._notes = []
 
     def _forget_compiled(self) -> None:
-        """Lets a compiler look at hooks again, which it takes for unchanged."""
-        if self._compiled:
+        """Lets a compiler look at hooks again, which it takes for unchanged.
+
+        A part that is compiled by itself, such as a block, may not have been asked yet.
+        """
+        if self._compiled or _has_compiled(self.layout.backbone):
             torch.compiler.reset()
             self._compiled = False
 
@@ -323,8 +327,10 @@ class Attachments:
             member.prepare()
 
     def _begin_parts(self, module: nn.Module, args: tuple) -> None:
+        if torch.compiler.is_compiling():  # perhaps of `forward_features` alone
+            self._compiled = True
         # Where it is computed again for its gradient, no pass begins.
-        if not (self._pass.whole or torch.compiler.is_compiling() or within_backward()):
+        elif not (self._pass.whole or within_backward()):
             self._begin_members()
 
     def _begin_members(self) -> None:
@@ -342,6 +348,16 @@ class Attachments:
         for member in reversed(self._active):
             output = member.end(output)
         return output
+
+
+def _has_compiled(backbone: nn.Module) -> bool:
+    """Whether a module of a backbone is compiled, in its place or in a wrapper there."""
+    if 'torch._dynamo' not in sys.modules:  # whose import takes seconds
+        return False
+    return any(
+        module._compiled_call_impl is not None or '_orig_mod' in module._modules
+        for module in backbone.modules()
+    )
 
 
 def _fold_rows(

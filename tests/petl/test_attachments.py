@@ -311,6 +311,48 @@ def test_a_compiled_model_follows_what_is_plugged(change):
         assert torch.equal(compiled(IMAGES), model(IMAGES))
 
 
+def compiled_blocks(model):
+    for block in model.blocks:
+        block.compile(backend='eager')
+    return model
+
+
+def wrapped_blocks(model):
+    for index, block in enumerate(model.blocks):
+        model.blocks[index] = torch.compile(block, backend='eager')
+    return model
+
+
+def compiled_features(model):
+    features = torch.compile(model.forward_features, backend='eager')
+    return lambda images: model.forward_head(features(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('compile_parts', [compiled_blocks, wrapped_blocks, compiled_features])
+@pytest.mark.parametrize('method', [dict(type='LoRA', rank=2), 'gleam-l'])
+def test_compiled_parts_follow_what_is_plugged(compile_parts, method):
+    """The backbone itself is not compiled then, and its hooks hear of no compiler."""
+    torch.compiler.reset()
+    model, eager = plain_model().eval(), plain_model().eval()
+    compiled = compile_parts(model)
+    assert torch.equal(compiled(IMAGES), eager(IMAGES))
+    acts = ('merge', 'unmerge', 'merge', 'unmerge') if method != 'gleam-l' else ()
+    for _ in range(2):
+        for one in (model, eager):
+            torch.manual_seed(0)
+            for parameter in gleam_mm.attach(one, method).parameters():
+                nn.init.normal_(parameter, std=0.1)
+        torch.testing.assert_close(compiled(IMAGES), eager(IMAGES))
+        for act in acts:
+            for one in (model, eager):
+                getattr(one.petl, act)()
+            torch.testing.assert_close(compiled(IMAGES), eager(IMAGES))
+        for one in (model, eager):
+            gleam_mm.detach(one)
+        torch.testing.assert_close(compiled(IMAGES), eager(IMAGES))
+
+
 @pytest.mark.parametrize('name', ['MoSA', 'DyLoRA', 'GLoRA'])
 def test_a_pass_of_parts_draws_of_its_own(name):
     model = plain_model()
