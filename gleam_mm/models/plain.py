@@ -18,6 +18,7 @@ from gleam_mm.layouts.wrappers import inside
 from gleam_mm.messages import listed, shown
 from gleam_mm.models import description, library, timm_models
 from gleam_mm.models.budget import Budget
+from gleam_mm.models.layers import Layers
 from gleam_mm.models.own_classifier import classifiers, outputs, warn_of_unknown
 from gleam_mm.models.parts import checked_part, require_told
 from gleam_mm.models.statistics import Stillness, all_learn, learning_statistics, still
@@ -36,6 +37,9 @@ _LEARNED = '_petl_learned'
 
 _STILL = '_petl_still'
 """The norms whose statistics are frozen as long as a method is attached."""
+
+_LAYERS = '_petl_layers'
+"""What tells timm's ``layer_decay`` the layers of the method, where the model tells its own."""
 
 _TRAINED = '_petl_trained'
 """What learns while a method is attached, which is known where all of the model is frozen then."""
@@ -128,6 +132,8 @@ def attach(
         setattr(model, _CONFIG, described)
         setattr(model, _LEARNED, learned)
         setattr(model, _STILL, still(model))
+        if hasattr(type(model), 'group_matcher'):
+            setattr(model, _LAYERS, Layers(model, petl))
         remember_trained(model)
     except BaseException:  # such as a warning, where those are errors
         _take_off(model, petl, learned)
@@ -159,6 +165,9 @@ def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -
     stillness: Stillness | None = vars(model).pop(_STILL, None)
     if stillness is not None:
         stillness.remove()
+    layers: Layers | None = vars(model).pop(_LAYERS, None)
+    if layers is not None:
+        layers.remove()
     model._modules.pop(NAME, None)
     for name in (_CONFIG, _LEARNED, _TRAINED):
         vars(model).pop(name, None)

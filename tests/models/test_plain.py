@@ -10,6 +10,7 @@ import timm
 import torch
 import torchvision
 from timm.models.vision_transformer import ResPostBlock
+from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEma
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -1023,6 +1024,46 @@ def test_what_is_attached_is_saved_and_loaded(method, images, tmp_path, monkeypa
     again = vit()
     gleam_mm.load(again, 'a.safetensors')
     assert torch.equal(again(images), model(images))
+
+
+def scales(model):
+    """The share of the rate that timm's layer decay gives each trained parameter, by its name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    return {names[id(p)]: group['lr_scale'] for group in groups for p in group['params']}
+
+
+@pytest.mark.parametrize(
+    'kept', [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+@pytest.mark.parametrize('build', [vit, swin])
+@pytest.mark.parametrize(
+    'method',
+    [
+        dict(type='LoRA', rank=2, sites=['q', 'v', 'fc2']),
+        ['bitfit', dict(type='LoRA', rank=2)],
+        'vpt-deep',
+        'gleam-l',
+    ],
+)
+def test_layer_decay_of_timm_gives_a_method_the_rate_of_its_sites(method, build, kept):
+    model = build()
+    own = scales(model)
+    gleam_mm.attach(model, method)
+    model = kept(model)
+    found = scales(model)
+    assert found.keys() == learning(model)
+    for name, scale in found.items():
+        if not name.startswith('petl.'):
+            assert scale == own[name], name
+        elif '.shared.' in name:
+            assert scale == 1.0, name
+        else:
+            key = name.rpartition('.local.')[2].partition('.')[0]
+            site = key.replace('/', '.').removesuffix('.q').removesuffix('.v')
+            assert {scale} == {own[n] for n in own if n.startswith(f'{site}.')}, name
+    gleam_mm.detach(model)
+    assert 'group_matcher' not in vars(model) and scales(model) == own
 
 
 def test_what_no_file_may_have_is_not_attached():
