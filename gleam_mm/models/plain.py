@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gleam_mm.checkpoint import CheckpointError, fingerprint, read_adapter, save_adapter
 from gleam_mm.checkpoint.packing import without_scales
@@ -37,6 +38,9 @@ _LEARNED = '_petl_learned'
 
 _STILL = '_petl_still'
 """The norms whose statistics are frozen as long as a method is attached."""
+
+_WATCH = '_petl_watch'
+"""The handle of what watches over what is loaded into a model whose method is merged."""
 
 _LAYERS = '_petl_layers'
 """What tells timm's ``layer_decay`` the layers of the method, where the model tells its own."""
@@ -132,6 +136,7 @@ def attach(
         setattr(model, _CONFIG, described)
         setattr(model, _LEARNED, learned)
         setattr(model, _STILL, still(model))
+        setattr(model, _WATCH, model.register_load_state_dict_pre_hook(_refuse_if_merged))
         if hasattr(type(model), 'group_matcher'):
             setattr(model, _LAYERS, Layers(model, petl))
         remember_trained(model)
@@ -165,6 +170,9 @@ def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -
     stillness: Stillness | None = vars(model).pop(_STILL, None)
     if stillness is not None:
         stillness.remove()
+    watch: RemovableHandle | None = vars(model).pop(_WATCH, None)
+    if watch is not None:
+        watch.remove()
     layers: Layers | None = vars(model).pop(_LAYERS, None)
     if layers is not None:
         layers.remove()
@@ -173,6 +181,23 @@ def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -
         vars(model).pop(name, None)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learned.get(name, parameter.requires_grad))  # or came afterwards
+
+
+def _refuse_if_merged(
+    model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Loading: weights in the place of those that hold a merged method would be without it."""
+    petl = getattr(model, NAME, None)
+    if petl is None or not petl.merged:
+        return
+    within = tuple(
+        f'{prefix}{site.path}.' for member in petl.members() for site in member.sites.values()
+    )
+    if names := [name for name in state_dict if name.startswith(within)]:
+        raise RuntimeError(
+            f'the method is merged into the weights of this {type(model).__name__}, and '
+            f'{min(names)} would be loaded in the place of one: call petl.unmerge() before loading'
+        )
 
 
 def save(

@@ -441,6 +441,33 @@ def test_a_merged_method_is_not_loaded_into(trained, images, tmp_path):
     assert torch.equal(model(images), vit()(images))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'kept', [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+@pytest.mark.parametrize('strict', [True, False])
+def test_a_state_dict_is_not_loaded_over_a_merged_method(strict, kept, images):
+    model = vit()
+    for parameter in gleam_mm.attach(model, 'lora', rank=2).parameters():
+        nn.init.normal_(parameter)
+    expected, state = model(images), copy.deepcopy(model.state_dict())
+    model.petl.merge()
+    model = kept(model)
+    merged = model(images)
+    told = r'merged into the weights of this \w+, and blocks\.0\.attn\.qkv\.bias would'
+    with pytest.raises(RuntimeError, match=rf'{told} .* call petl\.unmerge\(\) before loading'):
+        model.load_state_dict(state, strict=strict)
+    assert torch.equal(model(images), merged)
+    head = {name: 0 * tensor for name, tensor in state.items() if name.startswith('head.')}
+    model.load_state_dict(head, strict=False)
+    assert not model(images).any()
+    model.petl.unmerge()
+    model.load_state_dict(state, strict=strict)
+    assert torch.equal(model(images), expected)
+    gleam_mm.detach(model)
+    assert not model._load_state_dict_pre_hooks
+
+
 def test_what_else_is_trained_is_saved(images, tmp_path):
     model = vit()
     gleam_mm.attach(model, 'lora', rank=2)
