@@ -234,8 +234,8 @@ def save(
         RuntimeError: The model has no method, or the method is merged.
         TypeError: ``model`` is none.
         ValueError: ``classes`` is no list of names, or their number is not that of the classifier,
-            or ``data_config`` says something that timm has no word for, or the file has another
-            suffix.
+            or ``data_config`` says something that timm has no word for or a size of images that the
+            model does not take, or the file has another suffix.
 
     Warns:
         UserWarning: The file will not say how to build its model, or a name is that of two classes.
@@ -267,6 +267,7 @@ def save(
         )
     else:
         metadata |= timm_models.preprocessing(model, data_config or {})
+        timm_models.require_size(model, data_config or {})
     if precision := _precisions(model):
         metadata['precision'] = precision
     if packed := packed_matrices(model):

@@ -129,11 +129,15 @@ def differences(model: nn.Module, described: Mapping[str, Any] | None) -> list[s
 
 
 def alike(described: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two files are of one model; files of before the first release tell no heads."""
+    """Whether two files are of one model.
+
+    Files of before the first release tell no heads, nor that images of other sizes are taken.
+    """
     both = [dict(one['options']) for one in (described, other)]
-    if any('num_heads' not in options for options in both):
-        for options in both:
-            options.pop('num_heads', None)
+    for key in ('num_heads', 'dynamic_img_size'):
+        if any(key not in options for options in both):
+            for options in both:
+                options.pop(key, None)
     return {**described, 'options': both[0]} == {**other, 'options': both[1]}
 
 
@@ -257,6 +261,27 @@ def preprocessing(model: nn.Module, data_config: Mapping[str, Any]) -> dict[str,
     }
 
 
+def require_size(model: nn.Module, data_config: Mapping[str, Any]) -> None:
+    """Refuses pictures of a size that a model does not take.
+
+    Args:
+        model: A model of timm.
+        data_config: As of :func:`preprocessing`.
+
+    Raises:
+        ArgumentError: ``input_size`` is of other images than the model is built for.
+    """
+    embedding: Any = getattr(model, 'patch_embed', None)
+    if 'input_size' not in data_config or not getattr(embedding, 'strict_img_size', False):
+        return
+    given, size = data_config['input_size'], getattr(embedding, 'img_size', None)
+    if size is not None and tuple(given[-2:]) != tuple(size):
+        raise ArgumentError(
+            f'data_config has input_size={shown(given)}, but the model takes images of '
+            f'{size[0]} x {size[1]}: build it with another img_size, or dynamic_img_size=True'
+        )
+
+
 def _is_for_channels(value: Any, shape: Shape) -> bool:
     return list_of(shape).fits(value) and len(value) in (1, 3)
 
@@ -276,6 +301,8 @@ def _told(model: Any) -> dict[str, Any]:
         told['global_pool'] = pool
     if (size := getattr(getattr(model, 'patch_embed', None), 'img_size', None)) is not None:
         told['img_size'] = list(size)
+    if getattr(model, 'dynamic_img_size', False) is True:  # which leaves no trace in the weights
+        told['dynamic_img_size'] = True
     builders = (vars(base)['__init__'] for base in type(model).__mro__ if '__init__' in vars(base))
     signatures = (inspect.signature(builder).parameters for builder in builders)
     option = next((known['num_heads'] for known in signatures if 'num_heads' in known), None)

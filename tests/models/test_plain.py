@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from timm.models.vision_transformer import ResPostBlock
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEma
@@ -828,6 +829,25 @@ def test_options_without_a_trace_in_the_weights_are_asked_for(change, message):
 def test_what_acts_in_training_alone_is_no_other_model():
     model = vit(drop_path_rate=0.1, drop_rate=0.1, proj_drop_rate=0.1)
     assert timm_models.describe(model, OPTIONS) == timm_models.describe(vit(), OPTIONS)
+
+
+def test_a_model_for_images_of_any_size_tells_pictures_of_the_size_that_is_given(tmp_path):
+    weights, path = tmp_path / 'w.safetensors', tmp_path / 'a.safetensors'
+    model = vit(dynamic_img_size=True)
+    save_file(model.state_dict(), weights)
+    gleam_mm.attach(model, 'lora', rank=2)
+    size = dict(data_config=dict(input_size=(3, 64, 48), crop_pct=1.0, mean=[0.0], std=[1.0]))
+    gleam_mm.save(model, path, options=OPTIONS, **size)
+    image = torch.rand(3, 64, 48).mul(255).byte()
+    label, score = gleam_mm.Predictor(path, weights, 'cpu')(image)
+    expected = model(image[None] / 255).softmax(-1)
+    assert label == expected.argmax()
+    assert score == pytest.approx(expected.max().item(), abs=1e-6)
+
+    model = vit()
+    gleam_mm.attach(model, 'lora', rank=2)
+    with pytest.raises(ArgumentError, match=r'input_size=\(3, 64, 48\), but .* images of 32 x 32'):
+        gleam_mm.save(model, path, options=OPTIONS, **size)
 
 
 def test_a_model_whose_heads_differ_by_stage_is_described():
