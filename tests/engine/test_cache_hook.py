@@ -10,7 +10,7 @@ from together import together
 
 from gleam_mm.arguments import ArgumentError
 from gleam_mm.checkpoint import read_adapter
-from gleam_mm.engine import DeviceCacheHook, PicturesHook, init_dist
+from gleam_mm.engine import DeviceCacheHook, init_dist
 from gleam_mm.errors import UserError
 from gleam_mm.models.teacher import Teacher
 from gleam_mm.registry import HOOKS, MODELS
@@ -248,7 +248,7 @@ def test_what_is_random_is_refused(train, cache, options, word):
 @pytest.mark.parametrize('cache', ['cache_images', 'cache_features'])
 def test_pictures_of_validations_are_refused(train, cache):
     with pytest.raises(UserError, match=f'{cache}.*visualization draws'):
-        train(cache={cache: True}, hooks=[PicturesHook(enable=True)])
+        train(cache={cache: True}, hooks=[dict(type='VisualizationHook', enable=True)])
 
 
 def drop(model):
