@@ -29,7 +29,7 @@ CHECKS = {
     'copies': ('copies', '`deepcopy` and `pickle` give a model that shares nothing'),
     'gradients': ('gradients', 'reach every parameter within three steps, none is ever unused'),
     'learning': ('learns', 'the loss falls in ten steps, with a frozen head'),
-    'bfloat16': ('bfloat16', 'the same in four steps under autocast, parameters stay in float32'),
+    'bfloat16': ('bfloat16', 'the same under autocast, parameters stay in float32'),
     'image_size': ('image size', 'other sizes than the backbone was built for'),
     'compile': ('compile', '`torch.compile(fullgraph=True)`: no graph break, the same outputs'),
 }

@@ -64,7 +64,7 @@ def test_learning(classifier, images, labels):
 
 
 def test_bfloat16(classifier, images, labels):
-    before, after = train(classifier, images, labels, 4, bfloat16=True)  # slow on most CPUs
+    before, after = train(classifier, images, labels, 10, bfloat16=True)
     assert after < before
     assert all(p.dtype == torch.float32 for p in trained_parameters(classifier).values())
 
