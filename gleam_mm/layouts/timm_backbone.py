@@ -7,6 +7,7 @@ import timm
 from mmpretrain.models.backbones import TIMMBackbone
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from timm.layers import PatchDropout, PatchDropoutWithIndices, resample_abs_pos_embed
+from timm.models import group_modules, group_parameters
 from torch import Tensor, nn
 
 from gleam_mm.layouts.base import OwnClassifier
@@ -28,6 +29,21 @@ def inner_model(backbone: nn.Module) -> tuple[Any, str]:
         return backbone.model, 'model.'
     model = timm_model(backbone)
     return model, '' if model is backbone else 'timm_model.'
+
+
+def layers_of(model: Any, coarse: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """The layers that the class of a model of timm tells of its parameters and of its modules.
+
+    Args:
+        model: A model with a ``group_matcher()``, from which ``layer_decay`` takes them.
+        coarse: Whether the blocks of a stage are one layer.
+
+    Returns:
+        The layers by the names of the parameters, and by those of the modules.
+    """
+    matcher = type(model).group_matcher(model, coarse=coarse)
+    parameters = group_parameters(model, matcher, reverse=True)
+    return dict(parameters), dict(group_modules(model, matcher, reverse=True))
 
 
 def dropping(model: nn.Module) -> str:

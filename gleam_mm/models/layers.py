@@ -1,11 +1,10 @@
 """The layers that a model of timm tells of its parameters, and those of a method in it."""
 
 from collections.abc import Callable
-from typing import Any
 
-from timm.models import group_modules, group_parameters
 from torch import nn
 
+from gleam_mm.layouts.timm_backbone import layers_of
 from gleam_mm.petl import PETLMethod
 
 
@@ -30,17 +29,15 @@ class Layers:
 
     def __call__(self, coarse: bool = False) -> Callable[[str], float]:
         """What tells the layer of a parameter, or of a module, by its name."""
-        model: Any = self._model
-        own = type(model).group_matcher(model, coarse=coarse)
-        layers = dict(group_parameters(model, own, reverse=True))
+        layers, modules = layers_of(self._model, coarse)
         at: dict[int, float] = {}
         for member in self._petl.members():
             for key, site in member.sites.items():
                 if key in member.local and (layer := _layer_at(site.path, layers)) is not None:
                     at |= {id(parameter): layer for parameter in member.local[key].parameters()}
-        layers |= {name: at[id(p)] for name, p in model.named_parameters() if id(p) in at}
-        layers = {**group_modules(model, own, reverse=True), **layers}
-        return lambda name: layers.get(name, float('inf'))
+        layers |= {name: at[id(p)] for name, p in self._model.named_parameters() if id(p) in at}
+        known = {**modules, **layers}
+        return lambda name: known.get(name, float('inf'))
 
     def remove(self) -> None:
         """Gives the model its own ``group_matcher()`` back."""
