@@ -163,21 +163,26 @@ def _adafactor(params: Any, **options: Any) -> torch.optim.Optimizer:
 
 
 @_after('mmengine.registry.default_scope')
-def find_scope_at_once(default_scope: ModuleType) -> None:
-    """Lets a thread ask for the scope while another changes it.
+def release_the_lock_of_managers(default_scope: ModuleType) -> None:
+    """Lets other threads go on where one asks for the scope, or the visualizer, and there is none.
 
-    MMEngine looks whether there is one, and then takes the last. Where none is left in between, it
-    raises and keeps its lock, for which every thread that builds anything then waits for ever.
+    MMEngine raises with its lock held, for which every other thread that builds anything then
+    waits for ever. So it does for the scope, without which it can do, where another thread puts an
+    empty one back between its look whether there is one and its taking of the last.
     """
     from mmengine.utils import manager
 
-    kind = default_scope.DefaultScope
-
-    def get_current_instance(cls: type) -> Any:
+    def last(cls: type) -> Any:
         with manager._lock:
             return next(reversed(cls._instance_dict.values()), None)
 
-    kind.get_current_instance = classmethod(get_current_instance)
+    def get_current_instance(cls: type) -> Any:
+        if (instance := last(cls)) is None:
+            raise RuntimeError(f'there is no {cls.__name__} yet: get_instance(name=...) makes one')
+        return instance
+
+    manager.ManagerMixin.get_current_instance = classmethod(get_current_instance)
+    default_scope.DefaultScope.get_current_instance = classmethod(last)
 
 
 @_after('mmengine.utils.package_utils')

@@ -25,6 +25,7 @@ from mmengine.model import BaseModule
 from mmengine.optim import OneCycleLR
 from mmengine.registry import DefaultScope
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.visualization import Visualizer
 from mmpretrain.models.utils import embed
 from torch import nn
 from torch.utils.data import DataLoader
@@ -320,11 +321,23 @@ class Emptied(OrderedDict):
         return True
 
 
+def require_unlocked():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(MMLogger.get_current_instance).result(5)  # takes MMEngine's lock
+
+
 def test_asking_for_a_scope_that_goes_away_holds_up_nobody(monkeypatch):
     monkeypatch.setattr(DefaultScope, '_instance_dict', Emptied())
     assert DefaultScope.get_current_instance() is None
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(MMLogger.get_current_instance).result(5)  # takes MMEngine's lock
+    require_unlocked()
+
+
+def test_asking_for_what_is_not_there_holds_up_nobody():
+    with pytest.raises(RuntimeError, match='there is no Visualizer yet'):
+        Visualizer.get_current_instance()
+    require_unlocked()
+    ours = Visualizer.get_instance('ours')
+    assert Visualizer.get_current_instance() is ours
 
 
 @pytest.fixture
