@@ -43,8 +43,7 @@ def pytest_configure(config):
 def _collected():
     """Frees the models of a module: hooks tie them into circles, which Python collects too late."""
     yield
-    gc.collect()
-    gc.freeze()
+    pytest_collection_finish()
 
 
 def pytest_collection_finish():

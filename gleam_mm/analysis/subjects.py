@@ -238,8 +238,8 @@ def describe_data(cfg: Config, dataset: Dataset, split: str, images: int) -> dic
     }
 
 
-def class_names(dataset: Dataset, number: int) -> list[str]:
-    """Names of the classes, or their numbers where the dataset has none."""
+def class_names(dataset: Dataset | None, number: int) -> list[str]:
+    """Names of the classes, or their numbers where the dataset has none, or there is no dataset."""
     names = getattr(dataset, 'metainfo', {}).get('classes')
     return list(map(str, names)) if names else list(map(str, range(number)))
 
@@ -251,10 +251,8 @@ def output_names(subject: Subject, dataset: Dataset) -> list[str]:
     """
     if subject.classes:
         return list(subject.classes)
-    number = subject.cfg.model.head.num_classes
-    return (
-        class_names(dataset, number) if knows(subject, dataset) else list(map(str, range(number)))
-    )
+    known = dataset if knows(subject, dataset) else None
+    return class_names(known, subject.cfg.model.head.num_classes)
 
 
 def _split(text: str) -> tuple[str, str | None, str | None]:

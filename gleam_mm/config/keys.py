@@ -18,6 +18,8 @@ KNOWN = {
     *('tta_model', 'tta_pipeline'),
 }
 
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
 VAL_KEYS = ('val_dataloader', 'val_cfg', 'val_evaluator')
 """What a config validates with; it has all of them, or none."""
 

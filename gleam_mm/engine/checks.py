@@ -232,17 +232,26 @@ def check_metrics(cfg: Config) -> None:
     number = (cfg.model.get('head') or {}).get('num_classes')
     if number is None:
         return
+    for key, metric, topk in metrics_of(cfg):
+        if topk is None or not _ranks_classes(metric):
+            continue
+        if max(topk if isinstance(topk, Sequence) else [topk]) > number:
+            raise ValueError(
+                f'{key}.topk={topk}: there are {number} classes; choose {number} at most, '
+                'such as topk=1'
+            )
+
+
+def metrics_of(cfg: Config) -> list[tuple[str, Any, Any]]:
+    """The metrics of a config: the key of each, what its type stands for, and its ``topk``."""
+    found = []
     with scope_of(cfg):
         for part in parts_of(cfg):
-            kind, topk = part.options.get('type'), part.options.get('topk')
-            metric = METRICS.get(kind) if isinstance(kind, str) else kind
-            if part.registry is not METRICS or topk is None or not _ranks_classes(metric):
-                continue
-            if max(topk if isinstance(topk, Sequence) else [topk]) > number:
-                raise ValueError(
-                    f'{part.key}.topk={topk}: there are {number} classes; choose {number} at most, '
-                    'such as topk=1'
-                )
+            if part.registry is METRICS:
+                kind = part.options.get('type')
+                metric = METRICS.get(kind) if isinstance(kind, str) else kind
+                found.append((part.key, metric, part.options.get('topk')))
+    return found
 
 
 def _ranks_classes(metric: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from gleam_mm import errors
 from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config import recipes
+from gleam_mm.config.keys import DATALOADERS
 from gleam_mm.datasets.sources import HELD_OUT, source_of
 from gleam_mm.engine import launch
 from gleam_mm.engine.classes import fill_classes, names_of
@@ -67,7 +68,7 @@ def finetune(
         with scope_of(cfg):
             training = DATASETS.build(cfg.train_dataloader.dataset)
         fill_classes(cfg, names_of(training))
-        for loader in launch.DATALOADERS:
+        for loader in DATALOADERS:
             if len(training) < _FEW and f'{loader}.num_workers' not in options:
                 cfg[loader].num_workers = 0
         name = Path(data).stem.replace('*', '').strip('-_') or Path(data).parent.name

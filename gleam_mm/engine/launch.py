@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from gleam_mm.checkpoint import ADAPTER
 from gleam_mm.config.datasets import datasets_in
+from gleam_mm.config.keys import DATALOADERS
 from gleam_mm.config.nested import dicts_in
 from gleam_mm.datasets.sources import Source
 from gleam_mm.engine.amp import DeviceAmpOptimWrapper
@@ -46,7 +47,6 @@ from gleam_mm.registry import (
     TRANSFORMS,
 )
 
-DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _REPLACING = (
     *(DATASETS, TRANSFORMS, HOOKS, LOOPS),
     *(OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS),

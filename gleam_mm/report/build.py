@@ -17,6 +17,7 @@ from gleam_mm.report.trials import Row, Study, open_study, rows
 from gleam_mm.sweep.cells import COMPLETE, FAILED, RUNNING, WAITING
 from gleam_mm.sweep.places import SWEEPS, is_url
 from gleam_mm.sweep.plan import FINAL, SELECT, options_text
+from gleam_mm.sweep.results import Result
 
 _DONE = {
     FINAL: '{done} of {planned} final trainings are done.',
@@ -204,19 +205,19 @@ def _tables(suite: Suite, backbone: str, own: Sequence[Row]) -> list[Table]:
     return made
 
 
+def _number(results: Sequence[Result], phase: str) -> int:
+    """How many there are, where options are chosen by all seeds of a dataset together."""
+    return len({result.dataset for result in results} if phase == SELECT else results)
+
+
 def section(part: Part) -> str:
     """A part of the page, as HTML."""
     suite, own, made = part.suite, part.rows, part.tables
     palette = figures.Palette(list(dict.fromkeys(row.name for row in own)))
     names = [row.name for row in own]
     about = tables.context(suite, part.backbone)
-    done, planned = (
-        # A point that chooses has a training for each seed.
-        sum(
-            len({r.dataset for r in results} if part.phase == SELECT else results) for results in of
-        )
-        for of in ([row.complete for row in own], [row.finals for row in own])
-    )
+    done = sum(_number(row.complete, part.phase) for row in own)
+    planned = sum(_number(row.finals, part.phase) for row in own)
     pieces = [
         f'<section id="{part.anchor}">\n<h2>{escape.html(about)}</h2>\n'
         f'<p>{_DONE[part.phase].format(done=done, planned=planned)}</p>'

@@ -21,7 +21,7 @@ from gleam_mm.engine import checks, fill_num_classes
 from gleam_mm.errors import SETUP_ERRORS, UserError, describe
 from gleam_mm.messages import hint_at, shown
 from gleam_mm.models import params
-from gleam_mm.registry import DATASETS, METRICS, MODELS, scope_of
+from gleam_mm.registry import DATASETS, MODELS, scope_of
 from gleam_mm.shapes import COUNT, MAPPING, POSITIVE, TEXT, TRUTH, Shape, list_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
@@ -234,17 +234,13 @@ def _told(job: Job) -> Iterator[None]:
 def _check_metric(cfg: Config) -> None:
     """Refuses an evaluation without the accuracy that is noted at the end of each training."""
     kinds = []
-    with scope_of(cfg):
-        for part in checks.parts_of(cfg):
-            if part.registry is METRICS:
-                kind, topk = part.options.get('type'), part.options.get('topk', 1)
-                metric = METRICS.get(kind) if isinstance(kind, str) else kind
-                if not inspect.isclass(metric) or metric.__module__.split('.')[0] not in _KNOWN:
-                    return  # one of the user's own, which may give it
-                ranks = topk if isinstance(topk, Sequence) else [topk]
-                if issubclass(metric, Accuracy) and 1 in ranks:
-                    return
-                kinds.append(metric.__name__)
+    for _, metric, topk in checks.metrics_of(cfg):
+        if not inspect.isclass(metric) or metric.__module__.split('.')[0] not in _KNOWN:
+            return  # one of the user's own, which may give it
+        ranks = topk if isinstance(topk, Sequence) else [1 if topk is None else topk]
+        if issubclass(metric, Accuracy) and 1 in ranks:
+            return
+        kinds.append(metric.__name__)
     raise ValueError(
         f'the evaluation ({", ".join(kinds) or "none"}) gives no {training.METRIC}, which a sweep '
         "goes by: set test_evaluator, and val_evaluator if there is one, to dict(type='Accuracy', "

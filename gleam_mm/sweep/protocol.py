@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
 from gleam_mm.config.datasets import datasets_in
-from gleam_mm.config.keys import TEST_KEYS, VAL_KEYS
+from gleam_mm.config.keys import DATALOADERS, TEST_KEYS, VAL_KEYS
 from gleam_mm.config.nested import dicts_in
 from gleam_mm.datasets.folder import CustomDataset
 from gleam_mm.datasets.held_out import shares
@@ -99,7 +99,7 @@ def named_splits(cfg: Config) -> set[str]:
 
 def held_out(cfg: Config) -> str | None:
     """The key of the first dataset that holds a part of its pictures out; None without any."""
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for loader in DATALOADERS:
         if cfg.get(loader) is None:
             continue
         for key, part in dicts_in(cfg[loader].to_dict()):
