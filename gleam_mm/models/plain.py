@@ -40,7 +40,10 @@ _STILL = '_petl_still'
 """The norms whose statistics are frozen as long as a method is attached."""
 
 _WATCH = '_petl_watch'
-"""The handle of what watches over what is loaded into a model whose method is merged."""
+"""The handles of what keeps state dicts of merged and of unmerged weights apart."""
+
+_MERGED = 'petl_merged'
+"""In the metadata of a state dict: whether the method was merged into its weights."""
 
 _LAYERS = '_petl_layers'
 """What tells timm's ``layer_decay`` the layers of the method, where the model tells its own."""
@@ -136,7 +139,11 @@ def attach(
         setattr(model, _CONFIG, described)
         setattr(model, _LEARNED, learned)
         setattr(model, _STILL, still(model))
-        setattr(model, _WATCH, model.register_load_state_dict_pre_hook(_refuse_if_merged))
+        watches = (
+            model.register_state_dict_post_hook(_tell_if_merged),
+            model.register_load_state_dict_pre_hook(_refuse_merged),
+        )
+        setattr(model, _WATCH, watches)
         if hasattr(type(model), 'group_matcher'):
             setattr(model, _LAYERS, Layers(model, petl))
         remember_trained(model)
@@ -170,8 +177,8 @@ def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -
     stillness: Stillness | None = vars(model).pop(_STILL, None)
     if stillness is not None:
         stillness.remove()
-    watch: RemovableHandle | None = vars(model).pop(_WATCH, None)
-    if watch is not None:
+    watches: tuple[RemovableHandle, ...] = vars(model).pop(_WATCH, ())
+    for watch in watches:
         watch.remove()
     layers: Layers | None = vars(model).pop(_LAYERS, None)
     if layers is not None:
@@ -183,20 +190,40 @@ def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -
         parameter.requires_grad_(learned.get(name, parameter.requires_grad))  # or came afterwards
 
 
-def _refuse_if_merged(
-    model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: object
+def _tell_if_merged(
+    model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, local_metadata: dict[str, Any]
 ) -> None:
-    """Loading: weights in the place of those that hold a merged method would be without it."""
+    """Saving: says of the weights in a state dict whether the method is in them already."""
     petl = getattr(model, NAME, None)
-    if petl is None or not petl.merged:
+    local_metadata[_MERGED] = petl is not None and petl.merged
+
+
+def _refuse_merged(
+    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    prefix: str,
+    local_metadata: Mapping[str, Any],
+    *_: object,
+) -> None:
+    """Loading: weights where a merged method is would be without it, merged ones have it twice."""
+    petl = getattr(model, NAME, None)
+    if petl is None or not (petl.merged or local_metadata.get(_MERGED)):
         return
     within = tuple(
         f'{prefix}{site.path}.' for member in petl.members() for site in member.sites.values()
     )
-    if names := [name for name in state_dict if name.startswith(within)]:
+    names = [name for name in state_dict if name.startswith(within)]
+    if names and petl.merged:
         raise RuntimeError(
             f'the method is merged into the weights of this {type(model).__name__}, and '
             f'{min(names)} would be loaded in the place of one: call petl.unmerge() before loading'
+        )
+    if names:
+        raise RuntimeError(
+            f'the method was merged into {min(names)} when this state dict was taken, and would '
+            f'act twice in this {type(model).__name__}: load it into a model without a method '
+            '(gleam_mm.detach, and strict=False for the keys that begin with '
+            f'{NAME!r}), or take it again after petl.unmerge()'
         )
 
 

@@ -469,6 +469,30 @@ def test_a_state_dict_is_not_loaded_over_a_merged_method(strict, kept, images):
     assert not model._load_state_dict_pre_hooks
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('around', [nn.Identity, nn.Sequential])
+def test_a_state_dict_of_merged_weights_is_for_models_without_the_method(around, images, tmp_path):
+    model = vit()
+    for parameter in gleam_mm.attach(model, 'lora', rank=2).parameters():
+        nn.init.normal_(parameter)
+    expected = model(images)
+    whole = around(model) if around is nn.Sequential else model
+    model.petl.merge()
+    torch.save(whole.state_dict(), tmp_path / 'merged.pth')
+    state = torch.load(tmp_path / 'merged.pth', weights_only=True)
+    model.petl.unmerge()
+    before = model(images)
+    told = r'was merged into (0\.)?blocks\.0\.attn\.qkv\.bias when .* twice in this VisionTrans'
+    with pytest.raises(RuntimeError, match=told):
+        whole.load_state_dict(state)
+    assert torch.equal(model(images), before)
+    gleam_mm.detach(model)
+    assert not model._state_dict_hooks
+    found = whole.load_state_dict(state, strict=False)
+    assert not found.missing_keys and all('petl.' in name for name in found.unexpected_keys)
+    torch.testing.assert_close(model(images), expected)
+
+
 def test_what_else_is_trained_is_saved(images, tmp_path):
     model = vit()
     gleam_mm.attach(model, 'lora', rank=2)
