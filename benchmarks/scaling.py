@@ -231,8 +231,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [axis.name for axis in AXES]
-    parser.add_argument('--only', nargs='+', choices=names, default=names)
     parser.add_argument('--out', type=Path, default=FOLDER, help='folder of the tables')
     return parser.parse_args(argv)
 
@@ -241,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Counts and writes."""
     args = parse_args(argv)
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    results = [(axis, points(axis)) for axis in AXES if axis.name in args.only]
+    results = [(axis, points(axis)) for axis in AXES]
     counted = ((point,) for _, found in results for point in found)
     tabular.write(args.out / 'scaling.csv', counted, Point)
     write_bytes(args.out / 'scaling.md', markdown(results).encode())

@@ -90,6 +90,7 @@ class SubnetSearch:
             'method': type(self.supernet).__name__,
             'weights': checkpoints.fingerprint(self._model.state_dict())[:16],
             'images': len(self._loop.dataloader.dataset),
+            'precision': 'mixed' if self._loop.fp16 else 'single',
         }
         self._batches: list | None = None
         self.resumed = self._read(resume)

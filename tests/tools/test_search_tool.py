@@ -145,9 +145,13 @@ def test_a_killed_search_resumes_to_the_same_end(
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors.items())
 
-    other = call(*again, '--resume', '--seed', 1)
-    assert other.code == 2
-    assert 'has seed=0, not 1' in other.err
+    for options, told in (
+        (('--seed', 1), 'has seed=0, not 1'),
+        (('--amp',), "has precision='single', not 'mixed'"),
+    ):
+        other = call(*again, '--resume', *options)
+        assert other.code == 2
+        assert told in other.err
 
 
 def test_a_config_without_validation_gets_val200(call, supernet_config, checkpoint, evaluated):
