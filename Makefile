@@ -72,9 +72,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/minivtab/collect.py
 	$(BIN)/python benchmarks/minivtab/page.py
 
-# What was measured before is not measured again: remove benchmarks/speed to begin anew.
+# Counts are made anew, and take a minute or two; what step.csv has is not measured again.
 speed: $(VENV)/.dev
 	$(BIN)/python benchmarks/arithmetic.py
+	$(BIN)/python benchmarks/launches.py
+	$(BIN)/python benchmarks/mixture.py --threads 1
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/step.py --threads 1 --minutes 60

@@ -96,7 +96,7 @@ def markdown(found: Sequence[Count]) -> str:
             cells.append('—' if own is None else f'{own / by_setting[*setting, "limit"]:.3f}')
         body.append((escape.markdown(name), *cells))
     head = ['contender', *(f'{BACKBONES[key].title}, {mode}' for key, mode in settings)]
-    return tables.pipes(head, body, left=head[:1])
+    return f'{tables.pipes(head, body, left=head[:1])}\n'
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -204,7 +204,6 @@ CONTENDERS: dict[str, Contender] = {
         MMPRETRAIN,
         lambda b, s: adapted(b, s, recipes.method_preset('gleam-l'), recompute=False),
         evaluated=False,
-        of_a_card=True,
     ),
     'gleam-t of rank 8': Contender(
         MMPRETRAIN,
@@ -216,7 +215,6 @@ CONTENDERS: dict[str, Contender] = {
         MMPRETRAIN,
         lambda b, s: adapted(b, s, _LORA_EVERYWHERE, recompute=False),
         evaluated=False,
-        of_a_card=True,
     ),
     "MMPretrain's LoRAModel": Contender(MMPRETRAIN, partial(_lora_model, r'.*qkv')),
     "MMPretrain's LoRAModel, every Linear": Contender(

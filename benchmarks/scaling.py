@@ -30,6 +30,7 @@ from mmengine.logging import MMLogger
 from step import FOLDER, note
 from torch import nn
 
+from gleam_mm.config import recipes
 from gleam_mm.fileio import write_bytes
 from gleam_mm.output import figures, tables
 
@@ -81,7 +82,7 @@ AXES = (
         'experts',
         (1, 2, 4, 8, 16),
         lambda _: _small(224),
-        lambda number: dict(rank=16, num_experts=number, top_k=number),
+        lambda number: dict(num_experts=number, top_k=number),
         {ARITHMETIC: 1, MEMORY: 1, OPERATIONS: 0},
         'experts are summed before they convolve: only their kernels are more',
     ),
@@ -89,7 +90,7 @@ AXES = (
         'pixels',
         (32, 64, 96, 128, 224, 384),
         _small,
-        lambda _: dict(rank=16),
+        lambda _: {},
         {ARITHMETIC: 1, MEMORY: 1, OPERATIONS: 0},
         'what a token costs does not depend on how many there are',
         extent=lambda pixels: (pixels / 16) ** 2 + 1,
@@ -98,7 +99,7 @@ AXES = (
         'depth',
         (12, 24, 32, 40),
         _giant,
-        lambda _: dict(rank=16),
+        lambda _: {},
         {ARITHMETIC: 1, MEMORY: 1, OPERATIONS: 1},
         'every block has the same sites',
     ),
@@ -138,7 +139,7 @@ def points(axis: Axis) -> list[Point]:
         backbone, image_size = axis.size(value)
         with torch.device('meta'):
             limit = CONTENDERS['limit'].build(backbone, image_size).train()
-            petl = dict(type='GLEAM', **axis.options(value))
+            petl = {**recipes.method_preset('gleam-l'), **axis.options(value)}
             model = adapted(backbone, image_size, petl, probe=False, recompute=False).train()
         # The gradient goes as far as the limit's, so that what is added is GLEAM's alone.
         model.backbone.patch_embed.projection.bias.requires_grad_(True)

@@ -14,7 +14,8 @@ alone. Methods that merge cost nothing at evaluation once they are merged; what 
     python benchmarks/step.py --device cuda --compile reduce-overhead
 
 Tables go to --out: step.csv, of which what is there already is not measured again, step.md and
-step.svg. With --profile, profile.md instead, which says where the time goes.
+step.svg. A contender that a setting lacks takes turns with the limit anew, and its ratios are to
+that one. With --profile, profile.md instead, which says where the time goes.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -345,10 +346,34 @@ def contenders_of(setting: Setting, only: Sequence[str] | None) -> list[str]:
     ]
 
 
-def note(folder: Path, what: str, device: str = 'cpu') -> None:
-    """Notes in a folder on which machine and by which command something was measured."""
+def missing_of(
+    settings: Iterable[Setting],
+    only: Sequence[str] | None,
+    results: Mapping[Setting, Sequence[Row]],
+) -> dict[Setting, list[str]]:
+    """The contenders of each setting that are wanted and not measured yet, where there are any."""
+    missing = {}
+    for setting in settings:
+        known = {row.contender for row in results.get(setting, ())}
+        names = [name for name in contenders_of(setting, only) if name not in known]
+        if names:
+            missing[setting] = names
+    return missing
+
+
+def note(folder: Path, what: str, device: str = 'cpu', replaces: bool = True) -> None:
+    """Notes in a folder on which machine and by which command something was measured.
+
+    Args:
+        folder: The folder.
+        what: What was measured.
+        device: On what.
+        replaces: Whether this took the place of what was measured of it before, or came beside it.
+    """
     path = folder / 'machines.json'
     record = json.loads(path.read_text()) if path.is_file() else {}
+    if not replaces and (before := sum(key.split(', run ')[0] == what for key in record)):
+        what = f'{what}, run {before + 1}'
     record[what] = environment(device) | {
         'threads': str(torch.get_num_threads()),
         'load': f'{os.getloadavg()[2]:.1f} in a quarter of an hour, of {os.cpu_count()} cores',
@@ -419,12 +444,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'wrote {args.out / "profile.md"}')
         return
     results = read(args.out / 'step.csv')
-    missing = [setting for setting in settings if setting not in results]
+    missing = missing_of(settings, args.only, results)
     end = time.monotonic() + 60 * args.minutes
-    for index, setting in enumerate(missing):
+    for index, (setting, names) in enumerate(missing.items()):
         share = (end - time.monotonic()) / (len(missing) - index)
         print(f'{setting} ...', flush=True)
-        results[setting] = measure(setting, contenders_of(setting, args.only), args.rounds, share)
+        there = results.get(setting, [])
+        known = {row.contender for row in there}
+        rows = measure(setting, names, args.rounds, share)
+        results[setting] = [*there, *(row for row in rows if row.contender not in known)]
         write(results, args.out / 'step.csv')
     if missing:
         names = ', '.join(dict.fromkeys(setting.backbone for setting in missing))
@@ -434,7 +462,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         way += f', compiled, {args.compile}' if args.compile else ''
         dtypes = ', '.join(dict.fromkeys(setting.dtype for setting in missing))
         what = f'{modes} of {names} at batch {batches} in {dtypes} on {args.device}{way}'
-        note(args.out, what, args.device)
+        note(args.out, what, args.device, replaces=False)
     write_bytes(args.out / 'step.md', markdown(results).encode())
     for path in draw(results, args.out / 'step'):
         print(f'wrote {path}')

@@ -1,10 +1,12 @@
 """What a training step launches: the benchmark's count, and that no peer's LoRA launches less."""
 
+import dataclasses
+
 import pytest
 import torch
-from contenders import BACKBONES, CONTENDERS, Backbone, vit
+from contenders import CONTENDERS, Backbone, vit
 from counting import Calls
-from launches import launches, table
+from launches import FOLDER, Count, counts, launches, markdown, read
 from torch import nn
 
 SIX_BLOCKS = Backbone(
@@ -56,7 +58,33 @@ def test_no_peers_lora_launches_less(dtype):
     assert ours < theirs
 
 
-def test_the_table_has_a_row_for_each():
-    text = table(BACKBONES['vit-mini'], 32, ['limit', 'lora', 'limit (timm)'])
-    assert text.count('\n') == 4
-    assert '| limit | MMPretrain |' in text
+def test_widths_and_images_do_not_matter():
+    wider = dataclasses.replace(SIX_BLOCKS, config=vit(128, 6, 2, 512, patch=8), width=128)
+    for name in ('limit', 'fact'):
+        assert launches(name, wider, 64, 'float32') == count(name)
+
+
+@pytest.mark.parametrize('fast', [True, False])
+def test_what_a_cpu_does_otherwise_is_not_counted(fast, monkeypatch):
+    """Whether it has products of bfloat16, and that its attention is faster in float32."""
+    alike = count('fact', 'bf16')
+    monkeypatch.setattr('gleam_mm.models.precision.MULTIPLIES_BFLOAT16', fast)
+    assert count('fact', 'bf16') == alike
+
+
+@pytest.mark.slow
+def test_the_record_is_what_is_counted():
+    recorded = read(FOLDER / 'launches.csv')
+    names = ('limit', 'gleam-l', 'fact', "HF PEFT's LoRA, every Linear (timm)")
+    assert counts(names) == [one for one in recorded if one.contender in names]
+
+
+def test_the_table_compares_with_the_limit_of_the_library():
+    found = [
+        Count(name, dtype, kernels)
+        for name, kernels in (('limit', 100), ('lora', 150), ('limit (timm)', 200))
+        for dtype in ('float32', 'bf16')
+    ]
+    lines = markdown(found).splitlines()
+    assert '| lora | MMPretrain | 150 | 1.50 | 150 | 1.50 |' in lines
+    assert '| limit (timm) | timm | 200 | 1.00 | 200 | 1.00 |' in lines

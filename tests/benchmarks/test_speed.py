@@ -1,11 +1,13 @@
 """Speed's benchmarks on models of seconds: rows that can be believed, and tables that say them."""
 
 import dataclasses
+import json
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import arithmetic
 import contenders
+import launches
 import measuring
 import pytest
 import scaling
@@ -55,6 +57,32 @@ def test_a_file_gives_back_what_was_measured(rows, tmp_path):
     assert 'ViT of two blocks at 32, training' in text
     assert text.count('\n|') == 2 + len(written[1])
     assert step.draw(dict([read]), tmp_path / 'step') == [tmp_path / 'step.svg']
+
+
+def test_what_a_setting_lacks_comes_beside_what_is_there(rows, tmp_path, monkeypatch):
+    (there,) = rows.values()
+    step.write(rows, tmp_path / 'step.csv')
+    (tmp_path / 'machines.json').write_text('{}')
+    asked = []
+
+    def measure(setting, names, *_):
+        asked.extend(names)
+        return [dataclasses.replace(there[0], contender=name, time=9.0) for name in asked]
+
+    monkeypatch.setattr(step, 'measure', measure)
+    flags = ['--backbones', 'vit-mini', '--modes', 'training', '--batches', '2']
+    flags += ['--image-size', '32']
+    only = ['--only', 'linear', 'lora']
+    for _ in range(2):  # the second time there is nothing left
+        step.main([*flags, *only, '--out', str(tmp_path)])
+    assert asked == ['lora']
+    (read,) = step.read(tmp_path / 'step.csv').values()
+    times = {row.contender: row.time for row in read}
+    assert times.pop('lora') == 9
+    assert times == pytest.approx({row.contender: row.time for row in there}, abs=1e-4)
+    step.main([*flags, '--only', 'fact', '--out', str(tmp_path)])
+    what = 'training of vit-mini at batch 2 in float32 on cpu'
+    assert [*json.loads((tmp_path / 'machines.json').read_text())] == [what, f'{what}, run 2']
 
 
 def test_peak_memory_is_that_of_tensors():
@@ -159,7 +187,10 @@ def test_the_page_has_what_was_measured_and_says_what_was_not(rows, tmp_path):
     assert '`--cuda-graph` steps that are replayed' in text
     assert f'torch {torch.__version__}'.replace('+', r'\+')[:9] in text
     assert 'Cost against size' not in text
-    assert '## Arithmetic' not in text
+    assert '## Arithmetic' not in text and '## Launches' not in text
     counted = (arithmetic.Count('vit-s', 'limit', 'training', 9),)
     tabular.write(tmp_path / 'arithmetic.csv', [counted], arithmetic.Count)
-    assert '## Arithmetic' in speed.page(tmp_path)
+    counted = [(launches.Count('limit', dtype, 9),) for dtype in launches.TYPES]
+    tabular.write(tmp_path / 'launches.csv', counted, launches.Count)
+    text = speed.page(tmp_path)
+    assert '## Arithmetic' in text and '## Launches' in text

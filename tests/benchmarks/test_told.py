@@ -5,6 +5,7 @@ import statistics
 
 import arithmetic
 import claims
+import launches
 import paired
 import per_task
 import pytest
@@ -33,6 +34,7 @@ ON_A_CARD = {
     'GLEAM-L, without the kernel below': 'gleam-l, without its kernel',
     **dict.fromkeys(("the limit, timm's ViT", "the backbone, timm's ViT"), 'limit (timm)'),
     "GLEAM-L, timm's ViT": 'gleam-l (timm)',
+    "LoRA-8 on every Linear, timm's ViT": 'lora, every Linear (timm)',
     "HF PEFT's LoRA-8 on every Linear, timm's ViT": "HF PEFT's LoRA, every Linear (timm)",
 }
 METHODS = {
@@ -143,6 +145,22 @@ def test_what_is_computed():
                 for mode in (step.TRAINING, step.EVALUATION)
             ]
             assert told == '{:.2f} ({:.2f})'.format(*ratios), (name, backbone)
+
+
+def test_what_a_step_launches():
+    counted = {
+        (count.contender, count.dtype): count.kernels
+        for count in launches.read(step.FOLDER / 'launches.csv')
+    }
+    names = {**ON_A_CARD, 'GLEAM-L, without the kernel below': 'gleam-l'}  # a CPU has none
+    for name, told in table('docs/explain/cost.md', '| | float32 |').items():
+        own = names[name]
+        limit = 'limit (timm)' if own.endswith('(timm)') else 'limit'
+        cells = []
+        for dtype in launches.TYPES:
+            kernels = counted[own, dtype]
+            cells += [f'{kernels:,}', f'{kernels / counted[limit, dtype]:.2f}']
+        assert told == cells, name
 
 
 @pytest.mark.parametrize(
