@@ -1,8 +1,10 @@
 """What ``tools/analyze.py`` saw inside of trained models, as sections of a page of results."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from gleam_mm.output.escape import markdown, markdown_code
@@ -24,6 +26,37 @@ from scale 1 upwards; the entropy of the weights, mean over sites and the least 
 most {{most}} nats; *between classes*: by how much an expert's mean weight differs between two
 classes, at most, mean over sites. `tools/analyze.py routing` measured it
 ([{ROUTING}]({ROUTING})) on {{data}}."""
+
+
+_COMMAND = """\
+<!-- not run: it needs trainings of the sweeps -->
+```bash
+{tool} {analysis} --split {split} --max-images {images} \\
+    {subjects}
+```"""
+
+
+def command(content: Mapping[str, Any], tool: str) -> str:
+    """What measures it again, of trainings as the sweeps leave them, each beside its config.
+
+    Args:
+        content: What ``tools/analyze.py`` wrote.
+        tool: How it is called from the folder that the trainings are under.
+    """
+    seen = content['subjects'][0]['data']
+    subjects = []
+    for subject in content['subjects']:
+        folder = PurePosixPath(subject['checkpoint']).parent
+        subjects.append(
+            f'{subject["name"]}={folder}/{subject["config"]}.py:{subject["checkpoint"]}'
+        )
+    return _COMMAND.format(
+        tool=tool,
+        analysis=content['analysis'],
+        split=seen['split'],
+        images=seen['images'],
+        subjects=' \\\n    '.join(map(shlex.quote, subjects)),
+    )
 
 
 def updates(content: Mapping[str, Any]) -> str:

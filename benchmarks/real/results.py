@@ -1,22 +1,47 @@
 """The page of results on the real backbone, from its record alone."""
 
-from collections.abc import Sequence
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import charts
 import inside
+import paired
 import per_task
 import records
+import writeup
 from records import Record
 
 from gleam_mm.fileio import write_bytes
+from gleam_mm.minivtab import MINI_TASKS
+from gleam_mm.output.tables import count, number, pipes
 
+HERE = Path(__file__).resolve().parent
 PAGE = 'RESULTS.md'
 TASKS = ('cifar10', 'signs', 'solar', 'land', 'letters', 'count', 'distance', 'orientation')
 PHOTOGRAPHS = 3  # of them, the first ones
 HEADLINE = ('gleam-t', 'gleam-l', 'lora')  # whose tasks a figure's means are over
 _PLAIN = {f'real-{task}': task for task in TASKS}
+GROUPS = {
+    'natural': ('cifar10', 'signs', 'letters'),
+    'specialized': ('solar', 'land'),
+    'structured': ('count', 'distance', 'orientation'),
+    'photographs': TASKS[:PHOTOGRAPHS],
+    'drawn': TASKS[PHOTOGRAPHS:],
+}
+_VTAB = 3  # of them, the first ones
 _LABELS = {f'real-{task}': f'*{task}*' if task in TASKS[:PHOTOGRAPHS] else task for task in TASKS}
+_GUESSES = {  # of solar cells: naming its largest class always
+    'real-cifar10': writeup.Guess('cifar10', 1 / 10, 2000),
+    'real-signs': writeup.Guess('signs', 1 / 10, 1062),
+    'real-solar': writeup.Guess('solar', 933 / 1624, 1624),
+    **{
+        f'real-{task}': writeup.Guess(task, 1 / MINI_TASKS[task].num_classes, 2000)
+        for task in TASKS[PHOTOGRAPHS:]
+    },
+}
 
 ASKED = per_task.ask(
     [
@@ -55,8 +80,9 @@ final training opens once, at its last epoch. Nothing here compares with a publi
 cd benchmarks/real
 export PYTHONPATH=$PWD
 {runs}
-python collect.py {studies}
 ```
+
+Workers are those that trained. What each study ran on, at which commit and for how long:
 """
 
 _TABLE = """\
@@ -69,6 +95,21 @@ local transforms start at random; `-slow`: at smaller rates
 ([rules 6 to 8](README.md#rules-written-before-the-runs)).
 """
 
+_GROUPS = """\
+## Groups
+
+Means over the tasks of a group as in VTAB: natural ({natural}), specialized ({specialized}) and
+structured ({structured}), and the mean of these three; beside it photographs and drawn tasks, each
+by themselves. The grouping came after the numbers, and no claim hangs on it.
+"""
+
+_AT_CHANCE = """\
+## Trainings that ended at chance
+
+Their accuracy on test is at most three standard errors above that of guessing, on solar cells of
+naming always the largest class. They count in all means.
+"""
+
 _RATES = """\
 ## Learning rates
 
@@ -78,6 +119,10 @@ by itself; in brackets its accuracy there.
 
 _ALIKE = '## Are updates alike across layers?'
 _EXPERTS = '## Which experts serve'
+_ANALYZE = """\
+cd benchmarks/real
+export PYTHONPATH=$PWD
+python ../../tools/analyze.py"""
 
 
 def write(folder: Path) -> Path:
@@ -87,37 +132,76 @@ def write(folder: Path) -> Path:
         folder: Where ``results.csv`` and ``studies.json`` are.
     """
     trainings = records.read(folder / records.CSV)
-    notes = records.read_json(folder / records.STUDIES) or {}
     page = folder / PAGE
-    text = build(trainings, sorted(notes))
+    text = build(trainings, records.read_json(folder / records.STUDIES) or {})
     if homogeneity := records.read_json(folder / inside.HOMOGENEITY):
         text += f'\n{_ALIKE}\n\n{inside.updates(homogeneity)}\n'
+        text += f'\n{inside.command(homogeneity, _ANALYZE)}\n'
     if routing := records.read_json(folder / inside.ROUTING):
         text += f'\n{_EXPERTS}\n\n{inside.gates(routing)}\n'
+        text += f'\n{inside.command(routing, _ANALYZE)}\n'
     write_bytes(page, text.encode())
     return page
 
 
-def build(trainings: Sequence[Record], studies: Sequence[str]) -> str:
+def build(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of the page.
 
     Args:
         trainings: The record.
-        studies: Names of the sweeps that it is of.
+        notes: Study -> what ``studies.json`` says of it.
     """
     scores = records.scores(trainings)
-    runs = [f'python ../../tools/sweep.py run configs/sweeps/{s}.py --workers 2' for s in studies]
-    parts = [_TOP.format(runs='\n'.join(runs), studies=' '.join(studies))]
+    parts = [_TOP.format(runs=_runs(notes)), writeup.state(trainings, notes, sorted(notes)), '']
     if scores:
+        parameters = records.parameters(trainings)
         there = [task for task in TASKS if f'real-{task}' in per_task.present(scores, _LABELS)]
         parts += [
             _TABLE.format(tasks=', '.join(there)),
-            per_task.accuracies(scores, records.parameters(trainings), _LABELS),
+            per_task.accuracies(scores, parameters, _LABELS),
             '\n*In italics: photographs.*\n',
-            per_task.answers(ASKED, scores) + '\n',
         ]
+        if grouped := _groups(scores, parameters):
+            told = {name: ', '.join(tasks) for name, tasks in GROUPS.items()}
+            parts += [_GROUPS.format(**told), grouped + '\n']
+        if guessing := writeup.at_chance(trainings, _GUESSES):
+            parts += [_AT_CHANCE, guessing + '\n']
+        parts.append(per_task.answers(ASKED, scores) + '\n')
     parts += [_RATES, per_task.rates(trainings, _PLAIN), '']
     return '\n'.join(parts)
+
+
+def _runs(notes: Mapping[str, Mapping[str, Any]]) -> str:
+    """The commands that made the record, each with the number of workers that is noted."""
+    workers = {study: note['workers'] for study, note in sorted(notes.items())}
+    lines = [
+        f'python ../../tools/sweep.py run configs/sweeps/{study}.py --workers {at_once}'
+        for study, at_once in workers.items()
+    ]
+    for at_once, studies in itertools.groupby(sorted(workers, key=workers.get), workers.get):
+        lines.append(f'python collect.py --workers {at_once} {" ".join(studies)}')
+    return '\n'.join(lines)
+
+
+def _groups(scores: Mapping[str, paired.Scores], parameters: Mapping[str, int]) -> str:
+    """The table of means over groups, of the methods that have all tasks; empty without any."""
+    rows = []
+    for method, own in scores.items():
+        tasks = paired.task_means(own)
+        if all(f'real-{task}' in tasks for task in TASKS):
+            means = [
+                statistics.fmean(tasks[f'real-{task}'] for task in group)
+                for group in GROUPS.values()
+            ]
+            means.insert(_VTAB, statistics.fmean(means[:_VTAB]))
+            rows.append([method, count(parameters[method]), *means])
+    if not rows:
+        return ''
+    rows.sort(key=lambda row: -row[2 + _VTAB])
+    head = [*GROUPS]
+    head.insert(_VTAB, 'mean of groups')
+    body = [[*row[:2], *map(number, row[2:])] for row in rows]
+    return pipes(['method', 'parameters', *head], body, left=['method'])
 
 
 def measured(trainings: Sequence[Record]) -> tuple[list[str], list[charts.Point]]:

@@ -245,6 +245,8 @@ def subject(name, update, frozen, accuracy, **more):
     data = {'dataset': 'MiniVTAB count', 'split': 'test', 'images': 2000}
     return {
         'name': name,
+        'config': 'vit-mini_lora_mini-count',
+        'checkpoint': 'runs/seed0/adapter.safetensors',
         'data': data,
         'accuracy': {'value': accuracy},
         'roles': {'qkv': role, **more},
@@ -253,17 +255,33 @@ def subject(name, update, frozen, accuracy, **more):
 
 def test_homogeneity():
     content = {
+        'analysis': 'homogeneity',
         'subjects': [
             subject('lora@count', 0.5, 0.25, 60.0),
             subject('lora@land', 0.25, 0.75, 70.0),
             subject('gleam-l', None, 0.25, 80.0),
-        ]
+        ],
     }
     text, _ = writeup.build(study(), {}, content)
     rows = lines(section(text, 'Claim 4'))
     assert rows['`lora`'] == ['`lora`', '2', '0.375 / 0.500 (1 of 2)', '65.0']
     assert rows['`gleam-l`'] == ['`gleam-l`', '1', '—', '80.0']
     assert '## Claim 4' not in writeup.build(study(), {})[0]
+    assert (
+        'python tools/analyze.py homogeneity --split test --max-images 2000 \\\n'
+        '    lora@count=runs/seed0/vit-mini_lora_mini-count.py:runs/seed0/adapter.safetensors \\\n'
+    ) in text
+
+
+@pytest.mark.slow
+def test_the_page_is_what_the_record_gives():
+    trainings = records.read(records.FOLDER / records.CSV)
+    own = [row for row in trainings if row.study not in claims.TUNED]
+    files = (records.STUDIES, 'homogeneity.json')
+    text, _ = writeup.build(own, *(records.read_json(records.FOLDER / name) for name in files))
+    assert text == (records.FOLDER / writeup.PAGE).read_text(), (
+        'make it again: python benchmarks/minivtab/page.py'
+    )
 
 
 def test_the_page_is_written_from_the_record_alone(tmp_path):
