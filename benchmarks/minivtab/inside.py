@@ -79,6 +79,38 @@ def updates(content: Mapping[str, Any]) -> str:
     return _UPDATES.format(data=_data(subjects)) + '\n\n' + pipes(head, body, left=('method',))
 
 
+def differences(
+    content: Mapping[str, Any], first: str, second: str | None
+) -> dict[str, list[float]]:
+    """By how much one method's updates are more alike in adjacent blocks than another's.
+
+    Args:
+        content: What ``tools/analyze.py homogeneity`` wrote.
+        first: The method.
+        second: The other one; None for the frozen outputs of the first.
+
+    Returns:
+        Role -> a difference of cosine similarities for each task that both have, without roles
+        that one of them lacks.
+    """
+    roles = {subject['name']: subject['roles'] for subject in content['subjects']}
+    found: dict[str, list[float]] = {}
+    for name, own in roles.items():
+        method, _, task = name.partition('@')
+        if method != first:
+            continue
+        other, path = (
+            (own, 'frozen') if second is None else (roles.get(f'{second}@{task}'), 'update')
+        )
+        for role in own.keys() & (other or {}).keys():
+            cosines = [own[role]['update'], other[role][path]]
+            mine, its = (measured['adjacent']['cosine'] for measured in cosines)
+            if mine is not None and its is not None:
+                found.setdefault(role, []).append(mine - its)
+    order = list(dict.fromkeys(role for own in roles.values() for role in own))
+    return {role: found[role] for role in order if role in found}
+
+
 def gates(content: Mapping[str, Any]) -> str:
     """Which experts serve, for each model and role."""
     subjects = content['subjects']

@@ -14,16 +14,58 @@ import tuned
 
 def test_page_is_what_the_records_give():
     page = (summary.HERE / summary.PAGE).read_text()
-    said = summary.mini(), summary.second(), summary.real()
-    assert page == summary.build(summary.LINES, *said), (
-        'make it again: python benchmarks/collect_claims.py'
-    )
+    assert page == summary.whole(), 'make it again: python benchmarks/collect_claims.py'
 
 
 def test_lines_name_methods_that_the_benchmarks_have():
-    on_real = {(claim.first, claim.second) for claim in results.ASKED.comparisons}
-    on_tuned = {(claim.first, claim.second) for claim in tuned.ASKED.comparisons}
-    assert {line.real for line in summary.LINES if line.real} <= on_real | on_tuned
+    trainings = records.read(records.FOLDER / records.CSV)
+    first = {row.method for row in trainings if row.study in claims.STUDIES}
+    second = {row.method for row in trainings if row.study in claims.TUNED}
+    on_real = {row.method for row in records.read(summary.HERE / 'real' / records.CSV)}
+    known = first | second | on_real
+    assert {name for line in summary.LINES if line.mini for name in line.mini} <= first
+    assert {name for line in summary.LINES if line.real for name in line.real} <= known
+
+
+def test_what_is_not_asked_has_numbers_and_no_verdict():
+    claim = claims.Claim('x', '', (claims.Comparison('a', 'b'), claims.Comparison('c', 'b')))
+    scores = {name: {('t', 0): value} for name, value in (('a', 60.0), ('b', 50.0), ('d', 40.0))}
+    said = summary._says(scores, [claim], [('a', 'b'), ('d', 'b'), ('c', 'd'), None])
+    assert {pair: verdict for pair, (_, verdict) in said.items()} == {
+        ('a', 'b'): 'not decided',  # a single task
+        ('c', 'b'): 'no data',
+        ('d', 'b'): 'not among its claims',
+    }
+    assert said['d', 'b'][0].mean == -10.0
+
+
+def seen(name, **cosines):
+    """What homogeneity.json has of a model: role -> cosines of its updates and frozen outputs."""
+    roles = {
+        role: {path: {'adjacent': {'cosine': v}} for path, v in zip(paths, pair, strict=True)}
+        for paths in [('update', 'frozen')]
+        for role, pair in cosines.items()
+    }
+    return {'name': name, 'roles': roles}
+
+
+def test_alike_compares_models_of_the_same_task():
+    content = {
+        'subjects': [
+            seen('slora@a', qkv=(0.75, 0.25), proj=(0.5, 0.0)),
+            seen('slora@b', qkv=(0.5, 0.0)),
+            seen('slora@c', qkv=(0.9, 0.0)),  # which LoRA lacks
+            seen('lora@a', qkv=(0.25, 0.5)),
+            seen('lora@b', qkv=(0.75, 0.5)),
+        ]
+    }
+    lines = [
+        summary.Alike('shared', '1', ('slora', 'lora'), ('lora', None)),
+        summary.Alike('mixed', '2', ('gleam-l', 'lora'), ('lora', 'gleam-l')),
+    ]
+    page = summary.alike(lines, content, content).splitlines()
+    assert page[-2] == '| shared | 1 | qkv +0.12 (1 of 2) | qkv +0.00 (1 of 2) |'
+    assert page[-1] == '| mixed | 2 | no data | no data |'
 
 
 def test_cells_say_numbers_and_verdict():
