@@ -272,6 +272,67 @@ def inside():
     )
 
 
+def ahead_and_behind():
+    """Of GLEAM-L: who is ahead of its preset, who behind, and how far its random start comes."""
+    better, worse = (
+        [(NAMES[method], of(method)[0]) for method in methods]
+        for methods in (('repadapter', 'ssf'), ('fact', 'convpass'))
+    )
+    preset, start = mean('gleam-l'), mean('gleam-l-uniform')
+    assert min(float(value) for _, value in better) > preset
+    assert max(float(value) for _, value in worse) < preset
+    assert all(float(value) < start for _, value in better + worse)
+    return better, worse, lead('lora', 'gleam-l-uniform')
+
+
+NAMES = {'repadapter': 'RepAdapter', 'ssf': 'SSF', 'fact': 'FacT', 'convpass': 'Convpass'}
+RUNGS = (('lora-all', 'slora'), ('fact', 'slora'), ('gleam-l', 'fact'))
+
+
+def test_what_the_front_page_says():
+    page, chinese = (
+        ' '.join((ROOT / name).read_text('utf-8').split())
+        for name in ('README.md', 'README.zh-CN.md')
+    )
+    better, worse, short = ahead_and_behind()
+    rungs = [lead(*pair) for pair in RUNGS]
+    letters = mean('lora-all', 'letters') - mean('slora', 'letters')
+    assert round(len(TASKS) * float(rungs[0]) / letters) == 3
+    told = [f'{name} ({value})' for name, value in better + worse]
+    assert (
+        "**GLEAM-L's preset is behind {} and {}**, ahead of {} and {}: of the {} points that "
+        'sharing loses, a third of them on letters, local transforms win {} back and the mixture {}'
+    ).format(*told, *rungs) in page
+    assert f"`local_init='uniform'`, it is {short} behind LoRA, ahead of these four." in page
+    told = [f'{name}（{value}）' for name, value in better + worse]  # noqa: RUF001
+    assert (
+        '**GLEAM-L 的预设落后于 {}和 {}**，高于 {}和 {}：共享损失了 {} 分'.format(  # noqa: RUF001
+            *told, rungs[0]
+        )
+        in chinese
+    )
+    assert '局部变换只挽回 {}，混合专家只挽回 {}（'.format(*rungs[1:]) in chinese  # noqa: RUF001
+    assert f'平均只落后 LoRA {short}，高于这四种方法' in chinese  # noqa: RUF001
+
+
+def test_which_small_methods_the_second_edition_lacks():
+    known = defaultdict(set)
+    parameters = {}
+    for row in rows(ROOT / 'benchmarks' / 'minivtab' / 'results.csv'):
+        if row['phase'] == 'final':
+            known[row['study']].add(row['method'])
+            parameters[row['method']] = int(row['parameters'])
+    first = known['minivtab'] | known['minivtab-others'] | known['minivtab-newer']
+    second = known['minivtab-tuned'] | known['minivtab-tuned-rivals']
+    second |= known['minivtab-tuned-others']
+    assert len(second) == 12 and len(first) == 43
+    lacks = [name for name in first - second if parameters[name] <= parameters['gleam-l']]
+    lacks.sort(key=lambda name: (parameters[name], name))
+    assert len(lacks) == 20
+    page = ' '.join((ROOT / 'docs' / 'minivtab.md').read_text('utf-8').split())
+    assert f'twenty were not measured here: {", ".join(f"`{name}`" for name in lacks)}.' in page
+
+
 @pytest.mark.parametrize(
     'said', [behind, means, further, rungs, on_validation, six_epochs, probe, inside]
 )
