@@ -89,6 +89,37 @@ def accuracies(
     return pipes(head, rows, left=['method'])
 
 
+def groups(
+    scores: Mapping[str, paired.Scores],
+    parameters: Mapping[str, int],
+    groups: Mapping[str, Collection[str]],
+    counted: int,
+) -> str:
+    """The table of means over groups of tasks, the best first; empty where nobody has all tasks.
+
+    Args:
+        scores: Method -> task and seed -> accuracy.
+        parameters: Method -> trained numbers.
+        groups: Head of a column -> the tasks of its group.
+        counted: How many of them, the first ones, make up the mean of groups.
+    """
+    tasks = {task for group in groups.values() for task in group}
+    rows = []
+    for method, own in scores.items():
+        means = paired.task_means(own)
+        if means.keys() >= tasks:
+            values = [statistics.fmean(means[task] for task in group) for group in groups.values()]
+            values.insert(counted, statistics.fmean(values[:counted]))
+            rows.append([method, count(parameters[method]), *values])
+    if not rows:
+        return ''
+    rows.sort(key=lambda row: (-row[2 + counted], row[0]))
+    head = ['method', 'parameters', *groups]
+    head.insert(2 + counted, 'mean of groups')
+    body = [[*row[:2], *map(number, row[2:])] for row in rows]
+    return pipes(head, body, left=['method'])
+
+
 def _seeds(own: paired.Scores) -> str:
     """How many seeds the tasks of a method have: a number, or the fewest and the most."""
     numbers = Counter(task for task, _ in own).values()

@@ -60,6 +60,13 @@ the head; *seeds*: the fewest and the most that a task has; *SD*: of the mean, o
 all tasks have. A method that lacks a task comes last, without a mean.
 """
 
+_GROUPED = {group.name: list(group.tasks) for group in writeup.SUITE.groups}
+_GROUPS = """\
+## Groups
+
+Means over VTAB's three groups of tasks, and the mean of these.
+"""
+
 _AT_CHANCE = """\
 ## Trainings that ended at chance
 
@@ -98,7 +105,10 @@ def build(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) -
     runs = '\n'.join(f'python tools/sweep.py run {study} --workers 2' for study in claims.TUNED)
     parts = [_TOP.format(runs=runs), writeup.state(trainings, notes, claims.TUNED)]
     if scores:
-        parts += [_TABLE, per_task.accuracies(scores, records.parameters(trainings), TASKS)]
+        parameters = records.parameters(trainings)
+        parts += [_TABLE, per_task.accuracies(scores, parameters, TASKS)]
+        if grouped := per_task.groups(scores, parameters, _GROUPED, len(_GROUPED)):
+            parts += [_GROUPS, grouped]
         if guessing := writeup.at_chance(trainings):
             parts += [_AT_CHANCE, guessing]
         parts.append(per_task.answers(ASKED, scores))

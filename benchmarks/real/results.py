@@ -1,14 +1,12 @@
 """The page of results on the real backbone, from its record alone."""
 
 import itertools
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import charts
 import inside
-import paired
 import per_task
 import records
 import writeup
@@ -16,7 +14,6 @@ from records import Record
 
 from gleam_mm.fileio import write_bytes
 from gleam_mm.minivtab import MINI_TASKS
-from gleam_mm.output.tables import count, number, pipes
 
 HERE = Path(__file__).resolve().parent
 PAGE = 'RESULTS.md'
@@ -32,6 +29,7 @@ GROUPS = {
     'drawn': TASKS[PHOTOGRAPHS:],
 }
 _VTAB = 3  # of them, the first ones
+_GROUPED = {name: [f'real-{task}' for task in tasks] for name, tasks in GROUPS.items()}
 _LABELS = {f'real-{task}': f'*{task}*' if task in TASKS[:PHOTOGRAPHS] else task for task in TASKS}
 _GUESSES = {  # of solar cells: naming its largest class always
     'real-cifar10': writeup.Guess('cifar10', 1 / 10, 2000),
@@ -161,7 +159,7 @@ def build(trainings: Sequence[Record], notes: Mapping[str, Mapping[str, Any]]) -
             per_task.accuracies(scores, parameters, _LABELS),
             '\n*In italics: photographs.*\n',
         ]
-        if grouped := _groups(scores, parameters):
+        if grouped := per_task.groups(scores, parameters, _GROUPED, _VTAB):
             told = {name: ', '.join(tasks) for name, tasks in GROUPS.items()}
             parts += [_GROUPS.format(**told), grouped + '\n']
         if guessing := writeup.at_chance(trainings, _GUESSES):
@@ -181,27 +179,6 @@ def _runs(notes: Mapping[str, Mapping[str, Any]]) -> str:
     for at_once, studies in itertools.groupby(sorted(workers, key=workers.get), workers.get):
         lines.append(f'python collect.py --workers {at_once} {" ".join(studies)}')
     return '\n'.join(lines)
-
-
-def _groups(scores: Mapping[str, paired.Scores], parameters: Mapping[str, int]) -> str:
-    """The table of means over groups, of the methods that have all tasks; empty without any."""
-    rows = []
-    for method, own in scores.items():
-        tasks = paired.task_means(own)
-        if all(f'real-{task}' in tasks for task in TASKS):
-            means = [
-                statistics.fmean(tasks[f'real-{task}'] for task in group)
-                for group in GROUPS.values()
-            ]
-            means.insert(_VTAB, statistics.fmean(means[:_VTAB]))
-            rows.append([method, count(parameters[method]), *means])
-    if not rows:
-        return ''
-    rows.sort(key=lambda row: -row[2 + _VTAB])
-    head = [*GROUPS]
-    head.insert(_VTAB, 'mean of groups')
-    body = [[*row[:2], *map(number, row[2:])] for row in rows]
-    return pipes(['method', 'parameters', *head], body, left=['method'])
 
 
 def measured(trainings: Sequence[Record]) -> tuple[list[str], list[charts.Point]]:

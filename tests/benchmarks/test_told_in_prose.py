@@ -315,6 +315,25 @@ def test_what_the_front_page_says():
     assert f'平均只落后 LoRA {short}，高于这四种方法' in chinese  # noqa: RUF001
 
 
+def test_what_the_first_edition_is_said_to_have():
+    studies = defaultdict(list)
+    for row in rows(ROOT / 'benchmarks' / 'minivtab' / 'results.csv'):
+        if row['phase'] == 'final' and row['state'] == 'complete':
+            studies[row['study']].append(row['method'])
+    three = {
+        study: sum(done.count(method) == 9 * 3 for method in set(done))
+        for study, done in studies.items()
+    }
+    methods = three['minivtab'] + three['minivtab-others'] + three['minivtab-newer']
+    words = {5: 'five', 12: 'twelve'}
+    page = ' '.join((ROOT / 'docs' / 'minivtab.md').read_text('utf-8').split())
+    assert (
+        f'Three seeds of {methods} methods and variants, of the {words[three["minivtab-wirings"]]} '
+        f'wirings and of the {words[three["minivtab-ablations"]]} ablations, one of the second'
+    ) in page
+    assert three['minivtab-second-rates'] == 0
+
+
 def test_which_small_methods_the_second_edition_lacks():
     known = defaultdict(set)
     parameters = {}

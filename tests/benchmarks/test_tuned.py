@@ -45,6 +45,17 @@ def test_accuracies_claims_and_rates_are_those_of_the_record():
     assert lines(page, '| convpass |')[-1] == '| convpass | — | 0.003 (64.0) |'
 
 
+def test_groups_have_means_where_all_tasks_are_there():
+    whole = [
+        row('final', 'fact', task.removeprefix('mini-'), 10.0 * place, 0.01)
+        for place, task in enumerate(tuned.TASKS, 1)
+    ]
+    groups = tuned.build([*TRAININGS, *whole], {}).split('## Groups')[1].split('\n## ')[0]
+    assert lines(groups, '| fact |') == ['| fact | 100 | 20.0 | 50.0 | 80.0 | 50.0 |']
+    assert not lines(groups, '| gleam-l |')
+    assert '## Groups' not in tuned.build(TRAININGS, {})
+
+
 def test_a_rate_is_shown_with_the_mean_that_chose_it():
     other = row('select', 'gleam-l', 'land', 69.5, 0.01, seed=1)
     page = tuned.build([*TRAININGS, other], {})
