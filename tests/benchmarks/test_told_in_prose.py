@@ -1,4 +1,4 @@
-"""Numbers in sentences on the real backbone: each is written here from the records, and found."""
+"""Numbers in sentences about the benchmarks: each is written here from the records, and found."""
 
 import csv
 import json
@@ -313,6 +313,41 @@ def test_what_the_front_page_says():
     )
     assert '局部变换只挽回 {}，混合专家只挽回 {}（'.format(*rungs[1:]) in chinese  # noqa: RUF001
     assert f'平均只落后 LoRA {short}，高于这四种方法' in chinese  # noqa: RUF001
+
+
+def test_what_the_page_of_the_ladder_says_of_it():
+    page = ' '.join((ROOT / 'docs' / 'explain' / 'ladder.md').read_text('utf-8').split())
+    told = (of(name)[0] for name in ('lora-all', 'slora', 'fact', 'gleam-l', 'gleam-l-uniform'))
+    assert (
+        'LoRA of rank 8 on every Linear has {}, SLoRA {}, FacT {} and GLEAM-L {}, or {} with local '
+        'transforms that start at random'
+    ).format(*told) in page
+
+
+def test_what_the_second_edition_is_said_to_show():
+    found = defaultdict(list)
+    for row in rows(ROOT / 'benchmarks' / 'minivtab' / 'results.csv'):
+        if row['phase'] == 'final' and row['study'].startswith('minivtab-tuned'):
+            found[row['method']].append(float(row['accuracy']))
+    assert {len(accuracies) for accuracies in found.values()} == {9 * 3}
+    means = {method: fmean(accuracies) for method, accuracies in found.items()}
+
+    def lead(first, second):
+        return f'{means[first] - means[second]:.1f}'
+
+    others = [means['gleam-l'] - means[m] for m in means.keys() - {'gleam-l', 'convpass'}]
+    page = ' '.join((ROOT / 'docs' / 'minivtab.md').read_text('utf-8').split())
+    for sentence in (
+        f'**GLEAM-L has the highest mean of these twelve**: {lead("gleam-l", "convpass")} above '
+        f'Convpass, which has more parameters, and {min(others):.1f} to {max(others):.1f} above',
+        f'is worth {lead("gleam-l", "fact")} points',
+        f'FacT is {lead("fact", "slora")} above SLoRA, LoRA on every Linear '
+        f'{lead("lora-all", "slora")}, neither decided',
+        f"a tenth of LoRA's parameters, is {lead('lora', 'gleam-t')} points behind it, "
+        f'{lead("fact", "gleam-t")} behind FacT with a ninth, and {lead("slora", "gleam-t")} '
+        'behind SLoRA',
+    ):
+        assert sentence in page
 
 
 def test_what_the_first_edition_is_said_to_have():
