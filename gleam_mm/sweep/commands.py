@@ -51,11 +51,14 @@ def begin(args: argparse.Namespace, page: MakePage | None = None) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a sweep's file, over which flags win: of the options each by itself."""
+    """The settings of a sweep's file, over which flags win: of the options each by itself.
+
+    A grid of the command line is that of every method, whatever grids of their own the file has.
+    """
     settings = configure.read_file(args.file) if args.file else {}
     flags = {key: getattr(args, key, None) for key in configure.KEYS}  # some are only for files
     if args.grid is not None:
-        flags['grid'] = configure.read_grid(args.grid)
+        flags.update(grid=configure.read_grid(args.grid), grids={})
     if args.seeds is not None:
         flags['seeds'] = configure.parse_seeds(args.seeds)
     options = settings.get('options')

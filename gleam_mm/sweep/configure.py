@@ -1,6 +1,7 @@
 """From a sweep's file and the command line's flags to the settings of a sweep, checked."""
 
 import contextlib
+import fnmatch
 import inspect
 import os
 import re
@@ -47,6 +48,7 @@ _SHAPES = {
     'datasets': _TEXT_OR_TEXTS,
     'variants': MAPPING,
     'grid': MAPPING,
+    'grids': MAPPING,
     'seeds': _SEEDS,
     'trial_seeds': POSITIVE,
     'final': TRUTH,
@@ -116,6 +118,8 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         names = list(dict.fromkeys([*known['methods'], *variants]))
         methods = expand(_names(settings['methods']), names, 'method')
         datasets = expand(_names(settings['datasets']), list(known['datasets']), 'dataset')
+        for pattern in settings.get('grids') or {}:
+            expand([pattern], names, 'method')
     except ValueError as error:
         raise UserError(str(error)) from error
     sweep = Sweep(
@@ -130,7 +134,8 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         final=settings.get('final', True),
         heartbeat=settings.get('heartbeat', 20),
     )
-    sweep = replace(sweep, grid=_grids(sweep, settings.get('grid') or {}))
+    grid, own = settings.get('grid') or {}, settings.get('grids') or {}
+    sweep = replace(sweep, grid=_grids(sweep, grid, own))
     if sweep.trial_seeds > len(sweep.seeds):
         raise UserError(
             f'trial_seeds={sweep.trial_seeds}: a sweep of {len(sweep.seeds)} seeds has no more'
@@ -298,15 +303,17 @@ def _variants(settings: Mapping[str, Any], methods: Sequence[str]) -> dict[str, 
     return variants
 
 
-def _grids(sweep: Sweep, grid: Mapping[str, Sequence]) -> dict[str, dict[str, list]]:
-    """The grid of every method: of options of methods, those that it has."""
-    for name, values in grid.items():
-        if not isinstance(values, list | tuple) or not values:
-            raise UserError(f'grid.{name}: expected a list of values, found {values!r}')
-        if any(value in list(values)[:index] for index, value in enumerate(values)):
-            raise UserError(f'grid.{name}: a value is there twice: {list(values)}')
+def _grids(
+    sweep: Sweep, grid: Mapping[str, Sequence], own: Mapping[str, Mapping[str, Sequence]]
+) -> dict[str, dict[str, list]]:
+    """The grid of every method: one of its own, or of the shared one the options that it has."""
+    _check_grid('grid', grid)
+    for pattern, values in own.items():
+        if not isinstance(values, Mapping) or not values:
+            raise UserError(f'grids.{pattern}: expected a dict of options, found {values!r}')
+        _check_grid(f'grids.{pattern}', values)
     known = {}  # a recipe is read once, however many variants its method has
-    grids = {}
+    grids, sharing = {}, []
     for method in sweep.methods:
         variant = sweep.variant(method)
         if variant.method not in known:
@@ -317,16 +324,40 @@ def _grids(sweep: Sweep, grid: Mapping[str, Sequence]) -> dict[str, dict[str, li
                 raise UserError(
                     f'variants.{method}.{name}: {variant.method} has no option {name!r}; {_IN_FULL}'
                 )
-        grids[method] = {
-            name: list(values) for name, values in grid.items() if '.' in name or name in options
-        }
-    for name in grid:
-        if not any(name in own for own in grids.values()):
+        if (pattern := _pattern_of(method, variant, own)) is None:
+            sharing.append(method)
+            grids[method] = {
+                name: list(values)
+                for name, values in grid.items()
+                if '.' in name or name in options
+            }
+            continue
+        for name in own[pattern]:
+            if '.' not in name and name not in options:
+                raise UserError(
+                    f'grids.{pattern}.{name}: {method} has no option {name!r}; {_IN_FULL}'
+                )
+        grids[method] = {name: list(values) for name, values in own[pattern].items()}
+    for name in grid if sharing else ():
+        if not any(name in grids[method] for method in sharing):
             raise UserError(
-                f'grid.{name}: none of {", ".join(sweep.methods)} has an option {name!r}; '
-                f'{_IN_FULL}'
+                f'grid.{name}: none of {", ".join(sharing)} has an option {name!r}; {_IN_FULL}'
             )
-    return {method: own for method, own in grids.items() if own}
+    return {method: found for method, found in grids.items() if found}
+
+
+def _pattern_of(method: str, variant: Variant, patterns: Iterable[str]) -> str | None:
+    """The first pattern that a method's name, or that of the method it is a variant of, fits."""
+    names = (method, variant.method)
+    return next((pattern for pattern in patterns if fnmatch.filter(names, pattern)), None)
+
+
+def _check_grid(place: str, grid: Mapping[str, Sequence]) -> None:
+    for name, values in grid.items():
+        if not isinstance(values, list | tuple) or not values:
+            raise UserError(f'{place}.{name}: expected a list of values, found {values!r}')
+        if any(value in list(values)[:index] for index, value in enumerate(values)):
+            raise UserError(f'{place}.{name}: a value is there twice: {list(values)}')
 
 
 def _method_options(sweep: Sweep, method: str) -> set[str]:

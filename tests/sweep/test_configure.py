@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+from mmengine.config import Config
 from sweep_place import OPTIONS
 
 from gleam_mm.config import recipes
@@ -60,6 +61,23 @@ def test_flags_win_over_what_they_name_in_a_file(tmp_path):
         make_sweep(told())
 
 
+def test_a_grid_of_the_command_line_is_that_of_every_method(tmp_path):
+    file = tmp_path / 'mine.py'
+    file.write_text(
+        "backbone = 'vit-mini'\nmethods = ['gleam-t', 'linear']\ndatasets = ['mini-digits']\n"
+        "grid = {'optim_wrapper.optimizer.lr': [1e-3]}\ngrids = {'gleam-*': {'top_k': [1, 2]}}\n"
+    )
+    flags = {**dict.fromkeys((*configure.KEYS, 'file')), 'file': str(file)}
+    rates = {'optim_wrapper.optimizer.lr': [1e-2, 3e-2]}
+    _, as_told = make_sweep(settings_of(argparse.Namespace(**flags)))
+    _, changed = make_sweep(settings_of(argparse.Namespace(**{**flags, 'grid': rates})))
+    assert as_told.grid == {
+        'gleam-t': {'top_k': [1, 2]},
+        'linear': {'optim_wrapper.optimizer.lr': [1e-3]},
+    }
+    assert changed.grid == {'gleam-t': rates, 'linear': rates}
+
+
 def test_gpus(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
     assert parse_gpus('0,1') == ['4', '6']
@@ -80,6 +98,59 @@ def test_each_method_has_the_part_of_the_grid_that_it_has_options_for():
         'optim_wrapper.optimizer.lr': 1e-3,
     }
     assert not make_sweep(settings())[1].select_jobs('lora', 'mini-digits')
+
+
+def test_methods_have_grids_of_their_own():
+    rate = 'optim_wrapper.optimizer.lr'
+    changes = dict(
+        methods='gleam-t,gleam-l,lora-r4,linear',
+        variants={'lora-r4': {'method': 'lora', 'rank': 4}, 'lora-r2': {'method': 'lora'}},
+        grid={rate: [1e-3, 1e-2]},
+        grids={
+            'gleam-l': {'alpha': [1]},
+            'gleam-*': {'top_k': [1, 2]},
+            'lora': {'alpha': [4, 8], rate: [1e-4]},
+            'lora-r2': {'alpha': [2]},  # not among the methods
+        },
+    )
+    _, sweep = make_sweep(settings(**changes))
+    assert sweep.grid == {
+        'gleam-t': {'top_k': [1, 2]},
+        'gleam-l': {'alpha': [1]},  # the first that fits
+        'lora-r4': {'alpha': [4, 8], rate: [1e-4]},  # that of what it is a variant of
+        'linear': {rate: [1e-3, 1e-2]},
+    }
+    # Nobody has the shared one then.
+    _, sweep = make_sweep(settings(**{**changes, 'methods': 'gleam-l', 'grid': {'rank': [4]}}))
+    assert sweep.grid == {'gleam-l': {'alpha': [1]}}
+
+
+def preset(method):
+    return Config.fromfile(recipes.config_root() / '_base_' / 'methods' / f'{method}.py').method
+
+
+def test_vtab_gives_every_method_as_many_trials():
+    found = read_file('vtab')
+    others = ['ssf', 'adaptformer', 'convpass', 'repadapter', 'slora', 'fact-tk', 'vpt-deep']
+    _, sweep = make_sweep({**found, 'methods': [*found['methods'], *others, 'chavan-gleam-l']})
+    assert {len(sweep.points(method)) for method in sweep.methods} == {20}
+    scales = {
+        method: sweep.grid[method][name]
+        for method in sweep.methods
+        for name in ('alpha', 'scale')
+        if name in sweep.grid[method]
+    }
+    assert len(scales) == 10
+    scales['lora'] = [alpha / preset('lora').rank for alpha in scales['lora']]
+    assert all(values == [0.01, 0.1, 1, 10, 100] for values in scales.values())
+    papers = [{'alpha': alpha, 'top_k': k} for alpha in scales['lora'] for k in (1, 2, 3)]
+    for method in ('gleam-t', 'gleam-b', 'gleam-l'):
+        points = sweep.points(method)
+        assert all(point in points for point in papers)
+        assert {name: preset(method)[name] for name in ('alpha', 'top_k')} in points
+    job = sweep.select_jobs('chavan-gleam-l', 'vtab-cifar')[0]
+    cfg, _ = training.make_config(sweep, job)
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.train_cfg.max_epochs) == (1e-4, 500)
 
 
 def test_names():
@@ -187,6 +258,15 @@ def test_a_selection_alone():
         (dict(grid={'alhpa': [1]}), "none of gleam-t, lora has an option 'alhpa'"),
         (dict(grid={'alpha': 1}), r'grid\.alpha: expected a list'),
         (dict(grid={'alpha': [1, 1.0]}), r'grid\.alpha: a value is there twice'),
+        (dict(grids={'gleam-k': {}}), "unknown method 'gleam-k'.*did you mean 'gleam-"),
+        (dict(grids={'lora': {}}), r'grids\.lora: expected a dict of options, found {}'),
+        (dict(grids={'lora': {'top_k': [1]}}), r"grids\.lora\.top_k: lora has no option 'top_k'"),
+        (dict(grids={'lora': {'alpha': 1}}), r'grids\.lora\.alpha: expected a list'),
+        (dict(grids=[]), r'grids=\[\]: expected a mapping'),
+        (
+            dict(grids={'gleam-t': {'alpha': [1]}}, grid={'top_k': [1]}),
+            r"grid\.top_k: none of lora has an option 'top_k'",
+        ),
         (dict(final=False), 'without a grid and a final phase there is nothing to train'),
         (dict(final='no', grid={'alpha': [1]}), "final='no': expected true or false"),
         *((dict(seeds=seeds), 'seeds=.*: expected a number of seeds') for seeds in SEEDS),
