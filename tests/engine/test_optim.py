@@ -1,10 +1,22 @@
 """The optimizer gets the trained parameters, each once, and no others."""
 
+import re
+
 import pytest
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
+from gleam_mm.config import recipes
 from gleam_mm.engine import PETLRunner
+from gleam_mm.sweep import configure
+
+# Of a preset whose official code spares some numbers the decay: which of them, by name and value.
+SPARED = {
+    'ssf': lambda name, value: name.startswith('petl.'),
+    'bitfit': lambda name, value: name.startswith('backbone.'),
+    'noah': lambda name, value: value.ndim == 1,
+}
 
 
 @pytest.mark.parametrize('paramwise_cfg', [None, dict(norm_decay_mult=0.0, bias_lr_mult=2.0)])
@@ -23,6 +35,35 @@ def test_frozen_parameters_never_reach_the_optimizer(petl, paramwise_cfg, make_c
             id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']
         }
         assert rates[id(model.head.fc.bias)] == 2e-3
+
+
+def spared_by(preset, paramwise_cfg, make_classifier):
+    """The trained parameters by name, and the names of those that have no decay."""
+    model = make_classifier(**preset)
+    config = Config(dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1)))
+    config.merge_from_dict(paramwise_cfg)
+    groups = build_optim_wrapper(model, config.to_dict()).optimizer.param_groups
+    decay = {id(value): group['weight_decay'] for group in groups for value in group['params']}
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    assert {decay[id(value)] for value in trained.values()} == {0, 0.1}
+    return trained, {name for name, value in trained.items() if decay[id(value)] == 0}
+
+
+@pytest.mark.parametrize('method', SPARED)
+def test_what_a_preset_says_of_decay_reaches_what_it_should(method, make_classifier):
+    file = recipes.config_root() / '_base_' / 'methods' / f'{method}.py'
+    preset = dict(Config.fromfile(file).method)
+    preset['petl'] = preset.pop('type')
+    (told,) = re.findall(r'`optim_wrapper\.(paramwise_cfg\S+)=0`', file.read_text())
+    trained, found = spared_by(preset, {told: 0}, make_classifier)
+    assert found == {name for name, value in trained.items() if SPARED[method](name, value)}
+    assert {'head.fc.weight'} <= trained.keys() - found
+    # Those with more axes than one are what a rule by axes would miss.
+    shapes = [value.shape[1:] for name, value in trained.items() if name in found]
+    assert ((1, 1) in shapes) == (method == 'ssf')
+    if variant := configure.read_file('vtab')['variants'].get(method):
+        swept = {key.removeprefix('optim_wrapper.'): value for key, value in variant.items()}
+        assert spared_by(preset, swept, make_classifier)[1] == found
 
 
 def test_nothing_to_train_is_an_error(make_classifier):
