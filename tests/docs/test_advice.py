@@ -56,6 +56,19 @@ def test_accuracies():
         assert close([mean], averages(found[method])[-1:], 1), method
 
 
+def test_where_gleam_t_breaks():
+    (told,) = re.findall(r'ends at chance there on (.*?) \((.*?) %\)', PAGE)
+    told = re.findall(r'`(\w+)`', told[0]), [float(n) for n in re.findall(r'[\d.]+', told[1])]
+    found = {}
+    for task, rows in recorded('minivtab-tuned')['gleam-t'].items():
+        (row,) = (r for r in rows if r['phase'] == 'select' and r['options'].endswith('=0.03'))
+        guessing = 1 / MINI_TASKS[task].num_classes
+        above = float(row['accuracy']) / 100 - guessing
+        if above <= 3 * (guessing * (1 - guessing) / 200) ** 0.5:
+            found[task] = float(row['accuracy'])
+    assert found == dict(zip(*told, strict=True))
+
+
 def test_rates():
     found = recorded('minivtab-rates')
     told = dict(rows('Learning rates'))
