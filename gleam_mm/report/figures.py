@@ -129,7 +129,7 @@ def trade_off(
         caption += f' Not drawn, for tasks are missing: {listed}.'
     quoted = {method: value for method, value in quoted.items() if value is not None}
     if quoted:
-        caption += " Hollow: the paper's numbers. Filled: measured."
+        caption += f" Hollow: the paper's numbers. Filled: measured. {paper.NOTE}"
     if any(score.deviation is not None for score in scores.values()):
         caption += ' Whiskers: standard deviation over seeds.'
 

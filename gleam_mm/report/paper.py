@@ -14,6 +14,12 @@ VIT_B, SWIN_B = 'ViT-B/16', 'Swin-B'
 TUNED = frozenset({'alpha', 'top_k', 'scale', 'num_prompts'})
 """Options that the paper, or the paper of a baseline, chooses for each task."""
 
+NOTE = (
+    "The public codes behind most of the paper's numbers test after every epoch or every tenth, on "
+    'the test split, and print the best; measured ones are of the last epoch.'
+)
+"""What is said where the paper's numbers stand beside measured ones."""
+
 BACKBONES = {
     'vit-b': VIT_B,
     'timm-vit-b': VIT_B,

@@ -100,7 +100,8 @@ def tasks_table(suite: Suite, backbone: str, rows: Sequence[Row]) -> Table:
             if len(suite.groups) > 1
             else 'Average: only where all tasks are done. '
         )
-        + 'Parameters: trained ones in millions, head excluded.',
+        + 'Parameters: trained ones in millions, head excluded.'
+        + (f' {paper.NOTE}' if _any_of_paper(lines) else ''),
         best=frozenset((*suite.tasks, AVERAGE.key) if suite.shots is None else ()),
     )
 
@@ -199,8 +200,8 @@ def _means(
         tuple(lines),
         'Mean accuracy in % of each group; where tasks are missing, how many are done.'
         + (
-            " The paper's group means are computed from its tasks."
-            if any(line.source == 'paper' for line in lines)
+            f" The paper's group means are computed from its tasks. {paper.NOTE}"
+            if _any_of_paper(lines)
             else ''
         ),
         best=frozenset((*(column.key for column in columns), AVERAGE.key)),
@@ -214,6 +215,10 @@ def _with_paper(suite: Suite, rows: Sequence[Row]) -> list[tuple[Row, paper.Pape
         if row.paper(suite):
             best.setdefault(row.method, row)
     return [(row, row.paper(suite) if best.get(row.method) is row else None) for row in rows]
+
+
+def _any_of_paper(lines: Iterable[Line]) -> bool:
+    return any(line.source == 'paper' for line in lines)
 
 
 def _paper_groups(suite: Suite, published: paper.PaperRow) -> list[Cell]:

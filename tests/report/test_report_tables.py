@@ -57,6 +57,16 @@ def test_table_1_has_the_papers_columns():
     assert shown(found.lines[2])[0] == '0.0708'
 
 
+@pytest.mark.parametrize(('changed', 'beside'), [({}, True), ({'model.petl.rank': 4}, False)])
+def test_what_the_papers_numbers_are_is_said_beside_them(changed, beside):
+    study = replace(whole(), overrides=changed)
+    for key in ('tasks', 'groups'):
+        found = table(study, f'vtab-vit-b-{key}')
+        assert any(line.source == 'paper' for line in found.lines) == beside
+        for written in (tables.markdown, tables.latex, tables.html):
+            assert ('on the test split, and print the best' in written(found)) == beside
+
+
 def test_missing_cells_are_missing():
     results = [final(dataset=task) for task in VTAB[:3]]
     results += [final(dataset=VTAB[3], accuracy=None, state='failed')]
