@@ -128,7 +128,7 @@ class NOAH(Supernet):
     On ViT-B, a supernet of sizes up to 10 has 654,456, and the 19 subnets that were published
     for VTAB-1K have 360,134 in the mean.
 
-    It differs from the paper's code in seven ways:
+    It differs from the paper's code in nine ways, of which the last changes its count alone:
 
     ============  ================================  ============================================
     what          here                              the paper's code
@@ -136,11 +136,16 @@ class NOAH(Supernet):
     adapters      GELU                              x sigmoid(1.702 x)
     their start   U at zero: the pretrained model   both matrices N(0, 0.02), biases at zero
     their place   before the FFN's drop path        behind it
-    prompts       uniform as VPT's                  N(0, 0.02)
-    first ones    tokens                            tokens plus a position, trained each
+    LoRA's start  B at zero: the pretrained model   both matrices N(0, 0.02)
+    dropout       none                              0.1 of what A and U read, and of prompts
+    prompts       uniform as VPT's                  within :math:`\pm\sqrt{6 / ((P + 1) d)}`
     last ones     removed behind their last block   stay, and go on through the later blocks
     supernet      has its largest size              may be larger than what is searched
+    first ones    those of the first block          others with positions before them, which the
+                                                    first block replaces unread
     ============  ================================  ============================================
+
+    with P the supernet's number of prompts, 100 in the published configs.
 
     Args:
         subnet: None for a supernet. Else the path of a JSON file that ``tools/search.py`` wrote, or

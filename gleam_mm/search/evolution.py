@@ -1,7 +1,8 @@
 """Evolutionary search: the best of the subnets that a trained supernet holds.
 
-The search of AutoFormer (Chen et al., 2021), as NOAH and GLoRA use it: random candidates first,
-then generations of mutants and crossovers of the best so far, each judged once.
+A search in the manner of AutoFormer (Chen et al., 2021): random candidates first, then generations
+of mutants and crossovers of the best so far, each judged once. GLoRA's code mutates and crosses
+over alike, NOAH's otherwise; docs/supernets.md says how.
 
 It is deterministic: the candidates of a generation follow from the settings and the scores of the
 generations before. So the scores are all that has to be stored. A search that was killed is gone
