@@ -15,6 +15,11 @@ from gleam_mm_cli.flags import Parser
 if TYPE_CHECKING:
     from gleam_mm.config.methods import Entry
 
+_PUBLISHED = (
+    'VTAB-1K: as published, with a letter for the source (docs/methods.md). The codes behind most of '
+    'it test after\nevery epoch or every tenth, on the test split, and print the best.'
+)
+
 _ORDERS: dict[str, 'Callable[[Entry], object]'] = {
     'family': lambda entry: 0,  # as on the page
     'preset': lambda entry: entry.preset,
@@ -58,7 +63,11 @@ def main(args: argparse.Namespace) -> None:
         if args.export:
             print(f'wrote {recipes.export(args.name, args.export)}')
             return
-        print(methods_table(args.sort) if args.methods else recipes.listing())
+        if args.methods:
+            print(methods_table(args.sort))
+            print(f'\n{_PUBLISHED}')
+        else:
+            print(recipes.listing())
 
 
 def methods_table(order: str) -> str:

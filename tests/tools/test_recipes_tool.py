@@ -23,7 +23,7 @@ def test_it_exports(call, tmp_path):
 def test_it_maps_the_methods(call):
     done = call('recipes.py', '--methods', '--sort', 'parameters')
     assert done.code == 0
-    lines = done.out.splitlines()
+    *lines, blank, _, note = done.out.splitlines()
     assert lines[0].split() == [
         'preset',
         'parameters',
@@ -34,6 +34,7 @@ def test_it_maps_the_methods(call):
         'equation',
     ]
     assert lines[2].split()[:2] == ['linear', '0']
+    assert not blank and 'on the test split, and print the best' in note
     assert lines[-1].startswith('full ') and '85,798,656' in lines[-1]
 
 
