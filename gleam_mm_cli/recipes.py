@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from gleam_mm.config.methods import Entry
 
 _PUBLISHED = (
-    'VTAB-1K: as published, with a letter for the source (docs/methods.md). The codes behind most of '
-    'it test after\nevery epoch or every tenth, on the test split, and print the best.'
+    'VTAB-1K: as published, with a letter for the source (docs/methods.md). The codes behind most\n'
+    'of it test after every epoch or every tenth, on the test split, and print the best.'
 )
 
 _ORDERS: dict[str, 'Callable[[Entry], object]'] = {
