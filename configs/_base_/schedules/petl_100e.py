@@ -1,5 +1,7 @@
 # The recipe that most public PETL codes share: AdamW, learning rate 1e-3, weight decay 1e-4, 100
-# epochs of which 10 warm up, cosine. The GLEAM paper names AdamW, cosine and warm-up, no numbers.
+# epochs of which 10 warm up, cosine. The GLEAM paper names AdamW, cosine and warm-up, "following
+# Chavan et al.", and no numbers; their code has 1e-4 and 500 epochs: `chavan-gleam-l` in the sweep
+# of VTAB-1K (docs/sweeps.md).
 # Gradients are clipped, which those codes do not do: clipped, none of GLEAM's trainings at 1e-2 has
 # ended at chance on MiniVTAB (docs/gleam.md). `optim_wrapper.clip_grad=None` does without.
 optim_wrapper = dict(
