@@ -1,15 +1,17 @@
-"""tools/dist_train.sh: two processes on the CPU train as one does on the same batches."""
+"""The scripts that start processes: two on the CPU train as one does on the same batches."""
 
 import json
 import os
 import re
 import socket
+import sys
 
 import pytest
 import torch
 from tool_folder import TOOLS
 
 from gleam_mm.checkpoint import read_adapter
+from gleam_mm_cli.sweep import parse_args
 
 # The log has the loss of the first process's half of a batch; this hook writes that of the whole.
 HOOK = """
@@ -108,12 +110,59 @@ def test_slurm(run, tmp_path):
     ]
 
 
+# Prints what it is called with, and runs the script that Slurm makes of the last word.
+SBATCH = """#!/bin/bash
+printf '%s\\n' "${@:1:$#-2}"
+[[ ${@: -2:1} == --wrap ]]
+printf '#!/bin/sh\\n\\n%s\\n' "${@: -1}" >job
+sh job &
+echo "job $!"
+wait
+"""
+PYTHON = """#!/bin/bash
+printf 'python %s\\n' $$ "$@"
+"""
+
+
+@pytest.mark.parametrize('gpus', ['2', '0'])
+def test_slurm_works_on_a_sweep(run, tmp_path, gpus, monkeypatch):
+    """What sbatch is called with, and what a task of the array runs, by a process that is its own.
+
+    The signal a minute before the end goes to that process alone.
+    """
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name, text in (('sbatch', SBATCH), ('python', PYTHON)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    storage = 'postgresql://me:a$b c@host/x'
+    options = {'PATH': f'{folder}:{os.environ["PATH"]}', 'GPUS_PER_TASK': gpus}
+    options |= {'SBATCH_ARGS': '--requeue --time=5'}
+    flags = ['vtab', '--methods', 'lora', '--cfg-options', "model.petl.sites=['qkv', 'fc1']"]
+    done = run('slurm_sweep.sh', 'part', 'job', '3', storage, *flags, cwd=tmp_path, **options)
+    assert done.code == 0, done.err
+    asked, _, ran = done.out.partition('job ')
+    words = asked.splitlines()
+    assert {'--partition=part', '--job-name=job', '--array=1-3', '--cpus-per-task=5'} <= set(words)
+    assert {'--signal=B:TERM@60', '--requeue', '--time=5'} <= set(words)
+    assert ('--gres=gpu:2' in words) == (gpus == '2')
+    job, python, *words = [line.removeprefix('python ') for line in ran.splitlines()]
+    assert python == job
+    cards = ['--gpus', '0,1'] if gpus == '2' else []
+    assert words == ['-u', str(TOOLS / 'sweep.py'), 'run', '--storage', storage, *flags, *cards]
+    monkeypatch.setattr(sys, 'argv', words[1:])
+    assert parse_args().storage == storage
+
+
 def test_mistakes(run, config, tmp_path, free_port):
     usage = run('dist_train.sh', config, cwd=tmp_path)
     assert usage.code == 2
     assert usage.err.startswith('usage: dist_train.sh CONFIG GPUS')
     assert run('dist_train.sh', config, 'many', cwd=tmp_path).code == 2
     assert run('slurm_train.sh', 'partition', cwd=tmp_path).code == 2
+    usage = run('slurm_sweep.sh', 'part', 'job', '3', 'sqlite:///x.db', cwd=tmp_path)
+    assert usage.code == 2
+    assert usage.err.startswith('usage: slurm_sweep.sh PARTITION JOB_NAME TASKS STORAGE')
 
 
 # Kills one of two processes in the middle of the second epoch, once.
