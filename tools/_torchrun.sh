@@ -13,6 +13,10 @@ launch() {
     # One thread a process, unless told otherwise: processes share the machine's cores.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
     export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
+    # With --rdzv-backend=c10d and --max-restarts, processes that are started again would meet in the
+    # launcher's store, find the addresses of those before, and wait for them forever. Without it
+    # the first of them makes a new store each time.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=${TORCH_DISABLE_SHARE_RDZV_TCP_STORE:-1}
     # TORCHRUN_ARGS is a list of words.
     # shellcheck disable=SC2086
     exec python -m torch.distributed.run \

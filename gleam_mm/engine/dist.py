@@ -49,8 +49,8 @@ def init_dist(cfg: Config) -> None:
             sends up to 25 MiB of gradients at once, so that those of an adapter are one message.
 
     Raises:
-        ValueError: The launcher is unknown, did not start this process, or started more processes
-            than this machine has GPUs.
+        ValueError: The launcher is unknown, did not start this process, started more processes
+            than this machine has GPUs, or has started this one again where it cannot meet others.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
@@ -97,12 +97,25 @@ def _check_gpus(launcher: str) -> None:
 def _meeting_of_a_restart() -> dict[str, Any]:
     """Where processes meet that torchrun has started again.
 
-    The store is the launcher's, and still has the addresses of the processes before, which gloo
-    takes for those of the new ones if it comes early. On several machines each launcher counts its
-    own restarts, so that there is no name that all agree on.
+    The launcher's store still has the addresses of the processes before, which gloo takes for those
+    of the new ones if it comes early, and waits for them. On several machines each launcher counts
+    its own restarts, so that there is no name that all agree on: there the first process has to
+    make a new store each time, as it does where tools/dist_train.sh starts torchrun with c10d.
+
+    Raises:
+        ValueError: Processes of several machines would meet in their launcher's store.
     """
     count = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-    if count == '0' or os.environ.get('GROUP_WORLD_SIZE') != '1':
+    if count == '0':
+        return {}
+    if os.environ.get('GROUP_WORLD_SIZE') != '1':
+        if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True':
+            raise ValueError(
+                'torchrun has started a process of several machines again, where it would wait for '
+                'those before it: start tools/dist_train.sh with --rdzv-backend=c10d in '
+                'TORCHRUN_ARGS, or torchrun with it and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in '
+                'the environment'
+            )
         return {}
     store, rank, world_size = next(rendezvous('env://'))
     return dict(store=PrefixStore(f'restart_{count}', store), rank=rank, world_size=world_size)

@@ -124,6 +124,24 @@ def test_torch_is_told_what_the_launcher_knows(launcher, monkeypatch):
     assert joined == [('gloo',)]
 
 
+def test_what_is_started_again_on_several_machines_needs_a_new_store(monkeypatch):
+    for name, value in zip(dist._VARIABLES['pytorch'].values(), '120', strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')
+    joined = []
+    monkeypatch.setattr(
+        dist.distributed, 'init_process_group', lambda *args, **kwargs: joined.append(kwargs)
+    )
+    for count, shared in (('0', 'True'), ('1', 'False')):
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', count)
+        monkeypatch.setenv('TORCHELASTIC_USE_AGENT_STORE', shared)
+        init_dist(Config(dict(launcher='pytorch')))
+    assert joined == [dict(timeout=None)] * 2
+    monkeypatch.setenv('TORCHELASTIC_USE_AGENT_STORE', 'True')
+    with pytest.raises(ValueError, match='--rdzv-backend=c10d'):
+        init_dist(Config(dict(launcher='pytorch')))
+
+
 def test_slurm_asks_for_the_first_machine(monkeypatch, tmp_path):
     scontrol = tmp_path / 'scontrol'
     scontrol.write_text('#!/bin/sh\necho "$@" >&2\nprintf "node3\\nnode4\\n"\n')

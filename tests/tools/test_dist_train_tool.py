@@ -53,22 +53,21 @@ train_dataloader = dict(batch_size={batch_size})
 """
 
 
-@pytest.fixture
 def free_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+        return str(probe.getsockname()[1])
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(run, config, tmp_path, free_port):
+def test_two_processes_train_as_one(run, config, tmp_path):
     (tmp_path / 'whole_loss.py').write_text(HOOK)
     for name, batch_size in (('one', 16), ('two', 8)):
         text = CONFIG.format(base=str(config), batch_size=batch_size)
         (tmp_path / f'{name}.py').write_text(text)
     one = run('train.py', 'one.py', cwd=tmp_path)
     assert one.code == 0, one.err
-    two = run('dist_train.sh', 'two.py', '2', '--seed', '0', cwd=tmp_path, PORT=str(free_port))
+    two = run('dist_train.sh', 'two.py', '2', '--seed', '0', cwd=tmp_path, PORT=free_port())
     assert two.code == 0, two.err
 
     alone, together = (
@@ -83,7 +82,7 @@ def test_two_processes_train_as_one(run, config, tmp_path, free_port):
     assert two.out.count('with the final weights') == 1  # one process tells
 
     checkpoint = 'work_dirs/two/epoch_3.pth'
-    tested = run('dist_test.sh', 'two.py', checkpoint, '2', cwd=tmp_path, PORT=str(free_port))
+    tested = run('dist_test.sh', 'two.py', checkpoint, '2', cwd=tmp_path, PORT=free_port())
     assert tested.code == 0, tested.err
     accuracy = float(two.row('accuracy').split()[0])
     assert float(tested.row('accuracy/top1')) == pytest.approx(accuracy, abs=0.005)
@@ -154,7 +153,7 @@ def test_slurm_works_on_a_sweep(run, tmp_path, gpus, monkeypatch):
     assert parse_args().storage == storage
 
 
-def test_mistakes(run, config, tmp_path, free_port):
+def test_mistakes(run, config, tmp_path):
     usage = run('dist_train.sh', config, cwd=tmp_path)
     assert usage.code == 2
     assert usage.err.startswith('usage: dist_train.sh CONFIG GPUS')
@@ -185,63 +184,86 @@ class KillOnce(Hook):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 """
-STRUCK = """
+TWO = """
 _base_ = {base!r}
-custom_imports = dict(imports=['kill_once'])
-custom_hooks = [dict(type='KillOnce')]
 train_dataloader = dict(batch_size=8)
 """
+STRUCK = f"""{TWO}
+custom_imports = dict(imports=['kill_once'])
+custom_hooks = [dict(type='KillOnce')]
+"""
+
+
+@pytest.fixture(scope='module')
+def whole(run, config, tmp_path_factory):
+    """What two processes on one machine come to that nothing strikes, and their adapter."""
+    folder = tmp_path_factory.mktemp('whole')
+    (folder / 'whole.py').write_text(TWO.format(base=str(config)))
+    flags = ('--resume', 'auto', '--seed', '0')
+    done = run('dist_train.sh', 'whole.py', '2', *flags, cwd=folder, PORT=free_port())
+    assert done.code == 0, done.err
+    return done, *adapter_of(folder / 'work_dirs' / 'whole')
+
+
+@pytest.fixture
+def struck(config, tmp_path):
+    """The name of the same config, of which one process is killed."""
+    (tmp_path / 'kill_once.py').write_text(KILL)
+    (tmp_path / 'struck.py').write_text(STRUCK.format(base=str(config)))
+    return 'struck.py'
 
 
 def adapter_of(folder):
     return read_adapter(folder / 'adapter.safetensors')
 
 
+def assert_killed(work_dir, *done):
+    """One process was, as the one of its launchers says."""
+    assert (work_dir / 'killed').exists()
+    told = ''.join(launcher.err for launcher in done)
+    assert 'Signal 9 (SIGKILL)' in told or 'exitcode: -9' in told
+
+
 @pytest.mark.slow
-def test_a_killed_process_is_started_again(run, config, tmp_path, free_port):
+def test_a_killed_process_is_started_again(run, struck, tmp_path, whole):
     """By torchrun, with the others, from the last checkpoint; as if nothing had happened."""
-    (tmp_path / 'kill_once.py').write_text(KILL)
-    (tmp_path / 'struck.py').write_text(STRUCK.format(base=str(config)))
-    (tmp_path / 'whole.py').write_text(
-        f'_base_ = {str(config)!r}\ntrain_dataloader = dict(batch_size=8)\n'
-    )
-    arguments = ('2', '--resume', 'auto', '--seed', '0')
-    options = dict(PORT=str(free_port), TORCHRUN_ARGS='--max-restarts=1')
-    whole = run('dist_train.sh', 'whole.py', *arguments, cwd=tmp_path, **options)
-    struck = run('dist_train.sh', 'struck.py', *arguments, cwd=tmp_path, **options)
-    assert whole.code == struck.code == 0, struck.err
-    assert (tmp_path / 'work_dirs' / 'struck' / 'killed').exists()
-    assert 'Signal 9 (SIGKILL)' in struck.err or 'exitcode: -9' in struck.err
-    assert struck.row('accuracy') == whole.row('accuracy')
-    (ours, told), (theirs, expected) = (
-        adapter_of(tmp_path / 'work_dirs' / name) for name in ('struck', 'whole')
-    )
-    assert told['metrics'] == expected['metrics']
-    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    arguments = (struck, '2', '--resume', 'auto', '--seed', '0')
+    options = dict(PORT=free_port(), TORCHRUN_ARGS='--max-restarts=1')
+    done = run('dist_train.sh', *arguments, cwd=tmp_path, **options)
+    assert done.code == 0, done.err
+    work_dir = tmp_path / 'work_dirs' / 'struck'
+    assert_killed(work_dir, done)
+    expected, tensors, metadata = whole
+    assert done.row('accuracy') == expected.row('accuracy')
+    ours, told = adapter_of(work_dir)
+    assert told['metrics'] == metadata['metrics']
+    assert all(torch.equal(ours[name], tensor) for name, tensor in tensors.items())
 
 
 @pytest.mark.slow
-def test_two_machines_and_shared_weights(config, tmp_path, free_port, start_together):
-    """Two launchers with a process each, as on two machines, are as one with two; sharded too."""
-    text = f'_base_ = {str(config)!r}\ntrain_dataloader = dict(batch_size=8)\n'
-    (tmp_path / 'machines.py').write_text(text)
-    (tmp_path / 'one.py').write_text(text)
-    port, flags = str(free_port), ('--seed', '0')
-    one = start_together(('dist_train.sh', 'one.py', '2', *flags), PORT=port)
-    assert one[0].code == 0, one[0].err
-    shared = ('--cfg-options', 'strategy=fsdp')
-    meeting = f'--rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port} --rdzv-id=two'
-    for name, more, words in (('ddp', (), ''), ('fsdp', shared, meeting)):
-        call = ('dist_train.sh', 'machines.py', '1', *flags, '--work-dir', name, *more)
+def test_two_machines_and_shared_weights(struck, tmp_path, whole, start_together):
+    """Two launchers with a process each, as on two machines, are as one with two.
+
+    Sharded too, and where one of them is killed: then both launchers start theirs again.
+    """
+    (tmp_path / 'machines.py').write_text((tmp_path / struck).read_text().split('custom_')[0])
+    port = free_port()
+    again = f'--max-restarts=1 --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port} --rdzv-id=two'
+    shared = ('--resume', 'auto', '--cfg-options', 'strategy=fsdp')
+    _, tensors, metadata = whole
+    for name, config, more, words in (
+        ('ddp', 'machines.py', (), ''),
+        ('fsdp', struck, shared, again),
+    ):
+        call = ('dist_train.sh', config, '1', '--seed', '0', '--work-dir', name, *more)
         both = start_together(call, call, PORT=port, NNODES='2', TORCHRUN_ARGS=words)
         assert [done.code for done in both] == [0, 0], both[0].err + both[1].err
         assert sum('with the final weights' in done.out for done in both) == 1
-        (ours, told), (theirs, expected) = (
-            adapter_of(tmp_path / folder) for folder in (name, 'work_dirs/one')
-        )
-        assert told['metrics']['test'] == expected['metrics']['test']
-        for key, tensor in theirs.items():
+        ours, told = adapter_of(tmp_path / name)
+        assert told['metrics']['test'] == metadata['metrics']['test']
+        for key, tensor in tensors.items():
             torch.testing.assert_close(ours[key], tensor, atol=1e-5, rtol=0)
+    assert_killed(tmp_path / 'fsdp', *both)
 
 
 @pytest.mark.slow
