@@ -83,15 +83,3 @@ def test_image_size(case, kind):
     # What one size leaves behind must not touch the other.
     assert torch.equal(backbone(small)[-1], before)
     assert torch.equal(backbone(large)[-1], adapted)
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_compile(classifier, images):
-    randomize(classifier.petl)
-    expected = logits(classifier, images)
-    torch._dynamo.reset()
-    compiled = torch.compile(classifier.backbone, backend='eager', fullgraph=True)
-    features = compiled(images)
-    outputs = classifier.head(classifier.neck(features) if classifier.with_neck else features)
-    torch.testing.assert_close(outputs, expected)
