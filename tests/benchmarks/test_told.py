@@ -6,6 +6,7 @@ import statistics
 import arithmetic
 import claims
 import launches
+import mixture
 import paired
 import per_task
 import pytest
@@ -145,6 +146,50 @@ def test_what_is_computed():
                 for mode in (step.TRAINING, step.EVALUATION)
             ]
             assert told == '{:.2f} ({:.2f})'.format(*ratios), (name, backbone)
+
+
+def test_what_was_aimed_at():
+    measured = {
+        (setting.device, setting.backbone, setting.mode, setting.batch): row
+        for setting, rows in step.read(step.FOLDER / 'step.csv').items()
+        for row in rows
+        if row.contender == 'gleam-l' and not setting.compiled
+        if setting.dtype == ('bf16' if setting.device == 'cuda' else 'float32')
+        if setting.cuda_graph == (setting.device == 'cuda')
+    }
+    evaluated = {  # the batch of each row, and its backbones
+        4: ('swin-b', 'swin-t'),
+        1: ('vit-b', 'vit-s', 'swin-b', 'swin-t'),
+        32: ('vit-s', 'swin-t'),
+    }
+    trained = [('cpu', name, step.TRAINING, 4) for name in ('swin-b', 'swin-t')]
+    on_card = [('cuda', 'vit-b', step.TRAINING, batch) for batch in (32, 128)]
+    vit = measured['cpu', 'vit-b', step.TRAINING, 4]
+    reached = [
+        [vit.memory, vit.time],
+        [measured[place].time for place in trained],
+        *(
+            [measured['cpu', name, step.EVALUATION, batch].time for name in names]
+            for batch, names in evaluated.items()
+        ),
+        [measured[place].time for place in on_card],
+    ]
+    told = table('docs/explain/cost.md', '| | aim | reached |').values()
+    assert [cells[1] for cells in told] == [
+        ', '.join(f'{number:.2f}' for number in numbers) for numbers in reached
+    ]
+
+
+def test_what_ways_to_mix_take():
+    times = {
+        (row.form, row.shape): f'{row.time:.2f}'
+        for row in mixture.read(step.FOLDER / 'mixture.csv')
+        if row.setting == ('cpu', 'float32', 4, False)
+    }
+    head = '| | ViT | Swin, 56 x 56 | 64 windows |'
+    shapes = ('ViT', 'Swin, 56 x 56', '64 windows', '16 windows')
+    for name, told in table('docs/explain/cost.md', head).items():
+        assert told == [times.get((name, shape), '—') for shape in shapes], name
 
 
 def test_what_a_step_launches():
