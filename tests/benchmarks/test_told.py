@@ -190,6 +190,12 @@ def test_what_ways_to_mix_take():
     shapes = ('ViT', 'Swin, 56 x 56', '64 windows', '16 windows')
     for name, told in table('docs/explain/cost.md', head).items():
         assert told == [times.get((name, shape), '—') for shape in shapes], name
+    assert (
+        f'channels last takes {times["the same, channels last", "ViT"]} of the time on a ViT and '
+        f"{times['the same, channels last', 'Swin, 56 x 56']} on a Swin's first stage, unfolding "
+        f'{times["unfold, one product", "Swin, 7 x 7"]} on the few tokens of its last stage and '
+        f'{times["unfold, one product", "Swin, 56 x 56"]} on those of the first.'
+    ) in ' '.join((ROOT / 'docs' / 'explain' / 'cost.md').read_text('utf-8').split())
 
 
 def test_what_a_step_launches():

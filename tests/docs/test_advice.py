@@ -56,6 +56,13 @@ def test_accuracies():
         assert close([mean], averages(found[method])[-1:], 1), method
 
 
+def test_a_linear_classifier_has_what_the_page_of_the_digits_says():
+    digits = ' '.join((ROOT / 'docs' / 'digits.md').read_text('utf-8').split())
+    told = r'(\d+\.\d) to (\d+\.\d) {} (\d+\.\d)'
+    (own,) = re.findall(told.format('.*? randomly initialised backbone gets'), digits)
+    assert re.findall(told.format("on `vit-mini`'s features, and"), PAGE) == [own]
+
+
 def test_where_gleam_t_breaks():
     (told,) = re.findall(r'ends at chance there on (.*?) \((.*?) %\)', PAGE)
     told = re.findall(r'`(\w+)`', told[0]), [float(n) for n in re.findall(r'[\d.]+', told[1])]
