@@ -32,7 +32,8 @@ def parse_args() -> argparse.Namespace:
     command.add_argument('--method', default='gradcam', help='default: gradcam')
     command.add_argument('--target', type=int, help='class number; default: the predicted one')
     command.add_argument(
-        '--site', help='module of the backbone, such as layers.7.ln1; default: last norm of a block'
+        '--site',
+        help='module of the backbone, such as layers.7.ln1; default: first norm of the last block',
     )
     return parser.parse_args()
 

@@ -107,7 +107,7 @@ def test_all_mistakes_are_gathered(birds, tmp_path):
         ('error', 'weights', 'torn.safetensors', 'layers.3.ln1.weight'),
         ('ok', 'method', 'GLEAM: 38,016 parameters'),  # it goes on without the weights
         ('warning', 'method', 'alpha=10', 'model.petl.alpha=1'),
-        ('warning', 'method', 'not clipped', 'clip_grad.max_norm=1.0'),
+        ('warning', 'method', 'not clipped', 'at a rate of 1e-2', 'clip_grad.max_norm=1.0'),
         ('warning', 'schedule', 'lr=0.1 is above', 'lr=0.01 or less'),
         ('error', 'schedule', 'batch_size=200 is more than the 116 images, and drop_last'),
         ('ok', 'memory', 'a step of 200 images'),
