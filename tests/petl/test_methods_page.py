@@ -1,5 +1,6 @@
 """docs/methods.md prints what there is: presets, their classes, counts and costs on ViT-B."""
 
+import re
 from functools import cache
 
 import cost
@@ -10,6 +11,7 @@ from mmpretrain.models import VisionTransformer
 
 from gleam_mm.config import methods, recipes
 from gleam_mm.registry import MODELS
+from gleam_mm_cli.recipes import _ORDERS as ORDERS
 from gleam_mm_cli.recipes import methods_table
 
 ROWS = methods.entries()
@@ -59,6 +61,12 @@ def test_costs(row, vit_b):
         assert row.cost == pytest.approx(own - ffns, abs=0.05)
     else:
         assert row.cost == pytest.approx(cost.extra(row.preset, vit_b('meta')), abs=0.0051)
+
+
+def test_the_page_names_the_orders():
+    page = methods._PAGE.read_text('utf-8')
+    (told,) = re.findall(r'as one, `--sort (.*?) in\s+that order', page)
+    assert set(re.findall(r'\w+', told)) - {'or'} == set(ORDERS) - {'family'}
 
 
 def test_the_map_is_sorted():
