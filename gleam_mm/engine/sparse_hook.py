@@ -36,8 +36,9 @@ class SparseAdapterHook(Checked, Hook):
     What only a training uses, as the noise of GLEAM's gate, has no score in the passes of an
     evaluation, which draw nothing at random. It stays whole.
 
-    Parameters that the method trains in the backbone, as BitFit's, are pruned as well: they are set
-    to zero where they are, so leave such methods out.
+    Parameters that the method trains in the backbone, as BitFit's, are left alone, and a method
+    that has no others is refused. A factor, as SSF's, is a parameter like any other: pruned, it
+    puts out what it multiplies.
 
     Args:
         sparsity: Share of the parameters that go.
@@ -46,6 +47,7 @@ class SparseAdapterHook(Checked, Hook):
 
     Raises:
         ArgumentError: An argument is of another type, or ``sparsity`` no share.
+        ValueError: When the training begins, the method has no parameters of its own.
     """
 
     priority = 'LOW'  # behind the CalibrateHook, which may choose where parameters stand

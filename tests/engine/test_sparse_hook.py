@@ -101,8 +101,21 @@ def test_what_an_evaluation_does_not_use_stays_whole(train, tmp_path):
     assert share == pytest.approx(0.25, abs=1e-3)
 
 
-def test_mistakes_are_named(train):
+def test_what_is_trained_in_the_backbone_is_left_alone(train, tmp_path):
+    methods = [dict(type='LoRA', rank=2), dict(type='BitFit')]
+    method = train(1, 'Compose', methods=methods).petl
+    masks = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)['sparse_masks']
+    trained = dict(method.trainable_parameters())
+    adopted = {name for name in trained if name.startswith('backbone.')}
+    assert adopted and masks.keys() == trained.keys() - adopted
+
+
+@pytest.mark.parametrize('method', ['LinearProbe', 'BitFit'])
+def test_without_parameters_of_its_own(method, train):
     with pytest.raises(ValueError, match='the model has no PETL method with parameters of its own'):
-        train(1, 'LinearProbe')
+        train(1, method)
+
+
+def test_mistakes_are_named():
     with pytest.raises(ValueError, match='sparsity=1: choose a number above 0 and below 1'):
         HOOKS.build(dict(type='SparseAdapterHook', sparsity=1))
