@@ -63,6 +63,14 @@ def test_a_linear_classifier_has_what_the_page_of_the_digits_says():
     assert re.findall(told.format("on `vit-mini`'s features, and"), PAGE) == [own]
 
 
+def test_what_mixing_costs_is_what_the_page_of_banks_says():
+    bank = (ROOT / 'docs' / 'bank.md').read_text('utf-8')
+    table = bank.split('| | one task | 19 tasks | ratio |')[1].split('\n\n')[0]
+    ratios = [line.split('|')[4].strip() for line in table.splitlines()[2:] if 'PEFT' not in line]
+    assert len(ratios) == 5
+    assert f'ran at {min(ratios)} to {max(ratios)} of the speed of one for GLEAM, LoRA, SSF' in PAGE
+
+
 def test_where_gleam_t_breaks():
     (told,) = re.findall(r'ends at chance there on (.*?) \((.*?) %\)', PAGE)
     told = re.findall(r'`(\w+)`', told[0]), [float(n) for n in re.findall(r'[\d.]+', told[1])]
