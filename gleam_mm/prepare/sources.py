@@ -309,7 +309,7 @@ def open_huggingface(
         import datasets
     except ImportError as error:
         raise ImportError(
-            "reading Hugging Face copies needs the 'huggingface' extra: pip install "
+            "reading Hugging Face copies needs the 'datasets' extra: pip install "
             "'gleam-mm[datasets]'"
         ) from error
     if not root.is_dir():

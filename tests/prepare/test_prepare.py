@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -387,7 +388,7 @@ def test_other_torchvision_copies(make, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('form', ['arrow', 'parquet'])
 def test_a_hugging_face_copy(form, tmp_path):
-    datasets = pytest.importorskip('datasets', reason="needs the 'huggingface' extra")
+    datasets = pytest.importorskip('datasets', reason="needs the 'datasets' extra")
     features = datasets.Features(
         {'img': datasets.Image(), 'fine_label': datasets.ClassLabel(num_classes=100)}
     )
@@ -415,6 +416,12 @@ def test_a_hugging_face_copy(form, tmp_path):
     with pytest.raises(ValueError, match='neither what save_to_disk writes'):
         (tmp_path / 'empty').mkdir()
         open_huggingface(tmp_path / 'empty')
+
+
+def test_the_extra_of_a_hugging_face_copy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'datasets', None)
+    with pytest.raises(ImportError, match=r"the 'datasets' extra.* 'gleam-mm\[datasets\]'"):
+        open_huggingface(tmp_path)
 
 
 # Few-shot ----------------------------------------------------------------------------------------
