@@ -108,7 +108,8 @@ class FewShotFGVC(ImageList):
     Expects ``<data_root>/<task>/annotations/`` with the published lists
     ``train_meta.list.num_shot_<shots>.seed_<seed>``, ``val_meta.list`` and ``test_meta.list``,
     whose lines are ``<path> <label>``. Paths are relative to ``images/``, ``jpg/`` (as the flowers
-    are unpacked) or the task's folder itself, whichever has the list's first image.
+    are unpacked), the task's folder itself or its ``data/images/``, whichever has the list's first
+    image.
 
     Args:
         task: ``fgvc_aircraft``, ``food-101``, ``oxford_flowers``, ``oxford_pets`` or
