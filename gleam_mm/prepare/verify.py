@@ -205,7 +205,8 @@ def _verify_task(
         lines = list(_lines(spec.file, report))
         report.lines = len(lines)
         report.counts = Counter(line.label for line in lines)
-        manifest = read_manifest(spec.file.parent)
+        folder = spec.image_root or spec.file.parent.parent  # few-shot lists have one of their own
+        manifest = read_manifest(folder)
         report.choice = manifest.get('choice', '') if manifest else ''
         _check_labels(spec, lines, report)
         if not any_size:
@@ -213,9 +214,7 @@ def _verify_task(
         _check_duplicates(spec, lines, report)
         if disjoint:
             _check_disjoint(spec, lines, owners, report)
-        root = spec.image_root
-        if root is None:
-            root = image_folder(spec.file.parent.parent, lines[0].image if lines else '')
+        root = spec.image_root or image_folder(folder, lines[0].image if lines else '')
         there = _check_files(spec.file, root, lines, report)
         if pool is not None:
             _check_images(spec.file, there, pool, report)

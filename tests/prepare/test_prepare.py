@@ -449,6 +449,8 @@ def test_published_lists_are_taken_as_they_are(tmp_path):
     for image in source.iterdir():
         assert (out / 'images' / image.name).read_bytes() == image.read_bytes()
     assert json.loads((out / 'manifest.json').read_text())['choice'] == 'published-lists'
+    reports = verify('fgvc', tmp_path / 'out', ['pets'], any_size=True)
+    assert [checked.choice for checked in reports] == ['published-lists'] * 3
     assert len(FewShotFGVC('pets', 1, 0, data_root=str(tmp_path / 'out'))) == 2
     (source / 'Birman_1.jpg').unlink()
     with pytest.raises(FileNotFoundError, match=r'val_meta.list, line 1: .*Birman_1.jpg does not'):
