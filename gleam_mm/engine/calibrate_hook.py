@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from gleam_mm.arguments import Checked, Positive
 from gleam_mm.engine.dist import unwrapped
-from gleam_mm.petl import LossOfBatch, PETLMethod, overrides
+from gleam_mm.petl import LossOfBatch, PETLMethod
 from gleam_mm.registry import HOOKS
 
 
@@ -42,7 +42,7 @@ class CalibrateHook(Checked, Hook):
         method = getattr(model, 'petl', None)
         if not isinstance(method, PETLMethod) or runner.iter or runner._load_from:
             return
-        members = [member for member in method.members() if overrides(member, 'calibrate')]
+        members = [member for member in method.members() if member.calibrates]
         if not members:
             return
         if dist.is_main_process():

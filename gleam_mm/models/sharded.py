@@ -11,7 +11,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.utils._pytree import tree_map_only
 
 from gleam_mm.models.adapted import Adapted
-from gleam_mm.petl import overrides
 from gleam_mm.registry import MODEL_WRAPPERS
 
 
@@ -102,7 +101,7 @@ def check_frozen_alike(model: Any, wrapper: str) -> None:
                 'out, or build the backbone in floating point'
             )
     for member in model.petl.members():
-        if overrides(member, 'calibrate'):
+        if member.calibrates:
             raise ValueError(
                 f'{member.title} looks at the whole backbone before it trains, which '
                 f'{wrapper} has shared out: leave model_wrapper_cfg out'

@@ -214,6 +214,11 @@ class PETLMethod(Checked, BaseModule):
         """Losses of the method's own for the pass that has just ended, by name. None by default."""
         return {}
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether :meth:`calibrate` looks at anything, as it does where a class overrides it."""
+        return overrides(self, 'calibrate')
+
     def calibrate(self, batches: Iterable[LossOfBatch]) -> None:
         """Takes a look at training data before the first step.
 

@@ -103,9 +103,14 @@ class SparseTuning(WeightTuning):
         """The weight with the update in its columns."""
         return self.local[site.key].add_to(weight)
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether gradients choose the columns, for which data are looked at."""
+        return self.select_by == 'gradient'
+
     def calibrate(self, batches: Iterable[LossOfBatch]) -> None:
         """Moves the updates to the columns where the summed gradient is largest."""
-        if self.select_by != 'gradient':
+        if not self.calibrates:
             return
         total = self.summed_gradients(batches)
         for key, gradient in zip(self.sites, total, strict=True):

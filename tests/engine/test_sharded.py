@@ -25,7 +25,10 @@ METHODS = {
     'VPT': {},  # adds tokens
     'DTL': {},  # reads what blocks give
     'GLoRA': {},  # computes with frozen weights
+    'SparseTuning': {},  # does as well, in places that the weights have chosen when it was built
 }
+
+SLOW = 'VPT', 'DTL', 'SparseTuning'
 
 
 def options_for(processes, **options):
@@ -79,7 +82,7 @@ class Watch(Hook):
 @pytest.mark.parametrize(
     'method',
     [
-        pytest.param(method, marks=[pytest.mark.slow] if method in ('VPT', 'DTL') else [])
+        pytest.param(method, marks=[pytest.mark.slow] if method in SLOW else [])
         for method in METHODS
     ],
 )
@@ -145,6 +148,10 @@ def test_other_frozen_weights_in_a_process_are_refused(make_classifier, tmp_path
     [
         (lambda make: make('FullTuning'), 'FullTuning trains the whole backbone'),
         (lambda make: make('SPT', budget=100), 'SPT looks at the whole backbone before it trains'),
+        (
+            lambda make: make('SparseTuning', select='gradient'),
+            'SparseTuning looks at the whole backbone before it trains',
+        ),
         (lambda make: nn.Linear(2, 2), 'shards a frozen backbone, and Linear has none'),
         (lambda make: of_half_the_bits(make('LoRA')), 'does not shard quantised weights'),
     ],
