@@ -16,7 +16,7 @@ from torch import Tensor
 from gleam_mm import checkpoint as checkpoints
 from gleam_mm.engine.data import TRAINING_DATA, places_of
 from gleam_mm.engine.dist import unwrapped
-from gleam_mm.engine.metrics import is_number, plain_metrics
+from gleam_mm.engine.metrics import is_number, plain_metrics, rule_of
 from gleam_mm.engine.monitored import names_given, numbers_in, require
 from gleam_mm.engine.resume import LAST
 from gleam_mm.engine.schedule import EPOCH_LENGTH
@@ -64,6 +64,8 @@ class AdapterCheckpointHook(CheckpointHook):
         *CheckpointHook._default_less_keys,
         *('error', 'mae', 'mse', 'nll', 'ece', 'brier', 'perplexity', 'distance'),
     )
+
+    rules: list[str | None]  # of the metrics that are kept the best of
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -273,17 +275,22 @@ class AdapterCheckpointHook(CheckpointHook):
 
     def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
         """Decides whether more or less is better; of a metric that nothing is known of, more."""
-        try:
-            super()._init_rule(rules, key_indicators)
-        except ValueError:
-            print_log(
-                f'Whether more of {" or ".join(key_indicators)} is better is not known: the '
-                "greatest is kept as the best. Set default_hooks.checkpoint.rule to 'greater' or "
-                "'less'",
-                'current',
-                logging.WARNING,
-            )
-            super()._init_rule(['greater'], key_indicators)
+        if len(rules) == 1:
+            rules = rules * len(key_indicators)
+        decided: list[str | None] = []
+        for rule, key in zip(rules, key_indicators, strict=True):
+            try:
+                super()._init_rule([rule or rule_of(key)], [key])
+            except ValueError:
+                print_log(
+                    f'Whether more of {key} is better is not known: the greatest is kept as the '
+                    "best. Set default_hooks.checkpoint.rule to 'greater' or 'less'",
+                    'current',
+                    logging.WARNING,
+                )
+                super()._init_rule(['greater'], [key])
+            decided += self.rules
+        self.rules, self.key_indicators = decided, key_indicators
 
     def _best_paths(self) -> dict[str, str]:
         """The best checkpoints so far, by the metric that they are best in."""

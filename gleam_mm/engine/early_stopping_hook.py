@@ -6,6 +6,7 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.runner import Runner
 
 from gleam_mm.engine.checkpoint_hook import AdapterCheckpointHook
+from gleam_mm.engine.metrics import rule_of
 from gleam_mm.engine.monitored import names_given, numbers_in, require
 from gleam_mm.registry import HOOKS
 
@@ -67,6 +68,10 @@ class ResumedEarlyStoppingHook(EarlyStoppingHook):
         if self._trains:
             self._require(numbers_in(metrics or {}))
             super().after_val_epoch(runner, metrics or {})
+
+    def _init_rule(self, monitor: str) -> str:
+        """Decides whether more or less is better."""
+        return rule_of(monitor) or super()._init_rule(monitor)
 
     def _require(self, given: set[str] | None) -> None:
         require(self.monitor, given, 'EarlyStoppingHook: monitor')

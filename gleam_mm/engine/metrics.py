@@ -13,6 +13,24 @@ TIMES = ('time', 'data_time')
 """What MMEngine notes beside metrics: seconds of a step, and those that it waits for data."""
 
 
+_RULES = {'mae': 'less', 'rmse': 'less', 'r2': 'greater', 'pearson': 'greater'}
+"""What :class:`RegressionMetric` gives -> which of it is better."""
+
+
+def rule_of(name: str) -> str | None:
+    """Whether ``'greater'`` or ``'less'`` is better of a metric of :class:`RegressionMetric`.
+
+    Targets may be called anything: the words in their names say nothing of it.
+
+    Args:
+        name: The name of a metric, such as ``regression/mae/stop``.
+
+    Returns:
+        None of any other metric.
+    """
+    return next((_RULES[part] for part in name.split('/')[:2] if part in _RULES), None)
+
+
 @METRICS.register_module()
 class RegressionMetric(BaseMetric):
     """How far predicted numbers are from their targets.

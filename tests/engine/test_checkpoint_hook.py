@@ -14,7 +14,7 @@ from runs import Plain, Scripted
 import gleam_mm
 from gleam_mm.checkpoint import read_adapter, read_state_dict
 from gleam_mm.config.recipes import config_root
-from gleam_mm.engine import AdapterCheckpointHook, find_resumable
+from gleam_mm.engine import AdapterCheckpointHook, ResumedEarlyStoppingHook, find_resumable
 from gleam_mm.engine.checkpoint_hook import DEFAULT
 from gleam_mm.engine.checks import check_best
 from gleam_mm.errors import UserError
@@ -104,6 +104,8 @@ def test_no_warning_where_there_is_no_scheduler(make_runner, caplog):
         ('single-label/f1-score', 2),
         ('val_loss', 1),
         ('regression/mae', 1),
+        ('regression/mae/stop', 1),  # 'top' is the best of an accuracy
+        ('regression/pearson/distance', 2),
         ('calibration/ece', 1),
     ],
 )
@@ -122,6 +124,19 @@ def test_a_metric_of_which_nothing_is_known_counts_as_an_accuracy(make_runner, t
     runner.train()
     assert 'best_wonder_epoch_2.pth' in files(tmp_path / 'run')
     assert 'default_hooks.checkpoint.rule' in capsys.readouterr().out
+
+
+def test_of_several_metrics_each_has_its_own_rule():
+    metrics = ['regression/pearson', 'calibration/ece', 'wonder', 'accuracy/top1']
+    hook = AdapterCheckpointHook(save_best=metrics)
+    assert hook.rules == ['greater', 'less', 'greater', 'greater']
+    assert hook.key_indicators == metrics
+    assert AdapterCheckpointHook(save_best=metrics[:2], rule='less').rules == ['less', 'less']
+
+
+@pytest.mark.parametrize('name, rule', [('mae/stop', 'less'), ('pearson/distance', 'greater')])
+def test_early_stopping_goes_by_the_same_rules(name, rule):
+    assert ResumedEarlyStoppingHook(monitor=f'regression/{name}').rule == rule
 
 
 def measure(name, value):
