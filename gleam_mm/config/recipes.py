@@ -168,7 +168,7 @@ def with_options(cfg: Config, options: Mapping[str, Any], config: str | Path) ->
     Raises:
         RecipeError: An option is misspelt, or a value is none that its key takes.
     """
-    cfg, options = deepcopy(cfg), dict(options)
+    cfg, options = deepcopy(cfg), deepcopy(dict(options))  # merging takes values apart
     try:
         for key in options:
             keys.check_option(cfg, key)
@@ -180,7 +180,8 @@ def with_options(cfg: Config, options: Mapping[str, Any], config: str | Path) ->
         cfg.merge_from_dict(_strategy(options.pop('strategy')))
     _check_options(cfg, options)
     _place_numbers(cfg, config)  # or a name in the config would win over numbers in the options
-    cfg.merge_from_dict(options)
+    for key, value in options.items():  # all at once, one of a whole would drop those inside of it
+        cfg.merge_from_dict({key: value})
     _place_numbers(cfg, config)
     try:
         keys.check_values(cfg.to_dict())

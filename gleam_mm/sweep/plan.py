@@ -169,7 +169,9 @@ class Sweep:
         """All overrides of a job's config: the sweep's, then the variant's, then the point's."""
         options = dict(self.options)
         for own in (self.variant(job.method).options, job.options):
-            options.update({option_key(name): value for name, value in own.items()})
+            for name, value in own.items():
+                options.pop(option_key(name), None)  # merged last, over a part that holds it
+                options[option_key(name)] = value
         return options
 
 

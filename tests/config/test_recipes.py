@@ -80,6 +80,20 @@ def test_options_override(elsewhere):
     assert cfg.model.petl.rank == 7
 
 
+def test_options_stay_as_they_are_and_count_in_their_order(elsewhere):
+    name, rate = 'vit-mini_lora_mini-digits', 'optim_wrapper.optimizer.lr'
+    whole = {'optim_wrapper': dict(optimizer=dict(_delete_=True, type='SGD', lr=0.1))}
+    first, second = (recipes.load(name, whole).optim_wrapper for _ in range(2))
+    assert first == second
+    assert first.optimizer == dict(type='SGD', lr=0.1)
+    assert recipes.load(name, {**whole, rate: 0.3}).optim_wrapper.optimizer.lr == 0.3
+    assert recipes.load(name, whole).optim_wrapper == first
+    # What is said of the whole leaves what was said of a part before.
+    clipped = {rate: 0.3, 'optim_wrapper': dict(clip_grad=None)}
+    assert recipes.load(name, clipped).optim_wrapper.optimizer.lr == 0.3
+    assert recipes.load(name, {rate: 0.3, **whole}).optim_wrapper.optimizer.lr == 0.1
+
+
 def test_families_of_the_current_directory_join(elsewhere):
     own_dataset(elsewhere, 'my_flowers', 12)
     assert 'my_flowers' in recipes.families()['datasets']
