@@ -5,7 +5,7 @@ import fnmatch
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,10 @@ from gleam_mm.errors import SETUP_ERRORS, UserError, describe
 from gleam_mm.messages import hint_at, shown
 from gleam_mm.models import params
 from gleam_mm.registry import DATASETS, MODELS, scope_of
-from gleam_mm.shapes import COUNT, MAPPING, POSITIVE, TEXT, TRUTH, Shape, list_of
+from gleam_mm.shapes import COUNT, POSITIVE, TEXT, TRUTH, Shape, list_of
 from gleam_mm.sweep import protocol, training
 from gleam_mm.sweep.groups import expand
-from gleam_mm.sweep.plan import Job, Sweep, Variant
+from gleam_mm.sweep.plan import Job, Sweep, Variant, option_key
 from gleam_mm.sweep.schema import OPTIONS
 
 FOLDER = 'sweeps'  # in the configs folder
@@ -41,14 +41,18 @@ _SEEDS = Shape(
         POSITIVE.fits(value) or (list_of(COUNT).fits(value) and 0 < len(value) == len(set(value)))
     ),
 )
+_BY_NAME = Shape(
+    'a mapping, by names in quotes',
+    lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+)
 _SHAPES = {
     'name': TEXT,
     'backbone': TEXT,
     'methods': _TEXT_OR_TEXTS,
     'datasets': _TEXT_OR_TEXTS,
-    'variants': MAPPING,
-    'grid': MAPPING,
-    'grids': MAPPING,
+    'variants': _BY_NAME,
+    'grid': _BY_NAME,
+    'grids': _BY_NAME,
     'seeds': _SEEDS,
     'trial_seeds': POSITIVE,
     'final': TRUTH,
@@ -122,6 +126,7 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
             expand([pattern], names, 'method')
     except ValueError as error:
         raise UserError(str(error)) from error
+    _check_patterns(settings.get('grids') or {}, names, variants)
     sweep = Sweep(
         backbone=backbone,
         methods=tuple(methods),
@@ -289,6 +294,7 @@ def _variants(settings: Mapping[str, Any], methods: Sequence[str]) -> dict[str, 
         if not isinstance(options, Mapping):
             raise UserError(f'variants.{name}: expected a dict of options, found {options!r}')
         options = dict(options)
+        _check_names(f'variants.{name}', options)
         method = options.pop('method', name)
         if method not in methods:
             raise UserError(
@@ -346,13 +352,39 @@ def _grids(
     return {method: found for method, found in grids.items() if found}
 
 
-def _pattern_of(method: str, variant: Variant, patterns: Iterable[str]) -> str | None:
-    """The first pattern that a method's name, or that of the method it is a variant of, fits."""
+def _pattern_of(method: str, variant: Variant, patterns: Collection[str]) -> str | None:
+    """A method's very name, or the first pattern that it or what it is a variant of fits."""
+    if method in patterns:
+        return method
     names = (method, variant.method)
     return next((pattern for pattern in patterns if fnmatch.filter(names, pattern)), None)
 
 
+def _check_patterns(
+    patterns: Collection[str], names: Iterable[str], variants: Mapping[str, Variant]
+) -> None:
+    """Refuses a pattern that nothing gets its grid by, since others before it fit all of that."""
+    used = {_pattern_of(name, variants.get(name, Variant(name)), patterns) for name in names}
+    for pattern in patterns:
+        if pattern not in used:
+            raise UserError(
+                f'grids.{pattern}: all that it fits have the grid of another pattern, before it: '
+                'the first that fits a method counts, so put the narrower one first'
+            )
+
+
+def _check_names(place: str, options: Mapping[str, Any]) -> None:
+    """Refuses what is no name of an option, and two names of one, of which one would count."""
+    if not _BY_NAME.fits(options):
+        raise UserError(f'{place}={shown(options)}: expected {_BY_NAME.what}')
+    keys: dict[str, str] = {}
+    for name in options:
+        if (other := keys.setdefault(option_key(name), name)) != name:
+            raise UserError(f'{place}: {other} and {name} are one and the same; leave one of them')
+
+
 def _check_grid(place: str, grid: Mapping[str, Sequence]) -> None:
+    _check_names(place, grid)
     for name, values in grid.items():
         if not isinstance(values, list | tuple) or not values:
             raise UserError(f'{place}.{name}: expected a list of values, found {values!r}')

@@ -1,6 +1,7 @@
 """From files and flags to the settings of a sweep."""
 
 import argparse
+import copy
 
 import pytest
 from mmengine.config import Config
@@ -110,7 +111,7 @@ def test_methods_have_grids_of_their_own():
             'gleam-l': {'alpha': [1]},
             'gleam-*': {'top_k': [1, 2]},
             'lora': {'alpha': [4, 8], rate: [1e-4]},
-            'lora-r2': {'alpha': [2]},  # not among the methods
+            'lora-r2': {'alpha': [2]},
         },
     )
     _, sweep = make_sweep(settings(**changes))
@@ -120,6 +121,9 @@ def test_methods_have_grids_of_their_own():
         'lora-r4': {'alpha': [4, 8], rate: [1e-4]},  # that of what it is a variant of
         'linear': {rate: [1e-3, 1e-2]},
     }
+    # Its own name wins over that of what it is a variant of, wherever that stands.
+    _, sweep = make_sweep(settings(**{**changes, 'methods': 'lora-r2,linear'}))
+    assert sweep.grid['lora-r2'] == {'alpha': [2]}
     # Nobody has the shared one then.
     _, sweep = make_sweep(settings(**{**changes, 'methods': 'gleam-l', 'grid': {'rank': [4]}}))
     assert sweep.grid == {'gleam-l': {'alpha': [1]}}
@@ -200,6 +204,35 @@ def test_the_grid_wins_over_variants():
     assert sweep.config_options(job) == {'model.petl.top_k': 2, 'optim_wrapper.optimizer.lr': 1e-2}
 
 
+def test_a_config_is_by_its_own_options_alone():
+    rate = 'optim_wrapper.optimizer.lr'
+    changes = dict(
+        methods='lora,sgd,linear',
+        options={'optim_wrapper': dict(optimizer=dict(lr=5e-4)), rate: 1e-3},
+        variants={
+            'sgd': {
+                'method': 'lora',
+                'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=1.0),
+            }
+        },
+        grids={'lora': {rate: [1e-2, 3e-2]}, 'sgd': {rate: [0.1, 0.2]}},
+    )
+    _, sweep = make_sweep(settings(**changes))
+    told = copy.deepcopy(sweep.to_dict())
+    for _ in range(2):
+        found = [
+            training.make_config(sweep, job)[0].optim_wrapper.optimizer
+            for job in (
+                *sweep.select_jobs('lora', 'mini-digits'),
+                *sweep.select_jobs('sgd', 'mini-digits'),
+                *sweep.final_jobs('linear', 'mini-digits'),
+            )
+        ]
+        assert [optimizer.lr for optimizer in found] == [1e-2, 3e-2, 0.1, 0.2, 1e-3]
+        assert found[2] == dict(type='SGD', lr=0.1)
+    assert sweep.to_dict() == told  # as a study has it, and what workers are told
+
+
 @pytest.mark.parametrize(
     ('variants', 'message'),
     [
@@ -263,6 +296,26 @@ def test_a_selection_alone():
         (dict(grids={'lora': {'top_k': [1]}}), r"grids\.lora\.top_k: lora has no option 'top_k'"),
         (dict(grids={'lora': {'alpha': 1}}), r'grids\.lora\.alpha: expected a list'),
         (dict(grids=[]), r'grids=\[\]: expected a mapping'),
+        (
+            dict(grids={'*': {'optim_wrapper.optimizer.lr': [1]}, 'gleam-*': {'alpha': [1]}}),
+            r'grids\.gleam-\*: all that it fits have the grid of another pattern, before it',
+        ),
+        (dict(grids={'lora': {1: [1]}}), r'grids\.lora={1: \[1\]}: expected a mapping, by names'),
+        (dict(grids={1: {'alpha': [1]}}), 'grids={1: .*: expected a mapping, by names in quotes'),
+        (dict(grid={1: [1]}), r'grid={1: \[1\]}: expected a mapping, by names in quotes'),
+        (dict(variants={'lora': {1: 2}}), r'variants\.lora={1: 2}: expected a mapping, by names'),
+        (
+            dict(grid={'alpha': [1, 2], 'model.petl.alpha': [3]}),
+            r'grid: alpha and model\.petl\.alpha are one and the same',
+        ),
+        (
+            dict(grids={'lora': {'model.petl.alpha': [3], 'alpha': [1, 2]}}),
+            r'grids\.lora: model\.petl\.alpha and alpha are one and the same',
+        ),
+        (
+            dict(variants={'lora': {'alpha': 1, 'model.petl.alpha': 2}}),
+            r'variants\.lora: alpha and model\.petl\.alpha are one and the same',
+        ),
         (
             dict(grids={'gleam-t': {'alpha': [1]}}, grid={'top_k': [1]}),
             r"grid\.top_k: none of lora has an option 'top_k'",
