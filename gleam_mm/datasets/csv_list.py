@@ -3,7 +3,7 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -203,8 +203,8 @@ class CSVDataset(ImageFiles, BaseDataset):
         labels = (row[self.label_columns[0]] for _, row in rows)
         names = {name for label in labels for name in self._names(label)}
         numbers = all(name.isdecimal() for name in names)
-        key: Callable[[str], Any] = int if numbers else str
-        self._metainfo['classes'] = tuple(sorted(names, key=key))
+        # Of one value, 1 and 01, by their text: a set has another order in each process.
+        self._metainfo['classes'] = tuple(sorted(names, key=_by_value if numbers else None))
 
     def _names(self, label: str) -> list[str]:
         several = label.split(SEPARATOR) if self.target == 'classes' else [label]
@@ -248,3 +248,7 @@ class CSVDataset(ImageFiles, BaseDataset):
 
     def _refuse(self, number: int, why: str) -> None:
         raise ImageListError(f'{self.ann_file}, line {number}: {why}')
+
+
+def _by_value(name: str) -> tuple[int, str]:
+    return int(name), name

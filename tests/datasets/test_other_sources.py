@@ -87,6 +87,11 @@ def test_numbers_are_classes_by_their_value(tmp_path):
     data = CSVDataset(file)
     assert data.metainfo['classes'] == ('9', '10')
     assert data.get_gt_labels().tolist() == [1, 0]
+    # Of one value in an order of their own, which no two processes have otherwise.
+    same = ['1'.zfill(width) for width in range(1, 12)]
+    rows = [['image', 'label'], ['a.png', '2'], *(['a.png', name] for name in same)]
+    alike = CSVDataset(write(tmp_path / 'y.csv', rows))
+    assert alike.metainfo['classes'] == (*reversed(same), '2')
 
 
 def test_several_classes_and_none(tmp_path):
