@@ -45,6 +45,9 @@ _WATCH = '_petl_watch'
 _MERGED = 'petl_merged'
 """In the metadata of a state dict: whether the method was merged into its weights."""
 
+_MERGED_KEY = f'{NAME}.merged'
+"""In a state dict of merged weights itself, for files and copies of it that have no metadata."""
+
 _LAYERS = '_petl_layers'
 """What tells timm's ``layer_decay`` the layers of the method, where the model tells its own."""
 
@@ -191,11 +194,13 @@ def _take_off(model: nn.Module, petl: PETLMethod, learned: Mapping[str, bool]) -
 
 
 def _tell_if_merged(
-    model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, local_metadata: dict[str, Any]
+    model: nn.Module, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any]
 ) -> None:
     """Saving: says of the weights in a state dict whether the method is in them already."""
     petl = getattr(model, NAME, None)
-    local_metadata[_MERGED] = petl is not None and petl.merged
+    local_metadata[_MERGED] = merged = petl is not None and petl.merged
+    if merged:
+        state_dict[prefix + _MERGED_KEY] = torch.tensor(True)
 
 
 def _refuse_merged(
@@ -207,7 +212,8 @@ def _refuse_merged(
 ) -> None:
     """Loading: weights where a merged method is would be without it, merged ones have it twice."""
     petl = getattr(model, NAME, None)
-    if petl is None or not (petl.merged or local_metadata.get(_MERGED)):
+    merged = local_metadata.get(_MERGED) or prefix + _MERGED_KEY in state_dict
+    if petl is None or not (petl.merged or merged):
         return
     within = tuple(
         f'{prefix}{site.path}.' for member in petl.members() for site in member.sites.values()

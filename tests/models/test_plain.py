@@ -483,12 +483,15 @@ def test_a_state_dict_of_merged_weights_is_for_models_without_the_method(around,
     model.petl.unmerge()
     before = model(images)
     told = r'was merged into (0\.)?blocks\.0\.attn\.qkv\.bias when .* twice in this VisionTrans'
-    with pytest.raises(RuntimeError, match=told):
-        whole.load_state_dict(state)
+    without_metadata = {name: tensor.clone() for name, tensor in state.items()}
+    for given in (state, without_metadata):
+        for strict in (True, False):
+            with pytest.raises(RuntimeError, match=told):
+                whole.load_state_dict(given, strict=strict)
     assert torch.equal(model(images), before)
     gleam_mm.detach(model)
     assert not model._state_dict_hooks
-    found = whole.load_state_dict(state, strict=False)
+    found = whole.load_state_dict(without_metadata, strict=False)
     assert not found.missing_keys and all('petl.' in name for name in found.unexpected_keys)
     torch.testing.assert_close(model(images), expected)
 
