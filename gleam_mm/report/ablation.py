@@ -14,8 +14,8 @@ from gleam_mm.petl import GLEAM
 from gleam_mm.report import paper
 from gleam_mm.report.suites import Suite
 from gleam_mm.report.tables import accuracy, context, label, state
-from gleam_mm.report.trials import Row
-from gleam_mm.sweep.plan import OPTION_PREFIX, option_key
+from gleam_mm.report.trials import Row, chosen_of
+from gleam_mm.sweep.plan import OPTION_PREFIX
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def setting(row: Row) -> Setting | None:
     start = {**_DEFAULTS, **method, **_LADDER[method['type']]}
     found = set()
     for final in row.complete:
-        chosen = {option_key(name): value for name, value in final.options.items()}
-        found.add(_setting(start, {**row.variant.options, **chosen}))
+        found.add(_setting(start, {**row.variant.options, **chosen_of(final)}))
     return found.pop() if len(found) == 1 else None
 
 
@@ -69,7 +68,7 @@ def _setting(method: Mapping[str, Any], changes: Mapping[str, Any]) -> Setting |
             options[key.removeprefix(OPTION_PREFIX)] = value
         elif key != _RATE:
             training.append(f'{key}={value}')
-    if options.get('form') == 'tk':
+    if options.get('form') == 'tk' or options['type'] != method['type'] or '_delete_' in options:
         return None
     experts = options['num_experts'] if options['moe'] else None
     return Setting(

@@ -14,7 +14,7 @@ from gleam_mm.report import paper
 from gleam_mm.report.suites import Group, Suite
 from gleam_mm.sweep.cells import RUNNING, WAITING, best_point
 from gleam_mm.sweep.groups import over_seeds
-from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, SELECT, Variant, option_key
+from gleam_mm.sweep.plan import FINAL, OPTION_PREFIX, SELECT, Variant, in_parts, option_key
 from gleam_mm.sweep.results import Result
 
 if TYPE_CHECKING:  # it imports Optuna
@@ -46,18 +46,18 @@ class Study:
     @property
     def changes(self) -> dict[str, Any]:
         """The overrides, the number of shots aside, which tables name."""
-        return {key: value for key, value in self.overrides.items() if key != SHOTS}
+        return {key: value for key, value in _in_parts(self.overrides).items() if key != SHOTS}
 
     def variant(self, method: str) -> Variant:
         """A method or variant as a variant whose options are all that the study changed."""
         variant = self.variants.get(method) or Variant(method)
         own = {option_key(name): value for name, value in variant.options.items()}
-        return replace(variant, options={**self.changes, **own})
+        return replace(variant, options={**self.changes, **_in_parts(own)})
 
     def shots(self, final: Result) -> int | None:
         """Images a class that a training has, where anything says so."""
-        options = {**self.overrides, **self.variant(final.method).options, **final.options}
-        return options.get(SHOTS)
+        options = {**_in_parts(self.overrides), **self.variant(final.method).options}
+        return {**options, **chosen_of(final)}.get(SHOTS)
 
     @property
     def chooses(self) -> bool:
@@ -109,7 +109,7 @@ def choosing(study: Study) -> Study:
         point = best_point(results)
         best = point.trainings if point else results[:1]
         for training in best:
-            shots = {key: value for key, value in training.options.items() if key == SHOTS}
+            shots = {key: value for key, value in chosen_of(training).items() if key == SHOTS}
             finals.append(replace(training, phase=FINAL, options=shots))
     return replace(study, results=finals)
 
@@ -241,7 +241,7 @@ class Row:
         None as well where an override or an option other than those that the paper tunes changed
         the method.
         """
-        chosen = {option_key(name) for final in self.finals for name in final.options}
+        chosen = {key for final in self.finals for key in chosen_of(final)}
         changed = {
             key.removeprefix(OPTION_PREFIX)
             for key in chosen.union(self.variant.options)
@@ -250,6 +250,15 @@ class Row:
         if changed - paper.TUNED or suite.shots is not None:
             return None
         return paper.row(suite.key, self.backbone, self.method)
+
+
+def chosen_of(final: Result) -> dict[str, Any]:
+    """The grid's values that were chosen for a training, by keys of the config."""
+    return _in_parts({option_key(name): value for name, value in final.options.items()})
+
+
+def _in_parts(options: Mapping[str, Any]) -> dict[str, Any]:
+    return in_parts(options, OPTION_PREFIX, SHOTS)
 
 
 def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
@@ -271,7 +280,7 @@ def rows(studies: Sequence[Study], suite: Suite) -> list[Row]:
         for final in study.finals:
             if final.dataset in suite.tasks:
                 # Other suites have no rows by shots; what a study sets for all is an override.
-                own = study.shots(final) if suite.shots else study.overrides.get(SHOTS)
+                own = study.shots(final) if suite.shots else _in_parts(study.overrides).get(SHOTS)
                 shots = own or suite.shots
                 changes = study.variant(final.method).options
                 key = (final.backbone, final.method, shots, repr(sorted(changes.items())))

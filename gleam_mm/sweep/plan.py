@@ -180,6 +180,22 @@ def option_key(name: str) -> str:
     return name if '.' in name else OPTION_PREFIX + name
 
 
+def in_parts(options: Mapping[str, Any], *paths: str) -> dict[str, Any]:
+    """Overrides by the same keys whether or not they come as a whole: ``model.petl=dict(rank=8)``.
+
+    Args:
+        options: By keys of the config.
+        paths: What holds one of these keys, or what it begins with, is taken apart.
+    """
+    parts: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping) and any(path.startswith(f'{key}.') for path in paths):
+            parts |= in_parts({f'{key}.{name}': inner for name, inner in value.items()}, *paths)
+        else:
+            parts[key] = value
+    return parts
+
+
 def options_text(options: Mapping[str, Any]) -> str:
     """Options as ``alpha=0.1,top_k=2``."""
     return ','.join(f'{name}={value}' for name, value in options.items())

@@ -146,6 +146,39 @@ def test_table_2_has_a_section_for_each_factor():
     ]
 
 
+@pytest.mark.parametrize('keys', [('model.petl',), ('model', 'petl')])
+def test_overrides_of_the_whole_method_make_the_same_table(keys):
+    def whole_of(options):
+        options = {key.removeprefix('model.petl.'): value for key, value in options.items()}
+        for key in reversed(keys):
+            options = {key: options}
+        return options
+
+    studies = [replace(study, overrides=whole_of(study.overrides)) for study in ablation()]
+    cells, found = (
+        [shown(line) for line in table(made, 'vtab-vit-b-ablation').lines]
+        for made in (ablation(), studies)
+    )
+    assert found == cells
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'model.petl.type': 'LoRA', 'model.petl.num_experts': 2},
+        {'model.petl': {'_delete_': True, 'type': 'GLEAM', 'num_experts': 2}},
+    ],
+)
+def test_another_method_in_its_place_is_no_ablation(changed):
+    base, two, *others = ablation()
+    two = replace(two, overrides=changed)
+    lines, fewer = (
+        len(table(studies, 'vtab-vit-b-ablation').lines)
+        for studies in ([base, two, *others], [base, *others])
+    )
+    assert lines == fewer
+
+
 def test_variants_of_one_study_make_the_same_table():
     """The settings as variants of one study, instead of studies with overrides."""
     variants, results = {}, []

@@ -133,6 +133,10 @@ def test_shots_are_rows_of_their_own():
         (2, 'LoRA', 40),
         (4, 'LoRA', 50),
     ]
+    as_wholes = [{'train_dataloader': {'dataset': {'shots': n}}} for n in (1, 4, 2)]
+    pairs = zip(studies, as_wholes, strict=True)
+    studies = [Study(study.name, study.results, options) for study, options in pairs]
+    assert [(r.shots, r.name) for r in rows(studies, FGVC)] == [(r.shots, r.name) for r in found]
 
 
 def test_other_shots_are_not_averaged_where_a_suite_has_no_such_choice():
@@ -211,4 +215,9 @@ def test_the_paper_is_beside_what_it_is_comparable_with():
     assert row(final('gleam-l', backbone='vit-mini')).paper(SUITE) is None
     assert row(final('gleam-l', options={'num_experts': 2})).paper(SUITE) is None
     assert row(final('gleam-l'), overrides={'model.petl.moe': False}).paper(SUITE) is None
+    for changed in ({'model.petl': {'rank': 2}}, {'model': {'petl': {'rank': 2}}}):
+        assert row(final('gleam-l'), overrides=changed).paper(SUITE) is None
+    assert row(final('gleam-l', options={'model.petl': {'rank': 2}})).paper(SUITE) is None
+    assert row(final('gleam-l'), overrides={'model.petl': {'alpha': 10}}).paper(SUITE)
+    assert row(final('gleam-l'), overrides={'model': {'head': {'init_cfg': None}}}).paper(SUITE)
     assert row(final('gleam-l', dataset='mini-digits'), suite=MINI).paper(MINI) is None
