@@ -44,6 +44,9 @@ PROTOCOLS = (
 FOLDERS = Splits('select', 'validate', 'all', 'test')
 """The parts of folders of classes: options are judged on a share of the training's folder."""
 
+_REPEATING = ('ClassBalancedDataset', 'RepeatDataset')
+"""Datasets that have pictures of another one more than once."""
+
 SHARE = 0.2
 """How much of a training's folder options are judged on."""
 
@@ -219,7 +222,7 @@ def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
         for _, part in dicts_in(train['dataset']):
             if _is_folder(part):
                 part['hold_out'] = [*shares(part.get('hold_out', 0)), SHARE]
-        evaluated['dataset'] = deepcopy(train['dataset'])
+        evaluated['dataset'] = _once(deepcopy(train['dataset']))
         for _, part in dicts_in(evaluated['dataset']):
             if _is_folder(part):
                 part.update(pipeline=deepcopy(pipeline), test_mode=True, take_held_out=True)
@@ -227,6 +230,18 @@ def _name_parts(train: ConfigDict, evaluated: ConfigDict, phase: str) -> None:
         for _, part in dicts_in(loader['dataset']):
             if _is_folder(part):
                 part['part'] = ''
+
+
+def _once(dataset: ConfigDict) -> ConfigDict:
+    """The config of a dataset without what has pictures of it several times, for the training."""
+    kind = dataset.get('type')
+    if kind in _REPEATING or getattr(kind, '__name__', '') in _REPEATING:
+        return _once(dataset['dataset'])
+    if dataset.get('datasets'):
+        dataset['datasets'] = [_once(part) for part in dataset['datasets']]
+    elif dataset.get('dataset'):
+        dataset['dataset'] = _once(dataset['dataset'])
+    return dataset
 
 
 def _key_in(config: Any) -> str | None:

@@ -1,5 +1,7 @@
 """Which splits a phase may see."""
 
+import copy
+
 import pytest
 from sweep_place import OPTIONS
 
@@ -110,6 +112,33 @@ def test_folders_are_judged_on_a_share_of_the_training():
     hook = dict(type='Anything', dataset=dict(type='CustomDataset', part='test'))
     with pytest.raises(ProtocolError, match=r"custom_hooks\.0\.dataset\.part is 'test'"):
         prepared('vit-b_linear_folder', SELECT, custom_hooks=[hook])
+
+
+def test_each_picture_is_judged_on_once(tmp_path):
+    for name, number in (('cat', 60), ('dog', 10)):
+        (tmp_path / name).mkdir()
+        for index in range(number):
+            (tmp_path / name / f'{index}.png').write_bytes(b'')
+    cfg = recipes.load('vit-b_linear_folder', {'train_dataloader.dataset.data_root': str(tmp_path)})
+    plain = dict(cfg.train_dataloader.dataset, data_prefix='')
+    balanced = dict(type='ClassBalancedDataset', oversample_thr=0.5, dataset=plain)
+    for train, expected in (
+        (balanced, [12, 2]),
+        (dict(type='RepeatDataset', times=3, dataset=balanced), [12, 2]),
+        (dict(type='ConcatDataset', datasets=[balanced, plain]), [24, 4]),
+    ):
+        cfg.train_dataloader.dataset = train
+        select = copy.deepcopy(cfg)
+        with protocol.only(*protocol.prepare(select, SELECT, 0).training(SELECT)):
+            data = (DATASETS.build(select[key].dataset) for key in protocol.DATALOADERS[:2])
+            trained, judged = (
+                [part.get_data_info(index) for index in range(len(part))] for part in data
+            )
+        labels = [picture['gt_label'] for picture in judged]
+        assert [labels.count(label) for label in (0, 1)] == expected
+        assert [p['gt_label'] for p in trained].count(1) > 8  # which are trained on as told
+        paths = [{picture['img_path'] for picture in part} for part in (trained, judged)]
+        assert (len(paths[1]), paths[0] & paths[1]) == (14, set())
 
 
 def test_the_parts_of_a_folder(tmp_path):
