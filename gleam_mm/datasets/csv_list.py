@@ -139,6 +139,8 @@ class CSVDataset(ImageFiles, BaseDataset):
     ) -> None:
         check(target, Target, 'target')
         several = label_column is not None and not isinstance(label_column, str)
+        if several and not label_column:
+            raise ValueError('label_column=[]: name a column, or leave it out')
         if several and len(label_column or ()) != 1 and target != 'number':
             raise ValueError(f'label_column={label_column!r}: several are for target="number"')
         self.image_column, self.label_column = image_column, label_column

@@ -33,7 +33,8 @@ class ImageFiles(HeldOut):
             run ends at the first one.
         pipeline: Transforms. They are looked for from GLEAM-MM's registry on, so that
             ``LoadImageFromFile`` is ours.
-        **kwargs: Further arguments of :class:`HeldOut` and the dataset.
+        **kwargs: Further arguments of :class:`HeldOut` and the dataset. ``classes`` that are
+            numbers are their texts.
 
     Raises:
         ArgumentError: ``skip_unreadable`` is no number of images.
@@ -46,7 +47,7 @@ class ImageFiles(HeldOut):
         check(skip_unreadable, Natural, 'skip_unreadable')
         self.skip_unreadable = skip_unreadable
         transforms = [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline]
-        super().__init__(*args, pipeline=transforms, **kwargs)
+        super().__init__(*args, pipeline=transforms, **_with_names(kwargs))
 
     def filter_data(self) -> list[dict]:
         """Leaves out what cannot be read, with ``skip_unreadable``."""
@@ -122,3 +123,13 @@ class ImageFiles(HeldOut):
     def _listed(self) -> Iterator[tuple[int, str]]:
         """Line and ``img_path`` of all images that are in a list."""
         return iter(())
+
+
+def _with_names(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a dataset whose classes are texts, as names of folders and columns are."""
+    options = dict(options)
+    if isinstance(options.get('metainfo'), dict):
+        options['metainfo'] = _with_names(options['metainfo'])
+    if isinstance(classes := options.get('classes'), list | tuple):
+        options['classes'] = tuple(map(str, classes))
+    return options

@@ -94,6 +94,25 @@ def test_numbers_are_classes_by_their_value(tmp_path):
     assert alike.metainfo['classes'] == (*reversed(same), '2')
 
 
+@pytest.mark.parametrize('place', ['classes', 'metainfo'])
+def test_classes_that_are_numbers_are_their_texts(tmp_path, place):
+    def told(classes):
+        return {'classes': classes} if place == 'classes' else {'metainfo': {'classes': classes}}
+
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / '0.png').touch()
+    rows = [['image', 'label'], *([f'{number}/0.png', number] for number in range(3))]
+    table_of = CSVDataset(write(tmp_path / 'x.csv', rows), **told([2, 0, 1]))
+    folder = CustomDataset(data_root=str(tmp_path), **told([2, 0, 1]))
+    for data in (table_of, folder):
+        assert data.metainfo['classes'] == ('2', '0', '1')
+        labels = {os.path.relpath(d['img_path'], tmp_path): d['gt_label'] for d in data}
+        assert labels == {'0/0.png': 1, '1/0.png': 2, '2/0.png': 0}
+    with pytest.raises(ImageListError, match="line 2: '0' is no class"):
+        CSVDataset(tmp_path / 'x.csv', **told([1, 2]))
+
+
 def test_several_classes_and_none(tmp_path):
     rows = [['image', 'label'], ['a.png', 'wing;beak'], ['b.png', ''], ['c.png', 'beak']]
     data = CSVDataset(write(tmp_path / 'x.csv', rows), target='classes')
@@ -138,6 +157,12 @@ def test_columns_and_delimiters_as_people_have_them(tmp_path, delimiter):
 def test_mistakes_of_a_table(tmp_path, rows, options, told):
     with pytest.raises(ImageListError, match=told):
         CSVDataset(write(tmp_path / 'x.csv', rows), **options)
+
+
+def test_no_column_at_all_is_refused(tmp_path):
+    file = write(tmp_path / 'x.csv', [['image', 'label'], ['a.png', '1']])
+    with pytest.raises(ValueError, match=r'label_column=\[\]: name a column'):
+        CSVDataset(file, label_column=[], target='number')
 
 
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
