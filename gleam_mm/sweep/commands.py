@@ -63,7 +63,8 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         flags['seeds'] = configure.parse_seeds(args.seeds)
     options = settings.get('options')
     if args.options is not None and isinstance(options, dict):
-        flags['options'] = {**options, **args.options}
+        kept = {key: value for key, value in options.items() if key not in args.options}
+        flags['options'] = {**kept, **args.options}  # merged last, over a whole that holds them
     return {**settings, **{key: value for key, value in flags.items() if value is not None}}
 
 

@@ -57,6 +57,10 @@ def test_flags_win_over_what_they_name_in_a_file(tmp_path):
         {'top_k': [1]},
         ['gleam-t'],
     )
+    rate = 'optim_wrapper.optimizer.lr'
+    file.write_text(f"options = {{{rate!r}: 1e-3, 'optim_wrapper.optimizer': dict(lr=5.0)}}\n")
+    cfg = recipes.load('vit-mini_lora_mini-digits', told(options={rate: 0.25})['options'])
+    assert cfg.optim_wrapper.optimizer.lr == 0.25
     file.write_text("options = ['train_cfg.max_epochs=6']\n")
     with pytest.raises(UserError, match='expected a mapping of keys'):
         make_sweep(told())
