@@ -88,7 +88,11 @@ def use_source(cfg: Config, source: Source, options: Mapping[str, Any]) -> None:
             )
         kept = {key: loader.dataset[key] for key in _KEPT if key in loader.dataset}
         loader.dataset = {**getattr(source, split), **kept}
-    cfg.merge_from_dict({key: options[key] for key in options if '.dataset.' in key})
+    for key, value in options.items():
+        if key in DATALOADERS and 'dataset' in (value or {}):
+            key, value = f'{key}.dataset', value['dataset']
+        if '_dataloader.dataset.' in f'{key}.':
+            cfg.merge_from_dict({key: deepcopy(value)})
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, name: str | None = None) -> None:

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from gleam_mm.config import recipes
+from gleam_mm.datasets.sources import Source
 from gleam_mm.engine import checks, launch
 from gleam_mm.engine.checks import check_backbone, check_schedule
 from gleam_mm.engine.launch import build_runner
@@ -34,6 +35,25 @@ def test_following_the_advice_on_a_long_warmup_ends_the_error(epochs):
     pairs = [word.split('=', 1) for word in advised]
     cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
     check_schedule(cfg)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'train_dataloader.dataset.skip_unreadable': 10},
+        {'train_dataloader.dataset': dict(skip_unreadable=10)},
+        {'train_dataloader': dict(batch_size=7, dataset=dict(skip_unreadable=10))},
+        {'train_dataloader': dict(batch_size=7), 'train_dataloader.dataset.skip_unreadable': 10},
+    ],
+)
+def test_options_of_datasets_count_whose_splits_a_source_tells(options):
+    cfg = recipes.load('vit-mini_lora_folder', options)
+    data = dict(type='CustomDataset', data_root='birds')
+    launch.use_source(cfg, Source('folder', data, data, data), options)
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    assert (train.data_root, train.skip_unreadable) == ('birds', 10)
+    assert train.pipeline == recipes.load('vit-mini_lora_folder').train_dataloader.dataset.pipeline
+    assert 'skip_unreadable' not in val
 
 
 VIT = dict(
