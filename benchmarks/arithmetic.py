@@ -12,7 +12,7 @@ arithmetic.csv goes to --out.
 
 import argparse
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,11 @@ def operations(model: nn.Module, images: torch.Tensor, mode: str) -> int:
     return arithmetic.total // len(images)
 
 
-def counts(backbones: Iterable[str]) -> list[Count]:
+def counts() -> list[Count]:
     """Counts the contenders of MMPretrain's library."""
     images = torch.empty(BATCH, 3, IMAGE_SIZE, IMAGE_SIZE, device='meta')
     found = []
-    for key in backbones:
+    for key in SHOWN:
         for name, contender in CONTENDERS.items():
             if contender.origin != MMPRETRAIN or contender.of_a_card or name in DRAWN:
                 continue
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, default=FOLDER, help='folder of the table')
     args = parser.parse_args(argv)
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    found = counts(SHOWN)
+    found = counts()
     tabular.write(args.out / 'arithmetic.csv', ((one,) for one in found), Count)
     note(args.out, 'arithmetic')
     print(markdown(found))

@@ -7,7 +7,7 @@ it: neither Python and its libraries, nor what an allocator keeps in reserve.
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 
@@ -83,15 +83,7 @@ class Turns:
 
     def seconds(self) -> float:
         """How long a turn takes."""
-        if self.images.is_cuda:
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            self.turn()
-            torch.cuda.synchronize()
-            return time.perf_counter() - start
-        start = time.process_time()
-        self.turn()
-        return time.process_time() - start
+        return seconds(self.turn, self.images.is_cuda)
 
     def peak(self) -> int:
         """Bytes of the model, of the optimizer's state, and of what a turn adds at its peak."""
@@ -122,6 +114,19 @@ class Turns:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.images.device.type, self.dtype)
+
+
+def seconds(turn: Callable[[], object], on_card: bool, repeats: int = 1) -> float:
+    """How long a turn takes, as the mean of several; on a CPU its CPU time."""
+    clock = time.perf_counter if on_card else time.process_time
+    if on_card:
+        torch.cuda.synchronize()
+    start = clock()
+    for _ in range(repeats):
+        turn()
+    if on_card:
+        torch.cuda.synchronize()
+    return (clock() - start) / repeats
 
 
 def in_turn(entries: dict[str, Turns]) -> Iterator[dict[str, float]]:

@@ -15,7 +15,6 @@ of an image, to see what gates for each window cost.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import tabular
 import torch
-from measuring import DTYPES
+from measuring import DTYPES, seconds
 from step import FOLDER, note
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,11 +61,11 @@ SHAPES = (
 )
 
 
-def gated(moe: ConvMoE, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The kernel of each image or window, (B, r, r, 3, 3), and the experts' weights, (B, n)."""
+def gated(moe: ConvMoE, z: Tensor) -> Tensor:
+    """The kernel of each image or window, of shape (B, r, r, 3, 3)."""
     mixture = moe.mixture()
     weights = moe.route(z.mean(1), mixture.router)
-    return (weights @ mixture.kernels.flatten(1)).unflatten(1, mixture.kernels.shape[1:]), weights
+    return (weights @ mixture.kernels.flatten(1)).unflatten(1, mixture.kernels.shape[1:])
 
 
 def in_use(moe: ConvMoE, z: Tensor, side: int, windows: int, fused: bool = False) -> Tensor:
@@ -77,7 +76,7 @@ def in_use(moe: ConvMoE, z: Tensor, side: int, windows: int, fused: bool = False
 
 def channels_last(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
     """The same convolution, with images and kernels in this format."""
-    (batch, tokens, channels), (kernels, _) = z.shape, gated(moe, z)
+    (batch, tokens, channels), kernels = z.shape, gated(moe, z)
     image = z.transpose(1, 2).reshape(1, batch * channels, side, side)
     mixed = F.conv2d(
         image.contiguous(memory_format=torch.channels_last),
@@ -90,14 +89,14 @@ def channels_last(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
 
 def unfolded(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
     """Every token beside its eight neighbours, and one batched product with the kernels."""
-    kernels, _ = gated(moe, z)
+    kernels = gated(moe, z)
     patches = F.unfold(z.transpose(1, 2).unflatten(2, (side, side)), 3, padding=1)
     return (kernels.flatten(2) @ patches).transpose(1, 2)
 
 
 def shifted(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
     """The tokens moved by each of the nine taps, nine batched products that are summed."""
-    kernels, _ = gated(moe, z)
+    kernels = gated(moe, z)
     padded = F.pad(z.unflatten(1, (side, side)), (0, 0, 1, 1, 1, 1))
     mixed = z.new_zeros(())
     for y in range(3):
@@ -109,7 +108,7 @@ def shifted(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
 
 def gathered(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
     """The tokens moved by each of the nine taps, beside each other, and one batched product."""
-    kernels, _ = gated(moe, z)
+    kernels = gated(moe, z)
     padded = F.pad(z.unflatten(1, (side, side)), (0, 0, 1, 1, 1, 1))
     moved = [padded[:, y : y + side, x : x + side] for y in range(3) for x in range(3)]
     return torch.cat(moved, -1).flatten(1, 2) @ kernels.permute(0, 3, 4, 2, 1).flatten(1, 3)
@@ -117,7 +116,8 @@ def gathered(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
 
 def summed_after(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
     """One convolution with all experts, which are summed for each image afterwards."""
-    kernels, weights = moe.mixture().kernels, gated(moe, z)[1]
+    mixture = moe.mixture()
+    kernels, weights = mixture.kernels, moe.route(z.mean(1), mixture.router)
     experts = F.conv2d(
         z.transpose(1, 2).unflatten(2, (side, side)), kernels.flatten(0, 1), padding=1
     )
@@ -129,26 +129,26 @@ def one_gate(moe: ConvMoE, z: Tensor, side: int, windows: int) -> Tensor:
     """A gate for an image's windows together: they are a batch, with a group for each image."""
     tokens, channels = z.shape[1:]
     images = z.unflatten(0, (-1, windows))
-    kernels, _ = gated(moe, images.flatten(1, 2))
+    kernels = gated(moe, images.flatten(1, 2))
     batch = images.permute(1, 0, 3, 2).reshape(windows, -1, side, side)
     mixed = F.conv2d(batch, kernels.flatten(0, 1), padding=1, groups=len(images))
     mixed = mixed.reshape(windows, -1, channels, tokens)
     return mixed.permute(1, 0, 3, 2).reshape(z.shape)
 
 
+ON_CARD = "GLEAM's kernel"
+OTHER = 'one gate for an image'
 FORMS: dict[str, Form] = {
     'a group for each': in_use,
-    "GLEAM's kernel": partial(in_use, fused=True),
+    ON_CARD: partial(in_use, fused=True),
     'the same, channels last': channels_last,
     'unfold, one product': unfolded,
     'nine shifts, nine products': shifted,
     'nine shifts, one product': gathered,
     'all experts, then the sum': summed_after,
-    'one gate for an image': one_gate,
+    OTHER: one_gate,
 }
 """The form of comparison first; on a CPU GLEAM has no kernel of its own."""
-ON_CARD = "GLEAM's kernel"
-OTHER = 'one gate for an image'
 
 
 @dataclass(frozen=True)
@@ -213,25 +213,12 @@ def recorded(turn: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def seconds(turn: Callable[[], None], device: str, repeats: int) -> float:
-    """How long a turn takes, as the mean of several; on a CPU its CPU time."""
-    card = device == 'cuda'
-    clock = time.perf_counter if card else time.process_time
-    if card:
-        torch.cuda.synchronize()
-    start = clock()
-    for _ in range(repeats):
-        turn()
-    if card:
-        torch.cuda.synchronize()
-    return (clock() - start) / repeats
-
-
 def measure(
     shapes: Sequence[Shape], batch: int, device: str, dtype: str, cuda_graph: bool, rounds: int
 ) -> list[Row]:
     """Measures all forms on shapes, in turn."""
-    names = [name for name in FORMS if device == 'cuda' or name != ON_CARD]
+    on_card = device == 'cuda'
+    names = [name for name in FORMS if on_card or name != ON_CARD]
     found = []
     for shape in shapes:
         turns = {
@@ -241,15 +228,15 @@ def measure(
         }
         for turn in turns.values():  # what happens once is not counted
             turn()
-        repeats = max(1, round(0.02 / seconds(turns[names[0]], device, 3)))
+        repeats = max(1, round(0.02 / seconds(turns[names[0]], on_card, 3)))
         counted = [
-            {name: seconds(turn, device, repeats) for name, turn in turns.items()}
+            {name: seconds(turn, on_card, repeats) for name, turn in turns.items()}
             for _ in range(rounds)
         ]
         for name in turns:
             ratio = statistics.median(taken[name] / taken[names[0]] for taken in counted)
             own = 1e6 * statistics.median(taken[name] for taken in counted)
-            known = own if device == 'cuda' else None
+            known = own if on_card else None
             found.append(Row(device, dtype, batch, shape.title, name, cuda_graph, ratio, known))
     return found
 

@@ -449,10 +449,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for index, (setting, names) in enumerate(missing.items()):
         share = (end - time.monotonic()) / (len(missing) - index)
         print(f'{setting} ...', flush=True)
-        there = results.get(setting, [])
-        known = {row.contender for row in there}
-        rows = measure(setting, names, args.rounds, share)
-        results[setting] = [*there, *(row for row in rows if row.contender not in known)]
+        rows = measure(setting, names, args.rounds, share)  # beside the limits, known or not
+        results.setdefault(setting, []).extend(row for row in rows if row.contender in names)
         write(results, args.out / 'step.csv')
     if missing:
         names = ', '.join(dict.fromkeys(setting.backbone for setting in missing))

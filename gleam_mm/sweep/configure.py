@@ -112,7 +112,7 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
     for key, value in settings.items():
         if value is not None and not _SHAPES[key].fits(value):
             raise UserError(f'{key}={shown(value)}: expected {_SHAPES[key].what}')
-    known = recipes.families()
+    known, own = recipes.families(), settings.get('grids') or {}
     variants = _variants(settings.get('variants') or {}, list(known['methods']))
     for key in ('backbone', 'methods', 'datasets'):
         if not settings.get(key):
@@ -122,11 +122,11 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         names = list(dict.fromkeys([*known['methods'], *variants]))
         methods = expand(_names(settings['methods']), names, 'method')
         datasets = expand(_names(settings['datasets']), list(known['datasets']), 'dataset')
-        for pattern in settings.get('grids') or {}:
+        for pattern in own:
             expand([pattern], names, 'method')
     except ValueError as error:
         raise UserError(str(error)) from error
-    _check_patterns(settings.get('grids') or {}, names, variants)
+    _check_patterns(own, names, variants)
     sweep = Sweep(
         backbone=backbone,
         methods=tuple(methods),
@@ -139,8 +139,7 @@ def make_sweep(settings: Mapping[str, Any]) -> tuple[str, Sweep]:
         final=settings.get('final', True),
         heartbeat=settings.get('heartbeat', 20),
     )
-    grid, own = settings.get('grid') or {}, settings.get('grids') or {}
-    sweep = replace(sweep, grid=_grids(sweep, grid, own))
+    sweep = replace(sweep, grid=_grids(sweep, settings.get('grid') or {}, own))
     if sweep.trial_seeds > len(sweep.seeds):
         raise UserError(
             f'trial_seeds={sweep.trial_seeds}: a sweep of {len(sweep.seeds)} seeds has no more'
